@@ -1,0 +1,245 @@
+"""Make keys and certificates: bytes in, bytes out; the caller gives the time and keeps the files.
+
+Every private key made here is P-256: small, quick on a board, and known to every TLS stack Kubernetes uses.
+The signer decides what a certificate says.  From a request it takes the public key and nothing else, so a
+request cannot ask for a name, a usage or a lifetime.
+
+    PkiError
+      BadRequest      a signing request that is malformed, not signed by its own key, or has a weak key
+      BadCertificate  PEM that is not a certificate or a key we can use
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+# A certificate is valid from a little before it is made, because boards without a clock battery lag behind.
+CLOCK_SKEW = timedelta(minutes=5)
+MIN_RSA_BITS = 2048
+MAX_REQUEST_BYTES = 64 * 1024
+
+PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
+
+
+class PkiError(Exception):
+    """Root of what this module raises."""
+
+
+class BadRequest(PkiError):
+    """The signing request cannot be accepted; the message says why."""
+
+
+class BadCertificate(PkiError):
+    """A PEM that should hold a certificate or a private key does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """A certificate with its private key (PKCS#8, not encrypted), both PEM."""
+
+    certificate_pem: bytes
+    key_pem: bytes
+
+    def __repr__(self) -> str:
+        return f"KeyPair({fingerprint(self.certificate_pem)[:16]})"
+
+
+def make_ca(common_name: str, *, lifetime: timedelta, now: datetime) -> KeyPair:
+    """A self-signed authority that may sign certificates but no further authorities."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = _name(common_name, ())
+    public = key.public_key()
+    certificate = (
+        _builder(name, name, public, lifetime=lifetime, now=now)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(sign_certificates=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return KeyPair(_certificate_pem(certificate), _key_pem(key))
+
+
+def issue(
+    ca: KeyPair,
+    *,
+    common_name: str,
+    organizations: Iterable[str] = (),
+    dns: Iterable[str] = (),
+    ips: Iterable[str] = (),
+    client: bool = False,
+    server: bool = False,
+    lifetime: timedelta,
+    now: datetime,
+) -> KeyPair:
+    """A new key and a certificate for it, signed by `ca`, for the usages asked.
+
+    Raises: BadCertificate when `ca` cannot be read; ValueError for an address in `ips` that is none."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = _sign(
+        ca,
+        key.public_key(),
+        common_name=common_name,
+        organizations=organizations,
+        dns=dns,
+        ips=ips,
+        client=client,
+        server=server,
+        lifetime=lifetime,
+        now=now,
+    )
+    return KeyPair(certificate, _key_pem(key))
+
+
+def sign_request(
+    ca: KeyPair,
+    csr_der_or_pem: bytes,
+    *,
+    common_name: str,
+    organizations: Iterable[str] = (),
+    lifetime: timedelta,
+    now: datetime,
+) -> bytes:
+    """A client certificate (PEM) for the public key in a PKCS#10 request.
+
+    Nothing but the public key is taken from the request.
+    Raises: BadRequest when it is malformed, not signed by the key it carries, or that key is too weak."""
+    if len(csr_der_or_pem) > MAX_REQUEST_BYTES:
+        raise BadRequest(f"cannot sign request: it has more than {MAX_REQUEST_BYTES} bytes")
+    pem = csr_der_or_pem.lstrip().startswith(b"-----BEGIN")
+    load = x509.load_pem_x509_csr if pem else x509.load_der_x509_csr
+    try:
+        request = load(csr_der_or_pem)
+        public = request.public_key()
+        genuine = request.is_signature_valid
+    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature) as error:
+        raise BadRequest(f"cannot sign request: {error}") from error
+    if not genuine:
+        raise BadRequest("cannot sign request: it is not signed by the key it carries")
+    return _sign(
+        ca,
+        _acceptable(public),
+        common_name=common_name,
+        organizations=organizations,
+        client=True,
+        lifetime=lifetime,
+        now=now,
+    )
+
+
+def fingerprint(pem: bytes) -> str:
+    """SHA-256 of the certificate's DER form, in lower-case hex."""
+    return _load_certificate(pem).fingerprint(hashes.SHA256()).hex()
+
+
+def _acceptable(public: object) -> PublicKey:
+    if isinstance(public, ec.EllipticCurvePublicKey) and public.curve.name in ("secp256r1", "secp384r1"):
+        return public
+    if isinstance(public, ed25519.Ed25519PublicKey):
+        return public
+    if isinstance(public, rsa.RSAPublicKey) and public.key_size >= MIN_RSA_BITS:
+        return public
+    raise BadRequest(
+        "cannot sign request: the key must be P-256, P-384, Ed25519, or RSA of at least 2048 bits"
+    )
+
+
+def _sign(
+    ca: KeyPair,
+    public: PublicKey,
+    *,
+    common_name: str,
+    organizations: Iterable[str],
+    lifetime: timedelta,
+    now: datetime,
+    dns: Iterable[str] = (),
+    ips: Iterable[str] = (),
+    client: bool = False,
+    server: bool = False,
+) -> bytes:
+    authority = _load_certificate(ca.certificate_pem)
+    authority_key = _load_key(ca.key_pem)
+    usages = [ExtendedKeyUsageOID.SERVER_AUTH] * server + [ExtendedKeyUsageOID.CLIENT_AUTH] * client
+    names: list[x509.GeneralName] = [x509.DNSName(name) for name in dns]
+    names += [x509.IPAddress(ipaddress.ip_address(address)) for address in ips]
+    builder = (
+        _builder(_name(common_name, organizations), authority.subject, public, lifetime=lifetime, now=now)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(), critical=True)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False
+        )
+    )
+    if usages:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return _certificate_pem(builder.sign(authority_key, hashes.SHA256()))
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, public: PublicKey, *, lifetime: timedelta, now: datetime
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - CLOCK_SKEW)
+        .not_valid_after(now + lifetime)
+    )
+
+
+def _name(common_name: str, organizations: Iterable[str]) -> x509.Name:
+    parts = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, name) for name in organizations]
+    return x509.Name([*parts, x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _usage(*, sign_certificates: bool = False) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=sign_certificates,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _load_certificate(pem: bytes) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(pem)
+    except ValueError as error:
+        raise BadCertificate(f"cannot read certificate: {error}") from error
+
+
+def _load_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise BadCertificate(f"cannot read private key: {error}") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise BadCertificate("cannot sign with this authority: its key is not an elliptic-curve key")
+    return key
+
+
+def _certificate_pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
