@@ -1,0 +1,327 @@
+"""The life of one link between a hub and an edge: both roles as state machines.  Pure; time is given, nothing is sent here.
+
+    OPENING ── opened ──▶ SYNCING ── inventory ──▶ LIVE ── lost │ replaced │ silent ──▶ CLOSED
+                     └─── (stock peer: no inventory) ──▶ LIVE
+
+The shell around it owns the socket: it turns what arrives into a call, and performs the returned commands in order.
+`handle_*` is total: a frame that is illegal by the peer leads to Close, never to an exception.
+
+Sources: KubeEdge's message dispatcher (hub) and message handler (edge) for routing; RFC 6455 for close codes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from beehive.errors import ProtocolError
+from beehive.message import Group, Inventory, Message, Op, Source, new
+
+PROTOCOL_VERSION = 1
+HEADER_PROTOCOL = "Skerry-Protocol"
+"""Request: the newest version the edge speaks.  Answer: the version to use; absent from a stock hub."""
+HEADER_SESSION = "Skerry-Session"
+"""Answer: the number of this session; it only grows for one node."""
+HEADER_NODE = "node_id"
+HEADER_PROJECT = "project_id"
+HEADER_USE = "ConnectionUse"
+PROJECT_ID = "e632aba927ea4ac2b575ec1603d56f10"
+"""KubeEdge's default; only logged by its hub."""
+
+KEEPALIVE_S = 15.0
+"""How often the edge says it is alive.  A stock hub drops a node after 30 s without."""
+STOCK_SILENCE_S = 30.0
+"""How long a stock edge may be silent: it sends nothing but its keepalive."""
+SILENCE_S = 9.0
+"""How long one of ours may be silent before the link counts as dead: pings go out every PING_S."""
+PING_S = 4.0
+INVENTORY_S = 20.0
+"""How long a new session waits for the inventory before it is closed."""
+
+CLOSE_POLICY = 1008
+CLOSE_TOO_BIG = 1009
+CLOSE_RESTART = 1012
+CLOSE_REPLACED = 4001
+"""Another session of the same node took over."""
+CLOSE_SILENT = 4002
+CLOSE_REVOKED = 4003
+CLOSE_BAD_FRAME = 4004
+
+
+class State(Enum):
+    OPENING = auto()
+    SYNCING = auto()
+    LIVE = auto()
+    CLOSED = auto()
+
+
+# Commands: what the shell has to do.
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Write this frame."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Hand this frame to the part named by `to`."""
+
+    to: str
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """The peer committed these frames."""
+
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The peer could not use this frame; `text` says why."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Compare what the edge holds with what it should hold; deliver the difference."""
+
+    inventory: Inventory
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """The node said it is alive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """This frame answers the request with id `message.parent`."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close the socket with this code.  `reason` is for the log of both ends."""
+
+    code: int
+    reason: str
+
+
+Command = Send | Forward | Acked | Failed | Difference | Alive | Answered | Close
+
+# Cloud modules: an up-going frame with such a source that is no acknowledgement is not for anybody.
+_CLOUD_SOURCES = frozenset(
+    {Source.CLOUDHUB, "cloudStream", Source.DEVICECONTROLLER, Source.EDGECONTROLLER, "synccontroller"}
+)
+_TASK_OPS = frozenset({"prepull", "upgrade", "UpdateNodeActionStatus"})
+
+
+def upstream_part(message: Message) -> str | None:
+    """The cloud part for an up-going frame that is neither keepalive nor acknowledgement; None: it is for nobody.
+
+    Source: KubeEdge, message_dispatcher.go, DispatchUpstream (first match wins)."""
+    route = message.route
+    kind = route.resource.split("/")[1:2]
+    if kind == ["volume"] and message.parent:
+        return "csi"
+    if route.operation == Op.UPLOAD and route.group == Group.USER:
+        return "router"
+    if route.operation in _TASK_OPS:
+        return "taskmanager"
+    if route.resource == "k8s/ca.crt":
+        return "cloudhub"
+    if route.source in _CLOUD_SOURCES:
+        return None
+    if route.source == Source.METASERVER:
+        return "dynamiccontroller"
+    if route.source == Source.TWIN:
+        return "devicecontroller"
+    return "edgecontroller"
+
+
+def downstream_part(message: Message) -> str | None:
+    """The edge part for a down-going frame that answers nothing; None: it is for nobody.
+
+    Source: KubeEdge, edgehub/messagehandler."""
+    match message.route.group:
+        case Group.RESOURCE | "func":
+            return "metamanager"
+        case Group.TWIN:
+            return "devicetwin"
+        case Group.USER:
+            return {"router_eventbus": "eventbus", "router_servicebus": "servicebus"}.get(
+                message.route.source
+            )
+        case Group.TASKMANAGER:
+            return "taskmanager"
+    return None
+
+
+@dataclass(slots=True)
+class HubSession:
+    """The hub's end of one connection of one node.
+
+    ours: the edge announced our protocol.   number: this session's fencing number."""
+
+    node: str
+    ours: bool
+    number: int
+    opened_at: float
+    state: State = State.OPENING
+    last_heard: float = 0.0
+    bad_frames: int = 0
+
+    def opened(self, now: float) -> list[Command]:
+        self.last_heard = now
+        self.state = State.SYNCING if self.ours else State.LIVE
+        return []
+
+    def heard(self, now: float) -> None:
+        """Bytes arrived, whatever they were: pings count."""
+        self.last_heard = now
+
+    def handle_frame(self, message: Message, now: float) -> list[Command]:
+        """What one frame from the edge asks for."""
+        if self.state in (State.OPENING, State.CLOSED):
+            return []  # a late frame of a session that is over is refused by ignoring it
+        self.last_heard = now
+        operation = message.route.operation
+        if operation == Op.KEEPALIVE:
+            return [Alive()]
+        if self.ours and operation in (Op.INVENTORY, Op.ACK):
+            return self._own_frame(message, operation)
+        # while SYNCING everything else is welcome too: the edge may report before it has listed what it holds
+        if operation == Op.RESPONSE:
+            if upstream_part(message) == "csi":
+                return [Forward("csi", message)]
+            return [Acked((message.parent,))] if message.parent else []
+        if operation == Op.ERROR:
+            return [Failed(message.parent, message.text()[:256])] if message.parent else []
+        part = upstream_part(message)
+        return [Forward(part, message)] if part else []
+
+    def _own_frame(self, message: Message, operation: str) -> list[Command]:
+        try:
+            if operation == Op.ACK:
+                return [Acked(tuple(message.decode(list[str])))]
+            inventory = message.decode(Inventory)
+        except ProtocolError as error:
+            return self.bad_frame(str(error))
+        self.state = State.LIVE
+        return [Difference(inventory)]
+
+    def bad_frame(self, text: str) -> list[Command]:
+        """A frame could not be read: say so twice, then close."""
+        self.bad_frames += 1
+        if self.bad_frames < 3:
+            return []
+        return self.close(CLOSE_BAD_FRAME, f"three bad frames, the last: {text}"[:120])
+
+    def tick(self, now: float) -> list[Command]:
+        """Call at least every second: closes what fell silent."""
+        if self.state is State.CLOSED:
+            return []
+        limit = SILENCE_S if self.ours else STOCK_SILENCE_S
+        if now - self.last_heard > limit:
+            return self.close(CLOSE_SILENT, f"nothing heard for {limit:.0f} s")
+        if self.state is State.SYNCING and now - self.opened_at > INVENTORY_S:
+            return self.close(CLOSE_POLICY, "no inventory came")
+        return []
+
+    def replaced(self, by: int) -> list[Command]:
+        """A session with the higher number `by` exists: this one is over."""
+        return self.close(CLOSE_REPLACED, f"session {by} took over") if by > self.number else []
+
+    def close(self, code: int, reason: str) -> list[Command]:
+        if self.state is State.CLOSED:
+            return []
+        self.state = State.CLOSED
+        return [Close(code, reason)]
+
+    def next_wakeup(self) -> float:
+        return self.last_heard + (SILENCE_S if self.ours else STOCK_SILENCE_S)
+
+
+@dataclass(slots=True)
+class EdgeSession:
+    """The edge's end.  ours: the hub answered with our protocol header."""
+
+    node: str
+    ours: bool
+    number: int = 0
+    state: State = State.OPENING
+    last_heard: float = 0.0
+    last_keepalive: float = 0.0
+
+    def opened(self, inventory: Inventory, now: float) -> list[Command]:
+        """The upgrade succeeded: a sign of life first, then what we hold (only to a hub of ours)."""
+        self.state = State.LIVE
+        self.last_heard = self.last_keepalive = now
+        commands: list[Command] = [Send(keepalive())]
+        if self.ours:
+            commands.append(
+                Send(
+                    new(
+                        source=Source.METAMANAGER,
+                        group=Group.RESOURCE,
+                        operation=Op.INVENTORY,
+                        resource=f"null/node/{self.node}",
+                        content=inventory,
+                    )
+                )
+            )
+        return commands
+
+    def heard(self, now: float) -> None:
+        self.last_heard = now
+
+    def handle_frame(self, message: Message, now: float) -> list[Command]:
+        """What one frame from the hub asks for.
+
+        A parent id makes a frame an answer (twin and task frames excepted): whoever waits for it gets it, and if nobody
+        waits any more it is dropped, as KubeEdge does."""
+        if self.state is not State.LIVE:
+            return []
+        self.last_heard = now
+        if self.ours and message.route.operation == Op.ACK:
+            try:
+                return [Acked(tuple(message.decode(list[str])))]
+            except ProtocolError as error:
+                return self.close(CLOSE_BAD_FRAME, str(error)[:120])
+        part = downstream_part(message)
+        if message.parent and message.route.group not in (Group.TWIN, Group.TASKMANAGER):
+            return [Answered(message)]
+        return [Forward(part, message)] if part else []
+
+    def tick(self, now: float) -> list[Command]:
+        """Call at least every second: keepalives when due, and an end to a silent link.
+
+        A stock hub never speaks on an idle link, so only the shell's pings can find that one dead."""
+        if self.state is not State.LIVE:
+            return []
+        if self.ours and now - self.last_heard > SILENCE_S:
+            return self.close(CLOSE_SILENT, f"nothing heard for {SILENCE_S:.0f} s")
+        if now - self.last_keepalive >= KEEPALIVE_S:
+            self.last_keepalive = now
+            return [Send(keepalive())]
+        return []
+
+    def close(self, code: int, reason: str) -> list[Command]:
+        if self.state is State.CLOSED:
+            return []
+        self.state = State.CLOSED
+        return [Close(code, reason)]
+
+
+def keepalive() -> Message:
+    """The edge's sign of life, as KubeEdge's hub expects it."""
+    return new(
+        source=Source.WEBSOCKET, group=Group.RESOURCE, operation=Op.KEEPALIVE, resource="node", content="ping"
+    )
