@@ -1,0 +1,117 @@
+"""The JSON that edge and cloud exchange about twins, states and membership (KubeEdge's D1, U1, U2, U3).  Pure.
+
+The same shapes are spoken on the node's MQTT bus, so `devicetwin.documents` builds on them.  Timestamps are milliseconds since
+1970; here they are numbers, in DeviceStatus they become decimal text (`status_twin`).
+Source: protocol notes on devices section 10 and 11, on MQTT section 5."""
+
+from msgspec import Struct, field
+
+from beehive.apis.devices import Twin, TwinProperty
+
+
+class ValueMetadata(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    timestamp: int = 0  # left out when 0, as Go does
+
+
+class TwinValue(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    value: str | None = None
+    metadata: ValueMetadata | None = None
+
+
+class TypeMetadata(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    type: str = ""
+
+
+class TwinVersion(Struct, frozen=True, kw_only=True):
+    cloud: int = 0
+    edge: int = 0
+
+
+class MsgTwin(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One twin: what is wanted (`expected`) and what is (`actual`)."""
+
+    expected: TwinValue | None = None
+    actual: TwinValue | None = None
+    optional: bool | None = None
+    metadata: TypeMetadata | None = None
+    expected_version: TwinVersion | None = None
+    actual_version: TwinVersion | None = None
+
+
+class TwinUpdate(Struct, frozen=True, kw_only=True):
+    """U1 `device/<ns>/<name>/twin/edge_updated`, and the body of MQTT's `twin/update`.  A twin of null asks for its removal."""
+
+    event_id: str = ""
+    timestamp: int = 0
+    twin: dict[str, MsgTwin | None] | None = None
+
+
+class MemberDevice(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    id: str = ""
+    name: str = ""
+    description: str = ""
+    state: str = ""
+    last_online: str = ""
+    twin: dict[str, MsgTwin | None] | None = None
+
+
+class MembershipUpdate(Struct, frozen=True, kw_only=True):
+    """D1 `membership`.  Lists are null, not empty, when there is nothing."""
+
+    event_id: str = ""
+    timestamp: int = 0
+    added_devices: list[MemberDevice] | None = None
+    removed_devices: list[MemberDevice] | None = None
+
+
+class MembershipDetail(Struct, frozen=True, kw_only=True):
+    """The answer to U3: every device of the node.  An edge removes what is not listed."""
+
+    event_id: str = ""
+    timestamp: int = 0
+    devices: list[MemberDevice] = []
+
+
+class MembershipQuery(Struct, frozen=True, kw_only=True):
+    """U3 `membership/detail`."""
+
+    event_type: str = "group_membership_event"
+    event_id: str = ""
+    group_id: str = ""
+    operation: str = "detail"
+    timestamp: int = 0
+
+
+class StateDevice(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    name: str = ""
+    state: str = ""
+    last_online_time: str = ""
+
+
+class StateUpdate(Struct, frozen=True, kw_only=True):
+    """U2 `device/<ns>/<name>/state/update`; KubeEdge sends it as a JSON string that holds this JSON."""
+
+    event_id: str = ""
+    timestamp: int = 0
+    device: StateDevice = field(default_factory=StateDevice)
+
+
+def status_twin(name: str, twin: MsgTwin) -> Twin:
+    """The entry of `DeviceStatus.status.twins` for one reported twin.
+
+    Each metadata key is there only if the report had it.   Source: KubeEdge devicecontroller/controller/upstream.go."""
+    type_ = twin.metadata.type if twin.metadata is not None else ""
+    return Twin(
+        property_name=name,
+        reported=_side(twin.actual, type_),
+        observed_desired=_side(twin.expected, type_),
+    )
+
+
+def _side(value: TwinValue | None, type_: str) -> TwinProperty:
+    metadata: dict[str, str] = {}
+    if value is not None and value.metadata is not None and value.metadata.timestamp:
+        metadata["timestamp"] = str(value.metadata.timestamp)
+    if type_:
+        metadata["type"] = type_
+    return TwinProperty(value=(value.value or "") if value is not None else "", metadata=metadata)
