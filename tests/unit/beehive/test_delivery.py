@@ -1,0 +1,212 @@
+"""What goes to one peer, in which order, and what again: beehive.delivery."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from beehive.delivery import RESEND_S, Delivery, Item, Priority
+from beehive.message import Message, new
+
+
+def item(
+    key: str, version: int, *, delete: bool = False, force: bool = False, priority: Priority = Priority.BULK
+) -> Item:
+    frame = new(
+        source="edgecontroller",
+        group="resource",
+        operation="delete" if delete else "update",
+        resource=f"ns/pod/{key}",
+        content=[key, version],
+    )
+    return Item(key=key, version=version, message=frame, delete=delete, force=force, priority=priority)
+
+
+def sent(frames: list[Message]) -> list[object]:
+    return [frame.decode(object) for frame in frames]
+
+
+def test_newest_wins_while_waiting() -> None:
+    delivery = Delivery()
+    for version in (1, 3, 2):
+        delivery.offer(item("a", version))
+    assert sent(delivery.take(0)) == [["a", 3]]
+    assert delivery.take(0) == []
+    assert delivery.counters.coalesced == 1
+
+
+def test_one_frame_per_object_in_flight_and_the_newest_follows_the_ack() -> None:
+    delivery = Delivery()
+    delivery.offer(item("a", 1))
+    (first,) = delivery.take(0)
+    delivery.offer(item("a", 2))
+    delivery.offer(item("a", 3))
+    assert delivery.take(0) == []
+    assert delivery.ack(first.id) is not None
+    assert sent(delivery.take(0)) == [["a", 3]]
+
+
+def test_the_window_bounds_what_is_in_flight() -> None:
+    delivery = Delivery(window=2)
+    for n in range(5):
+        delivery.offer(item(str(n), 1))
+    frames = delivery.take(0)
+    assert sent(frames) == [["0", 1], ["1", 1]]
+    delivery.ack(frames[0].id)
+    assert sent(delivery.take(0)) == [["2", 1]]
+    assert (delivery.in_flight, len(delivery)) == (2, 4)
+
+
+def test_urgent_first() -> None:
+    delivery = Delivery(window=1)
+    delivery.offer(item("bulk", 1))
+    delivery.offer(item("status", 1, priority=Priority.STATUS))
+    assert sent(delivery.take(0)) == [["status", 1]]
+
+
+def test_what_the_peer_holds_is_not_sent_again() -> None:
+    delivery = Delivery()
+    delivery.know("a", 5)
+    assert not delivery.offer(item("a", 5))
+    assert not delivery.offer(item("a", 4))
+    assert delivery.offer(item("a", 5, force=True))
+    assert delivery.applied("a") == 5
+
+
+def test_nothing_overtakes_a_delete() -> None:
+    delivery = Delivery()
+    delivery.offer(item("a", 5, delete=True))
+    assert not delivery.offer(item("a", 6))
+    (frame,) = delivery.take(0)
+    assert not delivery.offer(item("a", 7))
+    done = delivery.ack(frame.id)
+    assert done is not None
+    assert done.delete
+    assert (delivery.take(0), len(delivery)) == ([], 0)
+
+
+def test_a_refused_frame_waits_longer_each_time_and_keeps_its_id() -> None:
+    delivery = Delivery()
+    delivery.offer(item("a", 1))
+    (frame,) = delivery.take(0)
+    delivery.fail(frame.id, 0)
+    assert delivery.take(0.5) == []
+    assert delivery.next_wakeup() == 1.0
+    assert [again.id for again in delivery.take(1.0)] == [frame.id]
+    delivery.fail(frame.id, 1.0)
+    assert delivery.take(2.5) == []
+    assert [again.id for again in delivery.take(3.0)] == [frame.id]
+
+
+def test_news_end_the_wait_of_a_refused_frame() -> None:
+    delivery = Delivery()
+    delivery.offer(item("a", 1))
+    (frame,) = delivery.take(0)
+    delivery.fail(frame.id, 0)
+    delivery.offer(item("a", 2))
+    assert sent(delivery.take(0)) == [["a", 2]]
+
+
+def test_an_unanswered_frame_goes_again() -> None:
+    delivery = Delivery()
+    delivery.offer(item("a", 1))
+    (frame,) = delivery.take(0)
+    assert delivery.take(RESEND_S - 0.1) == []
+    assert [again.id for again in delivery.take(RESEND_S)] == [frame.id]
+    assert delivery.counters.resent == 1
+
+
+def test_a_new_session_sends_what_was_in_flight() -> None:
+    delivery = Delivery()
+    delivery.offer(item("a", 1))
+    delivery.offer(item("b", 1))
+    old = delivery.take(0)
+    delivery.offer(item("b", 2))
+    delivery.restart()
+    assert delivery.ack(old[0].id) is None, "an ack for the old session"
+    assert sent(delivery.take(0)) == [["a", 1], ["b", 2]]
+
+
+def test_unknown_acks_are_ignored() -> None:
+    delivery = Delivery()
+    assert delivery.ack("nobody") is None
+    assert delivery.fail("nobody", 0) is None
+
+
+def test_no_growth_per_key() -> None:
+    delivery = Delivery()
+    for version in range(1000):
+        delivery.offer(item("a", version))
+    assert len(delivery) == 1
+    for _ in range(1000):
+        for frame in delivery.take(0):
+            delivery.ack(frame.id)
+        delivery.offer(item("a", delivery.applied("a") + 1))
+    assert len(delivery._sent) + len(delivery._later) + len(delivery._ready) < 5
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("offer"), st.sampled_from("abc"), st.integers(0, 30)),
+        st.tuples(st.just("delete"), st.sampled_from("abc"), st.integers(0, 30)),
+        st.tuples(st.sampled_from(["take", "ack", "fail", "lose", "cut"]), st.just(""), st.integers(0, 5)),
+    ),
+    max_size=80,
+)
+
+
+@settings(max_examples=300)
+@given(steps, st.integers(1, 3))
+def test_any_order_of_events_converges_and_no_object_goes_back(
+    history: list[tuple[str, str, int]], window: int
+) -> None:
+    """A peer that applies what it gets, over a link that loses frames and acks, ends with the newest of everything."""
+    delivery = Delivery(window=window)
+    peer: dict[str, int] = {}
+    newest: dict[str, int] = {}
+    gone: set[str] = set()
+    wire: list[Message] = []
+    now = 0.0
+
+    def apply(frame: Message) -> None:
+        key, version = frame.decode(tuple[str, int])
+        if frame.route.operation == "delete":
+            peer[key] = -1
+        elif peer.get(key) != -1:
+            assert version >= peer.get(key, 0), "an older version was sent after a newer one"
+            peer[key] = version
+
+    for action, key, number in history:
+        now += 0.1
+        if action == "offer" and key not in gone:
+            delivery.offer(item(key, number))
+            newest[key] = max(number, newest.get(key, number))
+        elif action == "delete" and key not in gone:
+            delivery.offer(item(key, number, delete=True))
+            gone.add(key)
+        elif action == "take":
+            wire += delivery.take(now)
+            assert delivery.in_flight <= window
+        elif action in ("ack", "fail") and wire:
+            frame = wire.pop(0)
+            if action == "ack":
+                apply(frame)
+                delivery.ack(frame.id)
+            else:
+                delivery.fail(frame.id, now)
+        elif action == "lose" and wire:
+            wire.pop(0)
+        elif action == "cut":
+            for frame in wire[:number]:
+                apply(frame)  # arrived, but its ack was lost with the connection
+            wire.clear()
+            delivery.restart()
+    for _ in range(200):
+        now += RESEND_S * 2
+        for frame in wire + delivery.take(now):
+            apply(frame)
+            delivery.ack(frame.id)
+        wire = []
+    assert len(delivery) == 0
+    for key, version in newest.items():
+        assert peer[key] == (-1 if key in gone else version)
