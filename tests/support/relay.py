@@ -53,7 +53,7 @@ class Relay:
     ) -> None:
         assert self._server is not None
         self._server.close()
-        while self._open:  # noqa: ASYNC110 - until every handler has gone
+        while self._open:
             self.cut()
             await asyncio.sleep(0.01)
         await self._server.wait_closed()
