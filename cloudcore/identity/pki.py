@@ -22,6 +22,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from beehive.errors import SkerryError
+
 # A certificate is valid from a little before it is made, because boards without a clock battery lag behind.
 CLOCK_SKEW = timedelta(minutes=5)
 MIN_RSA_BITS = 2048
@@ -30,7 +32,7 @@ MAX_REQUEST_BYTES = 64 * 1024
 PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
 
 
-class PkiError(Exception):
+class PkiError(SkerryError):
     """Root of what this module raises."""
 
 
