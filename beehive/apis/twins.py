@@ -4,7 +4,7 @@ The same shapes are spoken on the node's MQTT bus, so `devicetwin.documents` bui
 1970; here they are numbers, in DeviceStatus they become decimal text (`status_twin`).
 Source: protocol notes on devices section 10 and 11, on MQTT section 5."""
 
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, UnsetType, field
 
 from beehive.apis.devices import Twin, TwinProperty
 
@@ -38,12 +38,24 @@ class MsgTwin(Struct, frozen=True, kw_only=True, omit_defaults=True):
     actual_version: TwinVersion | None = None
 
 
+class TwinProblem(Struct, frozen=True, kw_only=True):
+    """A reading or a desired value that the edge refused; the last good one stays."""
+
+    property: str
+    reason: str
+    message: str
+
+
 class TwinUpdate(Struct, frozen=True, kw_only=True):
-    """U1 `device/<ns>/<name>/twin/edge_updated`, and the body of MQTT's `twin/update`.  A twin of null asks for its removal."""
+    """U1 `device/<ns>/<name>/twin/edge_updated`, and the body of MQTT's `twin/update`.  A twin of null asks for its removal.
+
+    Our edge sends every twin of the device each time, so that the newest report alone is enough.
+    `problems` is ours: what the edge refuses at the moment.  KubeEdge's cloud ignores it."""
 
     event_id: str = ""
     timestamp: int = 0
     twin: dict[str, MsgTwin | None] | None = None
+    problems: list[TwinProblem] | UnsetType = UNSET
 
 
 class MemberDevice(Struct, frozen=True, kw_only=True, omit_defaults=True):

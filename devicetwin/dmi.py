@@ -1,0 +1,378 @@
+"""The edge's end of the DMI: the socket that mappers report to, and one worker per mapper that tells it of its devices.
+
+What a mapper should have is not kept here.  A worker holds a set of device ids to look at again and asks its `Host` what to
+tell, at the moment of telling; so a burst of edits is one call, and a call that failed is repeated with the newest state.  A
+mapper that hangs or is gone holds up its own worker and nobody else.
+
+The kernel says which user a peer is; a mapper reports only for devices of a protocol that this user has registered.
+Source: protocol notes on DMI sections 4, 5, 7 and 14."""
+
+import asyncio
+import logging
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from msgspec import Struct
+
+from beehive import dmi
+from beehive._generated import dmi_pb2 as pb
+from beehive.backoff import Backoff
+from beehive.errors import NotFound, Refused, Unavailable
+from devicetwin.assign import Candidate
+from devicetwin.dmi_convert import readings
+from devicetwin.membership import is_id, is_state
+from devicetwin.twin import Reading
+
+log = logging.getLogger(__name__)
+
+CALL_TIMEOUT_S = 5.0  # KubeEdge waits 10 s, with all mappers standing in one line
+PROBE_S = 5.0  # how often a mapper's socket is looked at
+LOST_AFTER = 2  # failed looks until its devices are given up
+MAX_REFUSALS = (
+    3  # times that a mapper may refuse one state of a device before it is left alone until the next change
+)
+MAX_MAPPERS = 64
+MAX_TWINS = 1024  # in one report
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,127}")
+
+
+class MapperInfo(Struct, frozen=True, kw_only=True):
+    """A registered mapper, as stored.  address: the path of its socket.  callbacks: it asked to be told of devices."""
+
+    name: str
+    protocol: str
+    address: str
+    version: str = ""
+    api_version: str = ""
+    uid: int = 0
+    callbacks: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tell:
+    """What a mapper should know of one device.  digest stands for both messages."""
+
+    device: pb.Device
+    model: pb.DeviceModel
+    digest: str
+    known: bool
+
+
+class Leave:
+    """The device cannot be told of now (its model is missing): the mapper keeps what it has."""
+
+
+class Host(Protocol):
+    """Who decides; `DeviceTwin` in the daemon.  None of these may block."""
+
+    def tell(self, mapper: str, id_: str) -> Tell | Leave | None:
+        """What `mapper` should know of a device; None: it should not have it."""
+
+    def told(self, mapper: str, id_: str, digest: str) -> None:
+        """The mapper confirmed; an empty digest means that it no longer has the device."""
+
+    def refused(self, mapper: str, id_: str, text: str) -> None:
+        """The mapper will not take the device as it is."""
+
+    async def registered(self, info: MapperInfo) -> list[Tell]:
+        """A mapper registered; what it should run."""
+
+    def protocol_of(self, id_: str) -> str | None:
+        """The protocol of a device, None if it is not of this node."""
+
+    def reported(self, id_: str, read: list[Reading]) -> dict[str, str]:
+        """Readings came; what of them was refused."""
+
+    def state_reported(self, id_: str, state: str) -> None: ...
+
+    def alive_changed(self, mapper: str) -> None:
+        """A mapper was lost or is back."""
+
+
+class Link:
+    """One mapper: what is known of it, and the worker that tells it things."""
+
+    def __init__(self, info: MapperInfo, host: Host, rng: random.Random) -> None:
+        self.info = info
+        self.alive = True
+        self._host = host
+        self._rng = rng
+        self._client = dmi.Client(info.address, uid=info.uid)
+        self._pending: dict[str, int] = {}  # device id -> refusals so far
+        self._models: dict[str, bytes] = {}  # model id -> what it was told of it
+        self._wake = asyncio.Event()
+        self._failed_looks = 0
+
+    def look_at(self, id_: str) -> None:
+        """Something about the device may be different: find out and tell the mapper."""
+        self._pending[id_] = 0
+        self._wake.set()
+
+    def replace(self, info: MapperInfo) -> None:
+        """The mapper registered again, perhaps at another address; it has just been given everything."""
+        if info.address != self.info.address or info.uid != self.info.uid:
+            self._client.close()
+            self._client = dmi.Client(info.address, uid=info.uid)
+        self.info = info
+        self._pending.clear()
+        self._models.clear()
+        self._failed_looks = 0
+        if not self.alive:
+            self.alive = True
+            log.info("Mapper %s is back", info.name)
+
+    async def run(self) -> None:
+        """Never returns."""
+        backoff = Backoff(base_s=0.25, cap_s=PROBE_S)
+        try:
+            while True:
+                if not self._pending:
+                    backoff.reset()
+                    await self._idle()
+                    continue
+                id_ = next(iter(self._pending))
+                try:
+                    await self._settle(id_)
+                    backoff.reset()
+                except Unavailable as error:
+                    log.debug("! mapper %s: %s", self.info.name, error)
+                    self._looked(reachable=dmi.reachable(self.info.address))
+                    await asyncio.sleep(backoff.next_s(self._rng))
+        finally:
+            self._client.close()
+
+    async def _idle(self) -> None:
+        try:
+            async with asyncio.timeout(PROBE_S):
+                await self._wake.wait()
+            self._wake.clear()
+        except TimeoutError:
+            if self.info.callbacks:
+                self._looked(reachable=dmi.reachable(self.info.address))
+
+    def _looked(self, *, reachable: bool) -> None:
+        was = self.alive
+        self._failed_looks = 0 if reachable else self._failed_looks + 1
+        self.alive = self._failed_looks < LOST_AFTER
+        if was and not self.alive:
+            log.warning("Mapper %s is gone: nothing listens on %s", self.info.name, self.info.address)
+        elif self.alive and not was:
+            log.info("Mapper %s is back", self.info.name)
+        if was != self.alive:
+            self._host.alive_changed(self.info.name)
+
+    async def _settle(self, id_: str) -> None:
+        """Tell the mapper about one device.  Raises: Unavailable; the device is then looked at again."""
+        name = self.info.name
+        refusals = self._pending[id_]
+        want = self._host.tell(name, id_)
+        if isinstance(want, Leave):
+            self._pending.pop(id_, None)
+            return
+        try:
+            if want is None:
+                await self._remove(id_)
+            else:
+                await self._give(want)
+        except Refused as error:
+            if refusals + 1 >= MAX_REFUSALS:
+                log.warning("Mapper %s refuses device %s: %s", name, id_, error)
+                self._host.refused(name, id_, str(error))
+                self._pending.pop(id_, None)
+            else:
+                if self._pending.get(id_) == refusals:
+                    self._pending[id_] = refusals + 1
+                await asyncio.sleep(1.0)
+            return
+        self._host.told(name, id_, want.digest if want is not None else "")
+        # An edit during the call put the id back in line, where the second look finds nothing to do if nothing changed.
+        self._pending.pop(id_, None)
+        again = self._host.tell(name, id_)
+        if isinstance(again, Tell) != isinstance(want, Tell) or (
+            isinstance(again, Tell) and isinstance(want, Tell) and again.digest != want.digest
+        ):
+            self.look_at(id_)
+
+    async def _give(self, want: Tell) -> None:
+        model_id = f"{want.model.namespace}/{want.model.name}"
+        bytes_ = want.model.SerializeToString(deterministic=True)
+        if self._models.get(model_id) != bytes_:
+            # Creating is the one call that puts in a model, known or not; updating an unknown one is refused by KubeEdge's
+            # mappers.
+            await self._call("CreateDeviceModel", pb.CreateDeviceModelRequest(model=want.model))
+            self._models[model_id] = bytes_
+        if want.known:
+            await self._call("UpdateDevice", pb.UpdateDeviceRequest(device=want.device))
+        else:
+            await self._call("RegisterDevice", pb.RegisterDeviceRequest(device=want.device))
+
+    async def _remove(self, id_: str) -> None:
+        namespace, _, name = id_.partition("/")
+        try:
+            await self._call(
+                "RemoveDevice", pb.RemoveDeviceRequest(deviceName=name, deviceNamespace=namespace)
+            )
+        except Refused as error:
+            log.debug("! mapper %s had no device %s: %s", self.info.name, id_, error)
+
+    async def _call(self, method: str, request: object) -> None:
+        await self._client.call(dmi.MAPPER[method], request, timeout_s=CALL_TIMEOUT_S)  # type: ignore[arg-type]
+
+
+class Dmi:
+    """The server for mappers, and their links."""
+
+    def __init__(self, directory: Path, host: Host, *, rng: random.Random, mode: int = 0o660) -> None:
+        self._host = host
+        self._rng = rng
+        self._group: asyncio.TaskGroup | None = None
+        self.links: dict[str, Link] = {}
+        self.counts: dict[str, int] = {"reports": 0, "refused": 0}
+        self.server = dmi.Server(
+            directory / dmi.SOCKET_NAME,
+            [
+                (dmi.MANAGER["MapperRegister"], self._register),
+                (dmi.MANAGER["ReportDeviceStatus"], self._report),
+                (dmi.MANAGER["ReportDeviceStates"], self._report_state),
+            ],
+            mode=mode,
+        )
+
+    async def run(self) -> None:
+        """Serve mappers and tell them of their devices.  Never returns."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            for link in self.links.values():
+                group.create_task(link.run(), name=f"mapper {link.info.name}")
+            backoff = Backoff(base_s=1.0, cap_s=30.0)
+            while True:
+                try:
+                    await self.server.serve()
+                except Unavailable as error:
+                    # Pods and MQTT devices do not need this socket, so the daemon stays up without it.
+                    log.error("Mappers cannot register: %s", error)
+                    await asyncio.sleep(backoff.next_s(self._rng))
+
+    def restore(self, info: MapperInfo) -> None:
+        """A mapper known from before the restart; it may still be running, and need not register again."""
+        self.links[info.name] = Link(info, self._host, self._rng)
+
+    def candidates(self) -> list[Candidate]:
+        return [
+            Candidate(name=n, protocol=k.info.protocol, alive=k.alive, callbacks=k.info.callbacks)
+            for n, k in self.links.items()
+        ]
+
+    def look_at(self, mapper: str, id_: str) -> None:
+        link = self.links.get(mapper)
+        if link is not None and link.info.callbacks:
+            link.look_at(id_)
+
+    # --- calls of mappers
+
+    async def _register(self, request: pb.MapperRegisterRequest, peer: dmi.Peer) -> pb.MapperRegisterResponse:
+        info = _info(request, peer)
+        known = self.links.get(info.name)
+        if known is None and len(self.links) >= MAX_MAPPERS:
+            raise Refused(
+                f"cannot register {info.name}: there are {MAX_MAPPERS} mappers", reason="TooManyRequests"
+            )
+        if (
+            known is not None
+            and known.info.uid != peer.uid
+            and peer.uid != 0
+            and dmi.reachable(known.info.address)
+        ):
+            raise Refused(
+                f"cannot register {info.name}: another user's mapper has that name", reason="Forbidden"
+            )
+        if known is None:
+            known = Link(info, self._host, self._rng)
+            self.links[info.name] = known
+            if self._group is not None:
+                self._group.create_task(known.run(), name=f"mapper {info.name}")
+        known.replace(info)
+        tells = await self._host.registered(info)
+        log.info("Mapper %s registered for %s with %d devices", info.name, info.protocol, len(tells))
+        response = pb.MapperRegisterResponse()
+        for tell in tells:
+            response.deviceList.append(tell.device)
+            response.modelList.append(tell.model)
+        return response
+
+    async def _report(
+        self, request: pb.ReportDeviceStatusRequest, peer: dmi.Peer
+    ) -> pb.ReportDeviceStatusResponse:
+        id_ = self._may_report(request.deviceNamespace, request.deviceName, peer)
+        if not request.reportedDevice.twins:
+            raise Refused(f"the report for {id_} has no twins", reason="InvalidValue")
+        if len(request.reportedDevice.twins) > MAX_TWINS:
+            raise Refused(f"the report for {id_} has more than {MAX_TWINS} twins", reason="InvalidValue")
+        self.counts["reports"] += 1
+        bad = self._host.reported(id_, readings(request))
+        if bad:
+            self.counts["refused"] += len(bad)
+            name, why = next(iter(bad.items()))
+            raise Refused(f"the value of {name[:128]!r} of {id_} {why}", reason="InvalidValue")
+        return pb.ReportDeviceStatusResponse()
+
+    async def _report_state(
+        self, request: pb.ReportDeviceStatesRequest, peer: dmi.Peer
+    ) -> pb.ReportDeviceStatesResponse:
+        id_ = self._may_report(request.deviceNamespace, request.deviceName, peer)
+        # KubeEdge's framework offers a state that KubeEdge's edge does not know.
+        state = "offline" if request.state.lower() == "disconnected" else request.state
+        if not is_state(state):
+            raise Refused(f"there is no state {request.state[:64]!r}", reason="InvalidValue")
+        self._host.state_reported(id_, state)
+        return pb.ReportDeviceStatesResponse()
+
+    def _may_report(self, namespace: str, name: str, peer: dmi.Peer) -> str:
+        """The device's id.  Raises: NotFound, Refused."""
+        id_ = f"{namespace}/{name}"
+        protocol = self._host.protocol_of(id_) if is_id(id_) else None
+        if protocol is None:
+            self.counts["refused"] += 1
+            raise NotFound(f"there is no device {id_[:256]!r} on this node")
+        if not any(k.info.protocol == protocol and k.info.uid == peer.uid for k in self.links.values()):
+            self.counts["refused"] += 1
+            raise Refused(
+                f"no mapper of user {peer.uid} is registered for {protocol}, which {id_} needs",
+                reason="Forbidden",
+            )
+        return id_
+
+
+def _info(request: pb.MapperRegisterRequest, peer: dmi.Peer) -> MapperInfo:
+    """Check a registration.  Raises: Refused."""
+    mapper = request.mapper
+    if not _NAME.fullmatch(mapper.name):
+        raise Refused(f"not a mapper's name: {mapper.name[:64]!r}", reason="InvalidValue")
+    if not mapper.protocol or len(mapper.protocol) > 128:
+        raise Refused(
+            f"mapper {mapper.name} names no protocol, or one that is too long", reason="InvalidValue"
+        )
+    try:
+        address = mapper.address.decode()
+    except UnicodeDecodeError:
+        address = ""
+    if request.withData and (not address.startswith("/") or "\0" in address or len(mapper.address) > 107):
+        raise Refused(f"mapper {mapper.name} gives no path of a socket", reason="InvalidValue")
+    return MapperInfo(
+        name=mapper.name,
+        protocol=mapper.protocol,
+        address=address,
+        version=mapper.version[:64],
+        api_version=mapper.api_version[:64],
+        uid=peer.uid,
+        callbacks=request.withData,
+    )
+
+
+def by_name(links: Mapping[str, Link]) -> list[MapperInfo]:
+    """For the local command line."""
+    return [links[name].info for name in sorted(links)]

@@ -1,0 +1,682 @@
+"""The part of edgecore that keeps devices' twins in step with the cloud, with mappers and with local clients.
+
+It holds the Device and DeviceModel objects that the host stores, and one `Record` per device.  Everything that comes in (a
+message of the cloud, a mapper's report, an MQTT request) changes these at once, by the pure functions next door, and leaves
+notes of what is to follow: rows to save and messages to send (one per device and `COALESCE_S`, newest wins), MQTT texts to
+publish, devices that a mapper must be told about again.  Other tasks work the notes off.  So nothing that comes in waits for
+a disk, the broker or a mapper, except where its answer means "stored".
+
+What may be lost in a power cut: readings younger than `COALESCE_S`.  What may not: desired values set at the edge,
+membership."""
+
+import asyncio
+import logging
+import random
+import uuid
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from beehive.apis import devices as api
+from beehive.apis import twins as wire
+from beehive.apis.decode import ObjectError, decode
+from beehive.apis.devices import Device, DeviceModel, ModelProperty, Problem
+from beehive.errors import ProtocolError, SkerryError
+from beehive.message import Group, Message, Op, Source, new
+from devicetwin import documents, membership, twin
+from devicetwin.assign import ANNOTATION, Need, assign
+from devicetwin.dmi import Dmi, Leave, MapperInfo, Tell
+from devicetwin.dmi_convert import digest, to_device, to_model
+from devicetwin.documents import Request
+from devicetwin.errors import NOT_FOUND, TwinError
+from devicetwin.membership import MemberChange, Record
+from devicetwin.ports import Clock, Publisher, TwinStore, Uplink
+from devicetwin.twin import Change, Reading
+
+log = logging.getLogger(__name__)
+
+COALESCE_S = 0.1  # at most one row and one message per device in this time; the first goes at once
+FLUSH_BATCH = 64  # devices written together, so that they share a commit
+MAX_PUBLISH = 1000  # MQTT texts waiting; the oldest go first
+RETRY_S = 1.0  # after the store refused
+HISTORY = 32  # readings kept in memory per property
+
+# What a note says is to be done for a device.
+SAVE, TWIN, STATE = 1, 2, 4
+
+
+class DeviceTwin:
+    """Devices of this node.  `run` is a part for supervise; the `on_` methods may be called at any time after construction.
+
+    store, uplink, publisher: see ports.  publisher may be None: then there is no MQTT.  dmi_dir: where `dmi.sock` is made."""
+
+    def __init__(
+        self,
+        *,
+        node_name: str,
+        store: TwinStore,
+        uplink: Uplink,
+        publisher: Publisher | None,
+        dmi_dir: Path,
+        clock: Clock,
+        rng: random.Random | None = None,
+        socket_mode: int = 0o660,
+    ) -> None:
+        self._node = node_name
+        self._store = store
+        self._uplink = uplink
+        self._publisher = publisher
+        self._clock = clock
+        self.dmi = Dmi(dmi_dir, self, rng=rng or random.Random(), mode=socket_mode)
+        self._devices: dict[str, Device] = {}  # as stored
+        self._models: dict[str, DeviceModel] = {}
+        self._records: dict[str, Record] = {}
+        self._good: dict[str, Device] = {}  # what may be told to mappers: merged, without what is bad
+        self._blocked: dict[str, list[Problem]] = {}
+        self._bad: dict[str, dict[str, str]] = {}  # refused values now, by device and property
+        self._owner: dict[str, str] = {}
+        self._history: dict[tuple[str, str], deque[tuple[int, str]]] = {}
+        self._notes: dict[str, int] = {}
+        self._flushed: dict[str, float] = {}  # when a device's notes were last worked off
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._wake = asyncio.Event()
+        self._texts: deque[tuple[str, bytes, int]] = deque(maxlen=MAX_PUBLISH)
+        self._text = asyncio.Event()
+        self._loaded = asyncio.Event()
+        self.dropped_texts = 0
+
+    # --- life
+
+    async def run(self) -> None:
+        """Load what is stored, then serve mappers and work off what is due.  Never returns."""
+        await self._load()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.dmi.run(), name="dmi")
+            group.create_task(self._flush_forever(), name="twin flush")
+            if self._publisher is not None:
+                group.create_task(self._publish_forever(self._publisher), name="twin publish")
+
+    async def _load(self) -> None:
+        for kind, decoder, into in (
+            ("devicemodel", api.decode_model, self._models),
+            ("device", api.decode_device, self._devices),
+        ):
+            for key, value in await self._store.load(kind):
+                try:
+                    found: Any = decoder(value)
+                except ObjectError as error:
+                    log.error("Cannot use the stored %s %s: %s", kind, key, error)
+                    continue
+                into[found.id] = found
+        for key, value in await self._store.load("twin"):
+            try:
+                self._records[key] = documents.read_record(value)
+            except msgspec.DecodeError as error:
+                log.error("Cannot use the stored twin %s, starting anew: %s", key, error)
+        for key, value in await self._store.load("mapper"):
+            try:
+                self.dmi.restore(msgspec.json.decode(value, type=MapperInfo))
+            except msgspec.DecodeError as error:
+                log.error("Cannot use the stored mapper %s: %s", key, error)
+        for id_, record in list(self._records.items()):
+            if id_ in self._devices or record.member:
+                self._owner[id_] = record.delivered[0]
+            else:  # its object went while this process was down
+                del self._records[id_]
+                self._note(id_, SAVE)
+        for id_ in list(self._devices):
+            self._object_stored(id_)
+        self._reassign()
+        self._loaded.set()
+
+    # --- from the cloud
+
+    async def on_message(self, message: Message) -> None:
+        """Take one message of the groups `resource` (after the host stored the object) or `twin`.
+
+        Raises: nothing for bad content; it is logged and the devices stay as they are."""
+        await self._loaded.wait()
+        resource = message.route.resource
+        try:
+            if message.route.group == Group.TWIN:
+                await self._on_twin_message(resource, message)
+            else:
+                self._on_object(resource, message)
+        except ProtocolError as error:
+            log.error("Cannot use message %s about %s: %s", message.id, resource[:256], error)
+
+    def _on_object(self, resource: str, message: Message) -> None:
+        parts = resource.split("/")
+        if len(parts) != 3 or parts[1] not in ("device", "devicemodel"):
+            log.debug("! not about a device: %s", resource[:256])
+            return
+        id_ = f"{parts[0]}/{parts[2]}"
+        deleted = message.route.operation == Op.DELETE
+        if parts[1] == "devicemodel":
+            if deleted:
+                self._models.pop(id_, None)
+            else:
+                self._models[id_] = decode(message.content, DeviceModel)
+            for device in [d for d in self._devices.values() if d.model_id == id_]:
+                self._object_stored(device.id)
+            self._reassign()
+        elif deleted:
+            self._object_deleted(id_)
+        else:
+            device = decode(message.content, Device)
+            if device.id != id_:
+                raise ObjectError(f"the message is about {id_}, its content about {device.id}")
+            self._devices[id_] = device
+            self._object_stored(id_)
+            self._reassign()
+
+    async def _on_twin_message(self, resource: str, message: Message) -> None:
+        if "membership/detail" in resource:
+            detail = decode(message.text(), wire.MembershipDetail)
+            await self._apply_members(membership.detail(self._records, self._devices, detail.devices))
+        elif resource.endswith("membership"):
+            update = decode(message.text(), wire.MembershipUpdate)
+            await self._apply_members(
+                membership.update(
+                    self._records,
+                    self._devices,
+                    added=update.added_devices or (),
+                    removed=update.removed_devices or (),
+                )
+            )
+        elif resource.endswith("/twin/cloud_updated"):
+            id_ = "/".join(resource.split("/")[-4:-2])
+            await self._cloud_updated(id_, message.text().encode())
+        # Confirmations (a response OK to a report) are the outbox's business.
+
+    async def on_connected(self) -> None:
+        """The link to the cloud is up: say again how everything is, and ask which devices are ours."""
+        await self._loaded.wait()
+        for id_, record in self._records.items():
+            self._note(id_, (TWIN if record.twins else 0) | (STATE if record.state else 0))
+        query = wire.MembershipQuery(event_id=_uuid(), group_id=self._node, timestamp=self._clock.wall_ms())
+        await self._send(
+            "membership/detail", msgspec.json.encode(query), op=Op.GET, coalesce="membership/detail"
+        )
+
+    # --- objects and members
+
+    def _rows(self, id_: str) -> dict[str, ModelProperty]:
+        """The properties a device can have; from its twins when its model is missing."""
+        device = self._devices.get(id_)
+        model = self._models.get(device.model_id) if device is not None else None
+        if model is not None:
+            return {row.name: row for row in model.spec.properties if row.type in api.TWIN_TYPES}
+        if device is None:
+            return {}
+        record = self._records.get(id_, Record())
+        return {
+            n: ModelProperty(name=n, type=twin.CHECKS.get(t.type, "STRING")) for n, t in record.twins.items()
+        }
+
+    def _object_stored(self, id_: str) -> None:
+        """A Device or its model is new or different: find out what of it is good, and what is wished."""
+        device = self._devices[id_]
+        description = device.metadata.labels.get("description", "")
+        self._members(membership.object_stored(self._records, id_, description))
+        model = self._models.get(device.model_id)
+        if model is None:
+            problems = api.check_device(device, None)
+        else:
+            good, problems = api.deliverable(device, model)
+            if not any(p.blocking for p in problems):
+                self._good[id_] = good
+                record = self._records[id_]
+                change = twin.desire(record.twins, good, self._rows(id_), self._clock.wall_ms())
+                self._adopt(id_, change)
+                if change.changed:
+                    self._announce(id_, change, event_id=_uuid(), result=False)
+        if problems != self._blocked.get(id_, []):
+            for problem in problems:
+                log.warning("Device %s: %s", id_, problem)
+            self._note(id_, TWIN)
+        self._blocked[id_] = problems
+        self._look(id_)
+
+    def _object_deleted(self, id_: str) -> None:
+        if self._devices.pop(id_, None) is None and id_ not in self._records:
+            return
+        self._good.pop(id_, None)
+        self._blocked.pop(id_, None)
+        self._members(membership.object_deleted(self._records, id_))
+        self._look(id_)
+        self._owner.pop(id_, None)
+        log.info("Device %s is gone", id_)
+
+    def _members(self, change: MemberChange) -> None:
+        self._records = change.records
+        now = self._clock.wall_ms()
+        topic = documents.membership_topic(self._node, "updated")
+        for id_, record in change.added.items():
+            log.info("Device %s belongs to this node", id_)
+            self._note(id_, SAVE)
+            self._publish(topic, documents.membership_updated(_uuid(), now, added=(id_, record)))
+        for id_, record in change.removed.items():
+            self._bad.pop(id_, None)
+            for key in [k for k in self._history if k[0] == id_]:
+                del self._history[key]
+            self._note(id_, SAVE)
+            self._publish(topic, documents.membership_updated(_uuid(), now, removed=(id_, record)))
+
+    async def _apply_members(self, change: MemberChange) -> None:
+        """A membership message is sent once and never again, so it is stored before this returns."""
+        before = self._records
+        self._members(change)
+        touched = {i for i in {*before, *change.records} if before.get(i) != change.records.get(i)}
+        for id_ in touched:
+            self._note(id_, SAVE)
+        async with asyncio.TaskGroup() as group:
+            for id_ in touched:
+                group.create_task(self._flush(id_))
+
+    async def _cloud_updated(self, id_: str, payload: bytes) -> None:
+        record = self._records.get(id_)
+        if record is None:
+            log.warning("The cloud updates the twin of %s, which is not of this node", id_[:256])
+            return
+        try:
+            update = documents.read_update(payload)
+        except TwinError as error:
+            raise ObjectError(str(error)) from error
+        change = twin.cloud_update(record.twins, update.twin or {}, self._rows(id_), self._clock.wall_ms())
+        if change.refused:
+            self._note(id_, TWIN)  # so that the cloud can rebase
+        self._adopt(id_, change, tell_cloud=False)
+        if change.changed:
+            self._announce(id_, change, event_id=update.event_id, result=False)
+        await self._flush(id_)
+
+    # --- what follows from a change
+
+    def _adopt(self, id_: str, change: Change, *, tell_cloud: bool = True) -> None:
+        """Take over a change of a device's twins, and note what is to be done about it."""
+        self._records[id_] = replace(self._records[id_], twins=change.twins)
+        if not change.changed:
+            return
+        for name in change.changed:
+            self._remember(id_, name, change)
+        self._note(id_, SAVE | (TWIN if tell_cloud else 0))
+        if change.desired:
+            self._look(id_)
+
+    def _announce(self, id_: str, change: Change, *, event_id: str, result: bool) -> None:
+        """Tell local clients of a change, in KubeEdge's order."""
+        if self._publisher is None:
+            return
+        now = self._clock.wall_ms()
+        if result:
+            answer = documents.update_result(event_id, now, change)
+            self._publish(documents.twin_topic(id_, "update/result"), answer)
+        document = documents.update_document(event_id, now, change)
+        if document is not None:
+            self._publish(documents.twin_topic(id_, "update/document"), document)
+        delta = documents.update_delta(_uuid(), now, self._records[id_].twins)
+        if delta is not None:
+            # A driver takes commands from it: it must not be lost between here and the broker.
+            self._publish(documents.twin_topic(id_, "update/delta"), delta, qos=1)
+
+    def _remember(self, id_: str, name: str, change: Change) -> None:
+        now = change.twins.get(name)
+        before = change.changed[name]
+        if now is None or now.actual is None:
+            return
+        if before is not None and before.actual is not None and before.actual.value == now.actual.value:
+            return
+        line = self._history.setdefault((id_, name), deque(maxlen=HISTORY))
+        line.append((now.actual.at, now.actual.value))
+
+    def _set_state(self, id_: str, record: Record, *, tell: bool) -> None:
+        old = self._records[id_]
+        self._records[id_] = record
+        if old.state != record.state:
+            log.info("Device %s is %s", id_, record.state)
+        if not tell:
+            return
+        self._note(id_, SAVE | STATE)
+        self._publish(
+            documents.state_topic(id_), documents.state_result(_uuid(), self._clock.wall_ms(), record)
+        )
+
+    # --- mappers (the Host of devicetwin.dmi)
+
+    def tell(self, mapper: str, id_: str) -> Tell | Leave | None:
+        if self._owner.get(id_) != mapper:
+            return None
+        device = self._good.get(id_)
+        stored = self._devices.get(id_)
+        if stored is None:
+            return None
+        model = self._models.get(stored.model_id)
+        if device is None or model is None or any(p.blocking for p in self._blocked.get(id_, ())):
+            return Leave()
+        record = self._records[id_]
+        wishes = {n: t.expected.value for n, t in record.twins.items() if t.expected is not None}
+        as_device, as_model = to_device(device, wishes), to_model(model)
+        return Tell(
+            device=as_device,
+            model=as_model,
+            digest=digest(as_device, as_model),
+            known=record.delivered[0] == mapper,
+        )
+
+    def told(self, mapper: str, id_: str, digest: str) -> None:
+        record = self._records.get(id_)
+        if record is None:
+            return
+        if digest:
+            delivered = (mapper, digest)
+            self._refusal(id_, "", None)
+        elif record.delivered[0] == mapper:
+            delivered = ("", "")
+        else:
+            return
+        if record.delivered != delivered:
+            self._records[id_] = replace(record, delivered=delivered)
+            self._note(id_, SAVE)
+
+    def refused(self, mapper: str, id_: str, text: str) -> None:
+        self._refusal(id_, "", f"mapper {mapper} does not take the device: {text}")
+
+    def _refusal(self, id_: str, name: str, why: str | None) -> None:
+        """Remember what is wrong with a value (or with the device, name ""), or that nothing is; tell the cloud when that
+        changes."""
+        bad = self._bad.setdefault(id_, {})
+        if why is None:
+            changed = bad.pop(name, None) is not None
+        else:
+            changed = bad.get(name) != why
+            bad[name] = why
+        if not bad:
+            del self._bad[id_]
+        if changed:
+            if why is not None:
+                log.warning(
+                    "Device %s, %s: refused, the last good value stays: %s", id_, name or "all of it", why
+                )
+            self._note(id_, TWIN)
+
+    async def registered(self, info: MapperInfo) -> list[Tell]:
+        await self._loaded.wait()
+        await self._store.save("mapper", f"mappers/{info.name}", msgspec.json.encode(info))
+        self._reassign()
+        if not info.callbacks:
+            return []
+        tells: list[Tell] = []
+        for id_, owner in list(self._owner.items()):
+            tell = self.tell(info.name, id_) if owner == info.name else None
+            if isinstance(tell, Tell):
+                tells.append(tell)
+                self.told(info.name, id_, tell.digest)
+        return tells
+
+    def protocol_of(self, id_: str) -> str | None:
+        device = self._devices.get(id_)
+        return device.spec.protocol.protocol_name if device is not None else None
+
+    def reported(self, id_: str, read: list[Reading]) -> dict[str, str]:
+        record = self._records[id_]
+        now = self._clock.wall_ms()
+        change = twin.report(record.twins, read, self._rows(id_), now)
+        for reading in read:
+            if reading.name in self._bad.get(id_, {}) or reading.name in change.refused:
+                self._refusal(id_, reading.name, change.refused.get(reading.name))
+        self._adopt(id_, change)
+        if change.changed:
+            self._announce(id_, change, event_id="", result=True)
+        if change.touched:
+            alive, tell = membership.heard(self._records[id_], now, self._clock.rfc3339())
+            self._set_state(id_, alive, tell=tell)
+        return change.refused
+
+    def state_reported(self, id_: str, state: str) -> None:
+        record, tell = membership.set_state(
+            self._records[id_], state, self._clock.wall_ms(), self._clock.rfc3339()
+        )
+        self._set_state(id_, record, tell=tell)
+
+    def alive_changed(self, mapper: str) -> None:
+        lost = not self.dmi.links[mapper].alive
+        if lost:
+            for id_ in [i for i, owner in self._owner.items() if owner == mapper]:
+                if id_ in self._records:
+                    record, tell = membership.lost(self._records[id_], self._clock.wall_ms())
+                    self._set_state(id_, record, tell=tell)
+        self._reassign()
+
+    def _reassign(self) -> None:
+        """Decide which mapper runs which device, and have the mappers concerned looked at."""
+        needs = {
+            id_: Need(
+                protocol=device.spec.protocol.protocol_name,
+                mapper=device.metadata.annotations.get(ANNOTATION, ""),
+            )
+            for id_, device in self._devices.items()
+        }
+        before = self._owner
+        self._owner = assign(needs, self.dmi.candidates(), before)
+        for id_ in {*before, *self._owner}:
+            if before.get(id_) != self._owner.get(id_):
+                self.dmi.look_at(before.get(id_, ""), id_)
+                self._look(id_)
+
+    def _look(self, id_: str) -> None:
+        """Have the device's mapper told, if what it was told last is not how it is."""
+        mapper = self._owner.get(id_, "")
+        want = self.tell(mapper, id_)
+        record = self._records.get(id_)
+        if not isinstance(want, Tell) or record is None or record.delivered != (mapper, want.digest):
+            self.dmi.look_at(mapper, id_)
+
+    # --- MQTT
+
+    async def on_mqtt(self, topic: str, payload: bytes) -> None:
+        """Take a request of a local client.  Topics that are not requests about devices are ignored."""
+        await self._loaded.wait()
+        asked = documents.parse_topic(topic)
+        if asked is None:
+            log.debug("! no request: %s", topic[:256])
+            return
+        match asked.request:
+            case Request.TWIN_UPDATE:
+                await self._mqtt_update(asked.subject, payload)
+            case Request.TWIN_GET:
+                self._mqtt_get(asked.subject, payload)
+            case Request.STATE_UPDATE:
+                self._mqtt_state(asked.subject, payload)
+            case Request.MEMBERSHIP_GET:
+                self._mqtt_members(payload)
+            case Request.TWIN_CLOUD_UPDATED:
+                # Every local client can publish there; only the cloud may speak for the cloud.
+                log.warning("A local client speaks as the cloud about %s: ignored", asked.subject[:256])
+
+    async def _mqtt_update(self, id_: str, payload: bytes) -> None:
+        now = self._clock.wall_ms()
+        topic = documents.twin_topic(id_, "update/result")
+        event_id = ""
+        try:
+            update = documents.read_update(payload)
+            event_id = update.event_id
+            record = self._records.get(id_)
+            if record is None:
+                raise TwinError(NOT_FOUND, f"Device {id_} not found while updating twin", reason="NotFound")
+            change = twin.request(record.twins, update.twin or {}, self._rows(id_), now)
+        except TwinError as error:
+            self._publish(topic, documents.error(event_id, now, error.code, str(error)))
+            return
+        self._adopt(id_, change)
+        if change.desired:
+            await self._flush(id_)  # the answer means that the wish is stored
+        if id_ in self._records:  # not deleted meanwhile
+            self._announce(id_, change, event_id=event_id, result=True)
+
+    def _mqtt_get(self, id_: str, payload: bytes) -> None:
+        now = self._clock.wall_ms()
+        topic = documents.twin_topic(id_, "get/result")
+        event_id = ""
+        try:
+            event_id = documents.read_base(payload).event_id
+            record = self._records.get(id_)
+            if record is None:
+                raise TwinError(NOT_FOUND, f"Device {id_} not found while getting twin", reason="NotFound")
+        except TwinError as error:
+            self._publish(topic, documents.error(event_id, now, error.code, str(error)))
+            return
+        self._publish(topic, documents.get_result(event_id, now, record.twins))
+
+    def _mqtt_state(self, id_: str, payload: bytes) -> None:
+        try:
+            state = documents.read_state(payload).state
+        except TwinError as error:
+            log.debug("! state of %s: %s", id_, error)
+            return
+        if id_ in self._records and membership.is_state(state):
+            self.state_reported(id_, state)
+
+    def _mqtt_members(self, payload: bytes) -> None:
+        now = self._clock.wall_ms()
+        topic = documents.membership_topic(self._node, "get/result")
+        try:
+            event_id = documents.read_base(payload).event_id
+        except TwinError as error:
+            self._publish(topic, documents.error("", now, error.code, str(error)))
+            return
+        self._publish(topic, documents.membership_result(event_id, now, self._records))
+
+    def _publish(self, topic: str, payload: bytes, *, qos: int = 0) -> None:
+        if self._publisher is None:
+            return
+        if len(self._texts) == MAX_PUBLISH:
+            self.dropped_texts += 1
+        self._texts.append((topic, payload, qos))
+        self._text.set()
+
+    async def _publish_forever(self, publisher: Publisher) -> None:
+        while True:
+            await self._text.wait()
+            self._text.clear()
+            while self._texts:
+                topic, payload, qos = self._texts.popleft()
+                await publisher.publish(topic, payload, qos=qos)
+
+    # --- the disk and the cloud
+
+    def _note(self, id_: str, what: int) -> None:
+        if what:
+            self._notes[id_] = self._notes.get(id_, 0) | what
+            self._wake.set()
+
+    async def _flush_forever(self) -> None:
+        """Work off notes: at once for a device that was quiet, else `COALESCE_S` after the last time."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._notes:
+                now = self._clock.monotonic()
+                due = [i for i in self._notes if now - self._flushed.get(i, -COALESCE_S) >= COALESCE_S]
+                if due:
+                    async with asyncio.TaskGroup() as group:
+                        for id_ in due[:FLUSH_BATCH]:
+                            group.create_task(self._flush(id_))
+                    continue
+                soonest = min(self._flushed[i] for i in self._notes) + COALESCE_S - now
+                await asyncio.sleep(max(soonest, 0.001))
+            self._flushed = {i: t for i, t in self._flushed.items() if i in self._records}
+
+    async def _flush(self, id_: str) -> None:
+        """Save one device's row and send what is to be said of it, newest state of both."""
+        async with self._locks.setdefault(id_, asyncio.Lock()):
+            what = self._notes.pop(id_, 0)
+            self._flushed[id_] = self._clock.monotonic()
+            record = self._records.get(id_)
+            try:
+                if record is None:
+                    await self._store.drop("twin", id_)
+                    self._locks.pop(id_, None)
+                    return
+                if what & SAVE:
+                    await self._store.save("twin", id_, documents.write_record(record))
+                now = self._clock.wall_ms()
+                if what & TWIN:
+                    bad = self._problems(id_)
+                    content = documents.edge_updated(_uuid(), now, record.twins, bad)
+                    await self._send(f"device/{id_}/twin/edge_updated", content, coalesce=f"twin/{id_}")
+                if what & STATE:
+                    # KubeEdge's edge sends this one as text that holds JSON.
+                    text = msgspec.json.encode(documents.state_result(_uuid(), now, record).decode())
+                    await self._send(f"device/{id_}/state/update", text, coalesce=f"devicestate/{id_}")
+            except SkerryError as error:
+                log.error("Cannot store or send what changed of %s, trying again: %s", id_, error)
+                self._note(id_, what)
+                self._flushed[id_] = self._clock.monotonic() + RETRY_S
+
+    def _problems(self, id_: str) -> dict[str, str]:
+        """All that is wrong with a device now, by property ("" for the whole)."""
+        out = {"": str(p) for p in self._blocked.get(id_, ()) if p.blocking}
+        device = self._devices.get(id_)
+        for problem in self._blocked.get(id_, ()):
+            if not problem.blocking:
+                out[_property_at(device, problem.path)] = str(problem)
+        return {**out, **self._bad.get(id_, {})}
+
+    async def _send(self, resource: str, content: bytes, *, coalesce: str, op: str = Op.UPDATE) -> None:
+        message = new(
+            source=Source.TWIN, group=Group.RESOURCE, operation=op, resource=resource, content=content
+        )
+        await self._uplink.send(message, coalesce=coalesce)
+
+    # --- for the local command line
+
+    def devices(self) -> list[dict[str, Any]]:
+        """All devices of the node as plain values, sorted by id."""
+        return [self._snapshot(id_, record) for id_, record in sorted(self._records.items())]
+
+    def _snapshot(self, id_: str, record: Record) -> dict[str, Any]:
+        return {
+            "id": id_,
+            "state": record.state,
+            "lastOnlineTime": record.last_online,
+            "protocol": self.protocol_of(id_) or "",
+            "mapper": self._owner.get(id_, ""),
+            "delivered": self._is_delivered(id_, record),
+            "problems": self._problems(id_),
+            "twins": {
+                name: {
+                    "type": t.type,
+                    "desired": t.expected.value if t.expected is not None else None,
+                    "reported": t.actual.value if t.actual is not None else None,
+                    "reportedAt": t.actual.at if t.actual is not None else None,
+                }
+                for name, t in sorted(record.twins.items())
+            },
+        }
+
+    def _is_delivered(self, id_: str, record: Record) -> bool:
+        """Whether the mapper has confirmed the device as it is now."""
+        want = self.tell(self._owner.get(id_, ""), id_)
+        return isinstance(want, Tell) and record.delivered[1] == want.digest
+
+    def history(self, id_: str) -> Mapping[str, list[tuple[int, str]]]:
+        """The last readings of each property since this process began: (ms since 1970, value), oldest first."""
+        return {name: list(line) for (device, name), line in sorted(self._history.items()) if device == id_}
+
+
+def _property_at(device: Device | None, path: str) -> str:
+    """The name of the property that a problem's path is about, or ""."""
+    head, _, rest = path.partition("$.spec.properties[")
+    index = rest.partition("]")[0]
+    if device is None or head or not index.isdigit() or int(index) >= len(device.spec.properties):
+        return ""
+    return device.spec.properties[int(index)].name
+
+
+def _uuid() -> str:
+    return str(uuid.uuid4())
