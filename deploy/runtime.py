@@ -10,12 +10,12 @@ import signal
 import tempfile
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from deploy import containerd, cri, firewall, images, machine, processes
 from deploy.errors import TrialError
 from deploy.home import Home
+from deploy.settings import Before
 
 _NAMESPACE = "k8s.io"
 _IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
@@ -23,17 +23,6 @@ _IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 _FIXED_FOLDERS = ("/run/containerd/s", "/run/containerd", "/var/lib/cni/results", "/var/lib/cni")
 # Kernel messages about a mount that is busy stop when its last process is gone; that takes a moment.
 _UNMOUNT_ATTEMPTS = 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Before:
-    """What the machine looked like before the trial changed it, so that `down` can put it back."""
-
-    boot_id: str
-    ip_forward: str
-    chains: tuple[str, ...]
-    tables: tuple[str, ...]
-    folders: tuple[str, ...]
 
 
 def look() -> Before:
@@ -99,11 +88,9 @@ def remove_pods(home: Home) -> int:
 
 
 def has_leftovers(home: Home) -> bool:
-    """Whether pods may be left that only a running containerd can remove in order."""
-    return (
-        any(True for _ in shims(home))
-        or (home.containerd / "root" / "io.containerd.metadata.v1.bolt").is_dir()
-    )
+    """Whether pods may be left, which only a running containerd can remove in order."""
+    sandboxes = home.containerd / "root" / "io.containerd.grpc.v1.cri" / "sandboxes"
+    return any(shims(home)) or (sandboxes.is_dir() and any(sandboxes.iterdir()))
 
 
 def shims(home: Home) -> Iterator[int]:

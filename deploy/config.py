@@ -1,0 +1,53 @@
+"""The configuration files of the daemons in a trial.  Pure.
+
+Only what differs from the daemons' defaults is written; `cloudcore config --defaults` and
+`edgecore config --defaults` print the rest with their meaning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from deploy.home import Home
+from deploy.settings import Settings
+
+_HEADER = "# Written by `skerry up`; changes are lost.\n"
+
+
+def render_cloudcore(home: Home, settings: Settings) -> str:
+    ports = settings.ports
+    return _yaml(
+        {
+            "apiVersion": "cloudcore.config.kubeedge.io/v1alpha1",
+            "kind": "CloudCore",
+            "dataDir": str(home.cloud),
+            "modules": {
+                "cloudHub": {"websocket": {"address": "127.0.0.1", "port": ports.hub}},
+                "standalone": {"address": "127.0.0.1", "port": ports.api},
+            },
+        }
+    )
+
+
+def render_edgecore(home: Home, settings: Settings) -> str:
+    ports = settings.ports
+    return _yaml(
+        {
+            "apiVersion": "edgecore.config.kubeedge.io/v1alpha2",
+            "kind": "EdgeCore",
+            "dataDir": str(home.edge),
+            "modules": {
+                "edgeHub": {"websocket": {"server": f"127.0.0.1:{ports.hub}"}},
+                "edged": {
+                    "hostnameOverride": settings.node_name,
+                    "tailoredKubeletConfig": {"containerRuntimeEndpoint": f"unix://{home.containerd_socket}"},
+                },
+                "eventBus": {"mqttServerExternal": f"tcp://127.0.0.1:{ports.mqtt}"},
+            },
+        }
+    )
+
+
+def _yaml(value: dict[str, Any]) -> str:
+    return _HEADER + yaml.safe_dump(value, sort_keys=False)

@@ -1,0 +1,75 @@
+"""The command line's words and exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from deploy.cli import main
+from deploy.errors import PartFailed, PreflightError
+from deploy.trial import Trial
+
+
+def run(home: Path, *arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(main, ["--home", str(home), *arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_status_of_nothing(tmp_path: Path) -> None:
+    code, out, _ = run(tmp_path / "h", "status", "-o", "json")
+    assert code == 1
+    status = json.loads(out)
+    assert status["up"] is False
+    assert [part["name"] for part in status["parts"]] == [
+        "containerd",
+        "mosquitto",
+        "cloudcore",
+        "edgecore",
+        "mapper",
+    ]
+
+
+def test_no_kubeconfig_yet(tmp_path: Path) -> None:
+    code, out, err = run(tmp_path / "h", "kubeconfig")
+    assert (code, out) == (1, "")
+    assert "run `skerry up` first" in err
+
+
+def test_a_failed_part_is_named_with_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "edgecore.log"
+    log.write_text("first\nlast words\n")
+
+    def up(self: Trial, progress: object, **options: object) -> None:
+        raise PartFailed("edgecore", "it ended with exit code 3", log=log)
+
+    monkeypatch.setattr(Trial, "up", up)
+    code, _, err = run(tmp_path / "h", "up")
+    assert code == 1
+    assert "edgecore failed: it ended with exit code 3" in err
+    assert "last words" in err
+
+
+def test_not_root_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    for command in ("up", "down"):
+        code, _, err = run(tmp_path / "h", command)
+        assert code == 1
+        assert "as root or with sudo" in err
+        assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, _, err = run(Path("/"), "status")
+    assert code == 1
+    assert "SKERRY_HOME" in err
+    assert PreflightError.reason == "Preflight"
+
+
+def test_a_wrong_port_base(tmp_path: Path) -> None:
+    code, _, err = run(tmp_path / "h", "up", "--port-base", "70000")
+    assert code == 1
+    assert "out of range" in err
