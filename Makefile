@@ -1,0 +1,60 @@
+# make help   says what there is.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+BIN := .venv/bin
+# Containers, networks and mounts need root: with sudo when this is a user.
+SUDO := $(shell [ "$$(id -u)" -eq 0 ] || echo sudo --preserve-env=SKERRY_HOME,PATH)
+PYTEST := $(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/pytest -p no:cacheprovider
+UP_ARGS ?=
+TEST_ARGS ?=
+
+.PHONY: help setup setup-dev up down status test lint format unit integration e2e faults bench clean
+
+help: ## say what there is
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup:
+	@deploy/bootstrap.sh
+
+setup-dev:
+	@deploy/bootstrap.sh dev
+
+up: setup ## cloud, edge, containers, broker and a device on this machine (UP_ARGS="--node-name edge-7")
+	@$(SUDO) $(BIN)/skerry up $(UP_ARGS)
+
+down: ## stop all of it and remove every process, mount, interface and rule it made
+	@[ ! -x $(BIN)/skerry ] || $(SUDO) $(BIN)/skerry down
+
+status: ## say what runs
+	@$(SUDO) $(BIN)/skerry status
+
+test: lint ## everything that must pass: lint, types, contracts, and all tests
+	$(PYTEST) tests/unit tests/integration tests/e2e $(TEST_ARGS)
+
+lint: setup-dev ## formatting, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: setup-dev ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+unit: setup-dev ## pure modules: no network, no sleep
+	$(PYTEST) tests/unit $(TEST_ARGS)
+
+integration: setup-dev ## with real files, sockets, containerd and a broker
+	$(PYTEST) tests/integration $(TEST_ARGS)
+
+e2e: setup-dev ## the whole, with the stock kubectl
+	$(PYTEST) tests/e2e $(TEST_ARGS)
+
+faults: setup-dev ## what must be survived
+	$(PYTEST) tests/faults $(TEST_ARGS)
+
+bench: setup-dev ## print figures; asserts nothing
+	@$(SUDO) $(BIN)/python -m tests.bench
+
+clean: ## remove what was built and cached (not the state of `make up`)
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
