@@ -115,12 +115,12 @@ if [ ! -x .venv/bin/python ] || [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; 
     fi
     say "installing Skerry into .venv"
     # Dependency groups need pip 25.1; Debian 12 has 23.0.
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+    .venv/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
     if [ "$kind" = dev ]; then
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[all]' --group dev
+        .venv/bin/python -m pip install -qq --disable-pip-version-check -e '.[all]' --group dev
         printf '%s\n' "$wanted" >.venv/.skerry-run # it holds all that running needs, too
     else
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[all]'
+        .venv/bin/python -m pip install -qq --disable-pip-version-check -e '.[all]'
     fi
     printf '%s\n' "$wanted" >"$stamp"
 fi
