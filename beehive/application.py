@@ -3,8 +3,9 @@
 KubeEdge's form, byte for byte: the edge sends it with Status `InApplying`, the hub answers with the same one, its Status
 `Approved` or `Rejected` and the body or the error filled in.  Go's []byte members are base64 here as there.
 
-Ours on top, invisible to a stock peer: `ServiceAccount` says for whom the edge asks (`<namespace>:<name>`; the hub checks
-that a pod of that account runs on the node), and the answer to a watch carries what the hub will send first (see `WatchStart`).
+Ours on top, invisible to a stock peer: `ServiceAccount` says for whom the edge asks (`<namespace>:<name>`, or empty for the
+node itself; the hub checks that a pod of that account runs on the node).  A watch that has it starts at its
+`resourceVersion`, as at an API server, where a stock edge's starts with everything that there is.
 
 Source: pkg/metaserver/application.go; protocol notes on the hub, 6.9; recorded frames."""
 
@@ -100,14 +101,6 @@ class PatchInfo(msgspec.Struct, frozen=True, kw_only=True):
     subresources: list[str] | None = msgspec.field(name="Subresources", default=None)
 
 
-class WatchStart(msgspec.Struct, frozen=True, kw_only=True):
-    """Ours, in the answer to a watch: what the hub holds as it begins.  `objects` lists (namespace, name,
-    resourceVersion); what the edge has within the watch's scope and is not named here is gone."""
-
-    version: str
-    objects: list[tuple[str, str, str]] = []
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """What an Application is about.  `group` is empty for core; `namespace` and `name` where there is none."""
@@ -182,15 +175,15 @@ def make(
     option: bytes = b"{}",
     body: bytes | None = None,
     subresource: str = "",
-    service_account: str = "",
+    service_account: str | None = None,
 ) -> Application:
-    """A request with its id.
+    """A request with its id.  `service_account`: None as a stock edge asks, empty for the node itself.
 
     The id is the hash that a stock edge makes, so that equal requests are one; ours adds for whom it asks."""
     text = hashlib.sha256()
     for part in (node.encode(), key.encode(), verb.encode(), option, body or b"", subresource.encode()):
         text.update(part)
-    text.update(service_account.encode())
+    text.update((service_account or "").encode())
     return Application(
         id=text.hexdigest(),
         key=key,
@@ -199,7 +192,7 @@ def make(
         option=option,
         body=body,
         subresource=subresource,
-        service_account=service_account or msgspec.UNSET,
+        service_account=msgspec.UNSET if service_account is None else service_account,
     )
 
 

@@ -1,0 +1,74 @@
+"""What the metaserver needs from the rest of edgecore.  metamanager and edgehub hand these in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from beehive.message import Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """One object that the cloud gave this node.  `kind` is its type on the wire (`pod`, `configmap`, `device`, ...);
+    `namespace` is empty for a cluster-scoped object; `version` is -1 when it came without one; `value` is its JSON."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    version: int
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldChange:
+    """Look again at this one.  `gone`: it is held no more, and `uid` says which."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    gone: bool
+
+
+class Store(Protocol):
+    """The edge's store: what the node holds, to read; and notes of our own, to read and write."""
+
+    async def held(self, kind: str, namespace: str = "") -> list[Held]:
+        """All objects of a wire type, in one namespace or everywhere."""
+        ...
+
+    async def held_one(self, kind: str, namespace: str, name: str) -> Held | None: ...
+
+    def subscribe(self, listener: Callable[[HeldChange], None]) -> Callable[[], None]:
+        """Call `listener` after each committed change; it does not block.  Returns what ends that."""
+        ...
+
+    async def notes(self, prefix: str) -> dict[str, bytes]:
+        """Our notes whose key begins with `prefix`."""
+        ...
+
+    async def note(self, key: str) -> bytes | None: ...
+
+    async def write_notes(self, notes: Mapping[str, bytes | None]) -> None:
+        """Write or (None) remove notes in one commit; durable on return.  Raises Unavailable."""
+        ...
+
+
+class Cloud(Protocol):
+    """The link to the hub."""
+
+    @property
+    def online(self) -> bool:
+        """Whether the hub is there now."""
+        ...
+
+    def on_change(self, listener: Callable[[bool], None]) -> Callable[[], None]:
+        """Call `listener` when the link comes (True) or goes.  Returns what ends that."""
+        ...
+
+    async def request(self, message: Message, *, timeout_s: float) -> Message:
+        """The frame that answers `message`.  Raises Unavailable: no link, it broke, or no answer in time."""
+        ...
