@@ -136,6 +136,23 @@ def kubeconfig(trial: Trial) -> None:
 
 @main.command()
 @click.argument("part", type=click.Choice(PARTS))
+@click.option("--kill", is_flag=True, help="With SIGKILL, as a crash.")
+@click.pass_obj
+def stop(trial: Trial, part: str, *, kill: bool) -> None:
+    """Stop one part to see what the others do without it.  `skerry up` or `skerry start` brings it back."""
+    click.echo(f"{part} {'stopped' if trial.stop_part(part, kill=kill) else 'was not running'}")
+
+
+@main.command()
+@click.argument("part", type=click.Choice(PARTS))
+@click.pass_obj
+def start(trial: Trial, part: str) -> None:
+    """Start one part again, without waiting for the others as `skerry up` does."""
+    click.echo(f"{part} {'started' if trial.start_part(part) else 'was running'}")
+
+
+@main.command()
+@click.argument("part", type=click.Choice(PARTS))
 @click.option("-n", "--lines", type=click.IntRange(1, 1000), default=40, show_default=True)
 @click.pass_obj
 def logs(trial: Trial, part: str, lines: int) -> None:

@@ -94,11 +94,11 @@ def port_is_free(port: int) -> bool:
     return True
 
 
-def port_answers(port: int) -> bool:
-    """Whether somebody accepts connections on 127.0.0.1:port."""
+def port_answers(port: int, *, host: str = "127.0.0.1") -> bool:
+    """Whether somebody accepts connections there."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((host, port)) == 0
 
 
 def listener_of(port: int) -> str:

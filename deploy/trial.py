@@ -166,9 +166,7 @@ class Trial:
 
     def _up_containerd(self, progress: Progress) -> None:
         with progress.step("containerd") as step:
-            program = machine.find("containerd") or "containerd"
-            argv: list[str | Path] = [program, "--config", self.home.containerd / "config.toml"]
-            self._start("containerd", argv, step, lambda: runtime.answers(self.home), "its socket answers")
+            self._start("containerd", step, lambda: runtime.answers(self.home), "its socket answers")
 
     def _up_images(self, progress: Progress) -> None:
         with progress.step("images") as step:
@@ -181,9 +179,7 @@ class Trial:
     def _up_mosquitto(self, progress: Progress) -> None:
         port = self._settings.ports.mqtt
         with progress.step("mosquitto") as step:
-            program = machine.find("mosquitto") or "mosquitto"
-            argv: list[str | Path] = [program, "-c", self.home.mosquitto / "mosquitto.conf"]
-            self._start("mosquitto", argv, step, lambda: machine.port_answers(port), f"port {port} answers")
+            self._start("mosquitto", step, lambda: machine.port_answers(port), f"port {port} answers")
 
     def _up_cloudcore(self, progress: Progress) -> None:
         hub = self._settings.ports.hub
@@ -196,14 +192,7 @@ class Trial:
             return self.kubectl.is_ready() is None and machine.port_answers(hub)
 
         with progress.step("cloudcore") as step:
-            argv: list[str | Path] = [
-                _own("cloudcore"),
-                "run",
-                "--config",
-                self.home.cloud / "cloudcore.yaml",
-                "--standalone",
-            ]
-            self._start("cloudcore", argv, step, ready, "the API is ready and the hub answers")
+            self._start("cloudcore", step, ready, "the API is ready and the hub answers")
 
     def _up_definitions(self, progress: Progress) -> None:
         files = sorted(_CRDS.glob("*.yaml"))
@@ -251,19 +240,21 @@ class Trial:
 
     def _up_edgecore(self, progress: Progress) -> None:
         name = self._settings.node_name
+        began = 0.0 if self.daemons["edgecore"].pid() is not None else time.time()
 
         def ready() -> bool:
-            return any(node.name == name and node.ready for node in self._nodes())
+            # What the API says of the node may be of before a restart; its lease is renewed only by a living edge.
+            lease = self.kubectl.items("leases", "--namespace=kube-node-lease")
+            fresh = any(item["metadata"]["name"] == name and view.renewed(item) >= began for item in lease)
+            return fresh and any(node.name == name and node.ready for node in self._nodes())
 
         with progress.step("edgecore") as step:
-            argv: list[str | Path] = [_own("edgecore"), "run", "--config", self.home.edge / "edgecore.yaml"]
-            self._start("edgecore", argv, step, ready, f"node {name} is Ready")
+            self._start("edgecore", step, ready, f"node {name} is Ready")
             step.result = f"node {name} Ready"
 
     def _up_mapper(self, progress: Progress) -> None:
         with progress.step("thermostat mapper") as step:
-            argv: list[str | Path] = [_own("mapper"), "run", _DRIVER, "--dmi-dir", self.home.edge]
-            self._start("mapper", argv, step, lambda: self.daemons["mapper"].pid() is not None, "it runs")
+            self._start("mapper", step, lambda: self.daemons["mapper"].pid() is not None, "it runs")
 
     def _up_samples(self, progress: Progress) -> None:
         with progress.step("samples") as step:
@@ -286,7 +277,11 @@ class Trial:
             )
 
             def ready() -> bool:
-                running = [pod for pod in self._sample_pods() if pod.ready and pod.ip]
+                running = [
+                    pod
+                    for pod in self._sample_pods()
+                    if pod.ready and machine.port_answers(8080, host=pod.ip)
+                ]
                 return len(running) >= int(wanted)
 
             def why() -> str:
@@ -366,11 +361,7 @@ class Trial:
         with progress.step("pods") as step:
             try:
                 if self.daemons["containerd"].pid() is None:
-                    program = machine.find("containerd") or "containerd"
-                    argv: list[str | Path] = [program, "--config", self.home.containerd / "config.toml"]
-                    self._start(
-                        "containerd", argv, step, lambda: runtime.answers(self.home), "its socket answers"
-                    )
+                    self._start("containerd", step, lambda: runtime.answers(self.home), "its socket answers")
                 step.result = f"{runtime.remove_pods(self.home)} removed"
             except TrialError as error:
                 step.result = "not removed in order"
@@ -388,6 +379,53 @@ class Trial:
         if "containerd" in started:
             runtime.clean_up(self.home, self._settings.before)
             self._save(replace(self._settings, before=None))
+
+    # -- one part ----------------------------------------------------------------------------------------------
+
+    def command(self, part: str) -> list[str]:
+        """How a part is started."""
+        home = self.home
+        commands: dict[str, list[str | Path]] = {
+            "containerd": [
+                machine.find("containerd") or "containerd",
+                "--config",
+                home.containerd / "config.toml",
+            ],
+            "mosquitto": [machine.find("mosquitto") or "mosquitto", "-c", home.mosquitto / "mosquitto.conf"],
+            "cloudcore": [
+                _own("cloudcore"),
+                "run",
+                "--config",
+                home.cloud / "cloudcore.yaml",
+                "--standalone",
+            ],
+            "edgecore": [_own("edgecore"), "run", "--config", home.edge / "edgecore.yaml"],
+            "mapper": [_own("mapper"), "run", _DRIVER, "--dmi-dir", home.edge],
+        }
+        return [str(word) for word in commands[part]]
+
+    def start_part(self, part: str) -> bool:
+        """Start one part again, without waiting for what it needs; whether it had been stopped.
+
+        Raises TrialError when there is no trial."""
+        self._must_exist()
+        with self._locked():
+            if self.daemons[part].pid() is not None:
+                return False
+            self.daemons[part].start(self.command(part))
+            return True
+
+    def stop_part(self, part: str, *, kill: bool = False) -> bool:
+        """Stop one part, as a fault would; whether it ran.  Pods run on whatever is stopped."""
+        self._must_exist()
+        with self._locked():
+            return self.daemons[part].stop(kill=kill)
+
+    def _must_exist(self) -> None:
+        if told := preflight.check_root(os.geteuid()):
+            raise PreflightError(told)
+        if self._load() is None:
+            raise TrialError(f"there is nothing in {self.home.root}: run `skerry up` first")
 
     # -- looking -----------------------------------------------------------------------------------------------
 
@@ -447,7 +485,6 @@ class Trial:
     def _start(
         self,
         part: str,
-        argv: Sequence[str | Path],
         step: Progress,
         ready: Callable[[], bool],
         what: str,
@@ -455,7 +492,7 @@ class Trial:
         daemon = self.daemons[part]
         was_running = daemon.pid() is not None
         if not was_running:
-            daemon.start(argv)
+            daemon.start(self.command(part))
         self._wait(part, ready, step, what, _START_TIMEOUT_S, lambda: "")
         step.result = step.result or ("running" if was_running else "started")
 

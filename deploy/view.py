@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 Object = Mapping[str, Any]
@@ -83,6 +84,12 @@ def device(item: Object) -> Device:
         state=status.get("state") or "unknown",
         readings=readings,
     )
+
+
+def renewed(item: Object) -> float:
+    """When a Lease was renewed last, in seconds since 1970; 0 when never."""
+    text = (item.get("spec") or {}).get("renewTime")
+    return datetime.fromisoformat(text).timestamp() if text else 0.0
 
 
 def _name(item: Object) -> str:

@@ -50,3 +50,8 @@ def test_readings_are_what_was_reported() -> None:
         namespace="default", name="d", state="online", readings={"temperature": "21.5"}
     )
     assert view.device({"metadata": {"name": "d"}}).state == "unknown"
+
+
+def test_when_a_lease_was_renewed() -> None:
+    assert view.renewed({"metadata": {"name": "n"}}) == 0.0
+    assert view.renewed({"spec": {"renewTime": "1970-01-01T00:01:00.500000Z"}}) == 60.5
