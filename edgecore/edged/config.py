@@ -1,0 +1,48 @@
+"""The settings of edged.  Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgedConfig:
+    """One field a line: unit in its name, default, and why.
+
+    runtime_endpoint, image_endpoint: unix sockets of the CRI; an empty image_endpoint means the same one.
+    root_dir: what pods are given of this machine (<root_dir>/<uid>/...); log_dir: <ns>_<name>_<uid>/<container>/<n>.log.
+    relist_s: how often the runtime is listed; a second is the kubelet's.
+    resync_s: how often every pod is looked at though nothing changed; the kubelet's syncFrequency.
+    cgroup_root: parent cgroup of all pods; empty leaves placement to the runtime.
+    cgroup_driver: cgroupfs or systemd; must be the runtime's.
+    cluster_dns, cluster_domain: what dnsPolicy ClusterFirst means; with no servers it means Default, as in a kubelet.
+    node_ip: address reported for the node and for pods on its network; empty means found by the default route.
+    max_parallel_pulls, max_parallel_starts: bounds on work under way at once.
+    max_pods: the node's capacity, the kubelet's 110.
+    seccomp_dir: where Localhost seccomp profiles are.
+    system_reserved_*: kept back from allocatable.
+    """
+
+    runtime_endpoint: str = "/run/containerd/containerd.sock"
+    image_endpoint: str = ""
+    root_dir: Path = Path("/var/lib/skerry/edge/pods")
+    log_dir: Path = Path("/var/lib/skerry/edge/logs/pods")
+    seccomp_dir: Path = Path("/var/lib/skerry/edge/seccomp")
+    resolv_conf: Path = Path("/etc/resolv.conf")
+    relist_s: float = 1.0
+    resync_s: float = 60.0
+    cgroup_root: str = "kubepods"
+    cgroup_driver: str = "cgroupfs"
+    cluster_dns: tuple[str, ...] = ()
+    cluster_domain: str = "cluster.local"
+    node_ip: str = ""
+    max_parallel_pulls: int = 3
+    max_parallel_starts: int = 16
+    max_pods: int = 110
+    system_reserved_cpu_milli: int = 0
+    system_reserved_memory_bytes: int = 0
+    # registration
+    node_labels: tuple[tuple[str, str], ...] = (("node-role.kubernetes.io/edge", ""),)
+    kubelet_port: int = 0
+    version: str = ""

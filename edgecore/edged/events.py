@@ -1,0 +1,91 @@
+"""Kubernetes Events as a kubelet writes them, with repeats counted instead of repeated.  Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from edgecore.edged.pod import ObjectMeta
+from edgecore.edged.status import timestamp
+
+# client-go's spam filter: so many at once for one object, then one in five minutes
+BURST = 25
+REFILL_S = 300.0
+# the same event again is counted, and the count is sent at most this often
+REPEAT_S = 10.0
+MAX_MESSAGE = 1024
+MAX_KEYS = 256
+
+
+@dataclass(slots=True)
+class _Seen:
+    name: str
+    first: float
+    sent: float
+    count: int
+
+
+class PodEvents:
+    """The events of one pod: `make` gives the JSON to send, or None when it is held back."""
+
+    def __init__(self, meta: ObjectMeta, node_name: str) -> None:
+        self._meta = meta
+        self._node = node_name
+        self._seen: dict[tuple[str, str, str, str], _Seen] = {}
+        self._tokens = float(BURST)
+        self._refilled = 0.0
+
+    def make(self, kind: str, reason: str, message: str, *, now: float, container: str = "") -> bytes | None:
+        """kind: Normal or Warning.  container: adds the fieldPath a kubelet writes."""
+        message = message[:MAX_MESSAGE]
+        key = (kind, reason, message, container)
+        seen = self._seen.get(key)
+        if seen is not None:
+            seen.count += 1
+            if now - seen.sent < REPEAT_S:
+                return None
+        if not self._take(now):
+            return None
+        if seen is None:
+            if len(self._seen) >= MAX_KEYS:
+                del self._seen[next(iter(self._seen))]
+            suffix = f"{int(now * 1e6):x}{len(self._seen):02x}"
+            seen = self._seen[key] = _Seen(f"{self._meta.name[:230]}.{suffix}", now, now, 1)
+        seen.sent = now
+        involved = {
+            "kind": "Pod",
+            "apiVersion": "v1",
+            "namespace": self._meta.namespace,
+            "name": self._meta.name,
+            "uid": self._meta.uid,
+            "resourceVersion": self._meta.resource_version,
+        }
+        if container:
+            involved["fieldPath"] = f"spec.containers{{{container}}}"
+        return msgspec.json.encode(
+            {
+                "apiVersion": "v1",
+                "kind": "Event",
+                "metadata": {"name": seen.name, "namespace": self._meta.namespace},
+                "involvedObject": involved,
+                "reason": reason,
+                "message": message,
+                "type": kind,
+                "source": {"component": "kubelet", "host": self._node},
+                "firstTimestamp": timestamp(seen.first),
+                "lastTimestamp": timestamp(now),
+                "count": seen.count,
+                "reportingComponent": "kubelet",
+                "reportingInstance": self._node,
+            }
+        )
+
+    def _take(self, now: float) -> bool:
+        if self._refilled:
+            self._tokens = min(BURST, self._tokens + max(0.0, now - self._refilled) / REFILL_S)
+        self._refilled = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True

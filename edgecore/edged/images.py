@@ -1,0 +1,207 @@
+"""Which images to pull, with which credentials, and how often to try: pure decisions and one thin shell, `Images`.
+
+An image that is here is not pulled again unless the policy says Always.  Even then a registry that cannot be reached does
+not hold back a pod whose image is here: an edge that boots offline must start it (a kubelet would wait for the registry).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+import msgspec
+
+from edgecore.edged import backoff
+from edgecore.edged.errors import CriError, Held
+from edgecore.edged.pod import Container
+from edgecore.edged.ports import Clock
+from edgecore.edged.runtime import Image, ImageAuth, SandboxConfig
+
+log = logging.getLogger(__name__)
+
+Emit = Callable[[str, str, str], Awaitable[None]]
+"""(type, reason, message) of an event on the pod."""
+
+
+class ImageService(Protocol):
+    """The part of the runtime that this file needs."""
+
+    async def image_status(self, ref: str) -> Image | None: ...
+
+    async def pull_image(self, ref: str, auth: ImageAuth | None, sandbox: SandboxConfig | None) -> str: ...
+
+
+def should_pull(policy: str, *, present: bool) -> bool:
+    """Whether to ask the registry.  Raises Held for Never without the image."""
+    if policy == "Always":
+        return True
+    if present:
+        return False
+    if policy == "Never":
+        raise Held("ErrImageNeverPull", "")
+    return True
+
+
+def registry_of(ref: str) -> str:
+    """The registry host of an image reference; Docker's when none is written."""
+    first, slash, _ = ref.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        return first
+    return "docker.io"
+
+
+def credentials(ref: str, secrets: list[Mapping[str, bytes]]) -> list[ImageAuth]:
+    """Credentials for an image out of the data of pull secrets, most specific entry first.  Bad entries are left out."""
+    found: list[tuple[int, ImageAuth]] = []
+    for data in secrets:
+        for key in (".dockerconfigjson", ".dockercfg"):
+            if key not in data:
+                continue
+            try:
+                document = msgspec.json.decode(data[key])
+            except (msgspec.MsgspecError, RecursionError):
+                continue
+            auths = (
+                document.get("auths")
+                if key == ".dockerconfigjson" and isinstance(document, dict)
+                else document
+            )
+            if not isinstance(auths, dict):
+                continue
+            for server, entry in auths.items():
+                length = _match(ref, str(server))
+                auth = _auth(str(server), entry) if length else None
+                if auth is not None:
+                    found.append((length, auth))
+    found.sort(key=lambda pair: -pair[0])
+    return [auth for _, auth in found]
+
+
+def _match(ref: str, server: str) -> int:
+    """How specifically a config entry names the registry (and path) of an image; 0 means not at all."""
+    name = server.removeprefix("https://").removeprefix("http://").rstrip("/")
+    for suffix in ("/v1", "/v2"):
+        name = name.removesuffix(suffix)
+    host, _, path = name.partition("/")
+    registry = registry_of(ref)
+    if host in ("index.docker.io", "registry-1.docker.io"):
+        host = "docker.io"
+    if host != registry and not (
+        host.startswith("*.") and registry.endswith(host[1:]) and registry.count(".") == host.count(".")
+    ):
+        return 0
+    if path and not ref.partition("/")[2].startswith(path):
+        return 0
+    return 1 + len(name)
+
+
+def _auth(server: str, entry: object) -> ImageAuth | None:
+    if not isinstance(entry, dict):
+        return None
+    username, password = str(entry.get("username", "")), str(entry.get("password", ""))
+    packed = str(entry.get("auth", ""))
+    if packed and not username:
+        try:
+            username, _, password = base64.b64decode(packed).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError, ValueError):
+            return None
+    token = str(entry.get("identitytoken", ""))
+    if not username and not token:
+        return None
+    return ImageAuth(username=username, password=password.rstrip("\0"), identity_token=token, server=server)
+
+
+class Images:
+    """Pulls what a container needs.  One instance a machine: the back-off and the bound on parallel pulls are shared."""
+
+    def __init__(self, runtime: ImageService, clock: Clock, *, parallel: int) -> None:
+        self._runtime = runtime
+        self._clock = clock
+        self._slots = asyncio.Semaphore(parallel)
+        self._delays: dict[str, tuple[backoff.Delay, float, str]] = {}
+
+    async def ensure(
+        self, uid: str, container: Container, auths: list[ImageAuth], sandbox: SandboxConfig, emit: Emit
+    ) -> Image:
+        """The image of a container, pulled if its policy asks for it.
+
+        Raises Held with the kubelet's reason: InvalidImageName, ErrImageNeverPull, ErrImagePull, ImagePullBackOff; CriError
+        when the runtime is away.
+        """
+        ref = container.image.strip()
+        if not ref or any(c.isspace() or c in "\0" for c in ref) or ref != ref.strip("/") or len(ref) > 1024:
+            raise Held("InvalidImageName", f'Failed to apply default image tag "{ref[:128]}"')
+        present = await self._runtime.image_status(ref)
+        try:
+            pull = should_pull(container.pull_policy, present=present is not None)
+        except Held as err:
+            raise Held(
+                err.reason, f'Container image "{ref}" is not present with pull policy of Never'
+            ) from None
+        if not pull and present is not None:
+            await emit("Normal", "Pulled", f'Container image "{ref}" already present on machine')
+            return present
+        key = f"{uid}/{ref}"
+        now = self._clock.monotonic()
+        entry = self._delays.get(key)
+        if entry is not None:
+            delay, failed_at, cause = entry
+            left = backoff.remaining_s(delay, failed_at=failed_at, failed_for_s=now - failed_at)
+            if left > 0:
+                raise Held("ImagePullBackOff", f'Back-off pulling image "{ref}": {cause}')
+        await emit("Normal", "Pulling", f'Pulling image "{ref}"')
+        try:
+            async with self._slots:
+                pulled = await self._pull(ref, auths, sandbox)
+            image = await self._runtime.image_status(pulled) or await self._runtime.image_status(ref)
+        except CriError as err:
+            if err.code == "UNAVAILABLE":
+                raise
+            if present is not None:
+                log.warning("Cannot pull %s, using the image that is here: %s", ref[:128], err)
+                await emit("Warning", "PullFailedUsingPresent", f'Using image "{ref}" that is present: {err}')
+                return present
+            failed_at = self._clock.monotonic()
+            previous = entry[0] if entry is not None else None
+            cause = f"ErrImagePull: {err}"
+            # the delay applies from this failure on: a kubelet waits before its second try, unlike after a crash
+            new = backoff.after_try(previous, failed_at=failed_at, now=failed_at)
+            self._delays[key] = (new, failed_at, cause)
+            raise Held("ErrImagePull", str(err)) from err
+        if image is None:
+            raise Held("ErrImagePull", f'image "{ref}" was pulled and is not there')
+        self._delays.pop(key, None)
+        took = self._clock.monotonic() - now
+        await emit("Normal", "Pulled", f'Successfully pulled image "{ref}" in {took:.3f}s')
+        return image
+
+    async def _pull(self, ref: str, auths: list[ImageAuth], sandbox: SandboxConfig) -> str:
+        failure: CriError | None = None
+        for auth in [*auths, None] if auths else [None]:
+            try:
+                return await self._runtime.pull_image(ref, auth, sandbox)
+            except CriError as err:
+                if err.code == "UNAVAILABLE":
+                    raise
+                failure = failure or err
+        assert failure is not None
+        raise failure
+
+    def retry_in_s(self, uid: str) -> float | None:
+        """Seconds until the next pull for a pod may be tried; None when none is waiting."""
+        now = self._clock.monotonic()
+        waits = [
+            backoff.remaining_s(delay, failed_at=at, failed_for_s=now - at)
+            for key, (delay, at, _) in self._delays.items()
+            if key.startswith(f"{uid}/")
+        ]
+        return min(waits, default=None)
+
+    def forget(self, uid: str) -> None:
+        """A pod is gone."""
+        for key in [k for k in self._delays if k.startswith(f"{uid}/")]:
+            del self._delays[key]

@@ -1,0 +1,433 @@
+"""edged: a worker for every pod UID that should run here or does.
+
+`Edged.run` is one part of edgecore.  It reads what is wanted (Objects) and what is there (the runtime's lists), starts a worker
+for each pod UID, pokes those of which something changed, and gives a worker to pods that run and are wanted no more.  It judges
+no pod itself.  When edged stops, pods keep running; the next one adopts them by UID.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from beehive.errors import Unavailable
+from edgecore.edged import images, node, pleg, record, tree
+from edgecore.edged import status as statuses
+from edgecore.edged.config import EdgedConfig
+from edgecore.edged.cri import Cri
+from edgecore.edged.errors import BadPod, CriError
+from edgecore.edged.pod import Container, ObjectMeta, Pod, PodSpec, PodStatus, decode_key, decode_pod
+from edgecore.edged.ports import Clock, Objects, Reports, State, SystemClock
+from edgecore.edged.runtime import (
+    ANNOTATION_POD,
+    LABEL_POD_NAME,
+    LABEL_POD_NAMESPACE,
+    LABEL_POD_UID,
+    ContainerInfo,
+    SandboxInfo,
+)
+from edgecore.edged.worker import Shared, Worker
+
+log = logging.getLogger(__name__)
+
+# A pod, folder or sandbox is believed to be wanted no more when this many readings in a row say so.
+AGREEING_READINGS = 2
+# Readings of the wanted list are this far apart at least when one of them says that something should go.
+ABSENCE_S = 1.0
+# How often folders that belong to no pod are looked for.
+SWEEP_S = 300.0
+NODE_FACTS_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningPod:
+    """A line for the local command line."""
+
+    namespace: str
+    name: str
+    uid: str
+    phase: str
+    ip: str
+    ready: bool
+    restarts: int
+    containers: tuple[str, ...]
+
+
+class _Node:
+    """The newest facts of this machine, for the workers."""
+
+    def __init__(self, facts: node.Facts) -> None:
+        self.facts = facts
+
+    @property
+    def ips(self) -> tuple[str, ...]:
+        return self.facts.ips
+
+    @property
+    def memory_bytes(self) -> int:
+        return self.facts.memory_bytes
+
+    @property
+    def allocatable(self) -> Mapping[str, int]:
+        return self.facts.allocatable
+
+
+class Edged:
+    """Runs the pods of one node."""
+
+    def __init__(
+        self,
+        *,
+        config: EdgedConfig,
+        node_name: str,
+        objects: Objects,
+        reports: Reports,
+        state: State,
+        clock: Clock | None = None,
+        cri: Cri | None = None,
+    ) -> None:
+        """cri: another runtime client than the one of config.runtime_endpoint; for tests."""
+        self._config = config
+        self._node_name = node_name
+        self._objects = objects
+        self._reports = reports
+        self._state = state
+        self._clock: Clock = clock or SystemClock()
+        self._cri = cri or Cri(config.runtime_endpoint, config.image_endpoint)
+        self._own_cri = cri is None
+        self._node = _Node(node.read_facts(config, node_name=node_name))
+        self._workers: dict[str, Worker] = {}
+        self._raw: dict[str, bytes] = {}
+        self._bad: dict[str, bytes] = {}
+        self._finished: set[str] = set()
+        self._absent: dict[str, int] = {}
+        self._strays: dict[str, int] = {}
+        self._changed = asyncio.Event()
+        self._listing = pleg.Listing()
+        self._sandboxes: list[SandboxInfo] = []
+        self._containers: list[ContainerInfo] = []
+        self._listed = False
+        self._away = ""
+        self._node_before = node.Before()
+        self._shared: Shared | None = None
+
+    # -- what others call
+
+    async def run(self) -> None:
+        """The part: never returns.  Cancelling it leaves every pod running."""
+        self._shared = Shared(
+            config=self._config,
+            node_name=self._node_name,
+            node=self._node,
+            cri=self._cri,
+            objects=self._objects,
+            reports=self._reports,
+            state=self._state,
+            clock=self._clock,
+            images=images.Images(self._cri, self._clock, parallel=self._config.max_parallel_pulls),
+            starts=asyncio.Semaphore(self._config.max_parallel_starts),
+        )
+        self._config.root_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._config.log_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._relist_for_ever(), name="relist")
+                group.create_task(self._wanted_for_ever(group), name="wanted pods")
+                group.create_task(self._housekeeping(), name="housekeeping")
+        finally:
+            self._workers.clear()
+            if self._own_cri:
+                self._cri.close()
+
+    def notify(self, kind: str, namespace: str, name: str) -> None:
+        """Something changed: look again.  From the event loop's thread; does not block; many calls are one look."""
+        if kind == "pod":
+            self._changed.set()
+            return
+        for worker in self._workers.values():
+            if worker.pod.namespace == namespace:
+                worker.refresh(kind, name)
+
+    async def running_pods(self) -> list[RunningPod]:
+        """The pods that have a worker, as last reported; for the local command line."""
+        return [_line(worker) for worker in self._workers.values()]
+
+    def worker(self, uid: str) -> Worker | None:
+        """The judge of a pod, for those who serve its logs and streams."""
+        return self._workers.get(uid)
+
+    def find(self, namespace: str, name: str) -> Worker | None:
+        """The newest pod of that name."""
+        found = [w for w in self._workers.values() if (w.pod.namespace, w.pod.name) == (namespace, name)]
+        return next((w for w in found if not w.pod.deleting), found[0] if found else None)
+
+    async def node_status(self) -> bytes:
+        """NodeStatus as JSON, now.  A runtime that is away makes Ready False; nothing is raised."""
+        return msgspec.json.encode(await self._build_status())
+
+    async def node_object(self) -> bytes:
+        """The whole Node as JSON, to register it."""
+        status = await self._build_status()
+        return msgspec.json.encode(node.build_node(self._node_name, self._config, self._node.facts, status))
+
+    async def _build_status(self) -> dict[str, object]:
+        await self._read_facts()
+        try:
+            runtime = node.RuntimeFacts(
+                version=await self._cri.version(),
+                conditions=await self._cri.conditions(),
+                images=tuple(await self._cri.list_images()),
+            )
+        except CriError as err:
+            runtime = node.RuntimeFacts(error=f"container runtime is down: {err}")
+        status = node.build_status(
+            self._config,
+            self._node.facts,
+            runtime,
+            previous=self._node_before,
+            now=self._clock.now(),
+        )
+        self._node_before = node.before(status)
+        return status
+
+    async def _read_facts(self) -> None:
+        self._node.facts = await asyncio.to_thread(node.read_facts, self._config, node_name=self._node_name)
+
+    # -- what runs
+
+    async def _relist_for_ever(self) -> None:
+        while True:
+            try:
+                sandboxes = await self._cri.list_sandboxes()
+                containers = await self._cri.list_containers()
+            except CriError as err:
+                self._runtime_away(str(err))
+            else:
+                self._runtime_back()
+                self._take_listing(sandboxes, containers)
+            await asyncio.sleep(self._config.relist_s)
+
+    def _runtime_away(self, text: str) -> None:
+        if not self._away:
+            log.warning("Container runtime is away: %s", text[:256])
+        self._away = text
+
+    def _runtime_back(self) -> None:
+        if self._away:
+            log.info("Container runtime is back")
+            for worker in self._workers.values():
+                worker.poke()
+        self._away = ""
+
+    def _take_listing(self, sandboxes: list[SandboxInfo], containers: list[ContainerInfo]) -> None:
+        new = pleg.listing(sandboxes, containers)
+        for uid in pleg.changed(self._listing, new):
+            worker = self._workers.get(uid)
+            if worker is not None:
+                worker.poke()
+        self._listing, self._sandboxes, self._containers = new, sandboxes, containers
+        if not self._listed or any(uid not in self._workers for uid in new.pods):
+            # somebody runs whom nobody wanted yet, or wants no more
+            self._listed = True
+            self._changed.set()
+
+    # -- what is wanted
+
+    async def _wanted_for_ever(self, group: asyncio.TaskGroup) -> None:
+        trouble = ""
+        while True:
+            self._changed.clear()
+            wait = self._config.resync_s
+            try:
+                wanted = await self._objects.pods()
+            except Unavailable as err:
+                if str(err) != trouble:
+                    log.warning("Cannot read which pods are wanted: %s", err)
+                trouble = str(err)
+                wait = ABSENCE_S
+            else:
+                trouble = ""
+                if await self._compare(group, wanted):
+                    wait = ABSENCE_S
+            began = self._clock.monotonic()
+            try:
+                async with asyncio.timeout(wait):
+                    await self._changed.wait()
+            except TimeoutError:
+                if wait == self._config.resync_s:
+                    for worker in self._workers.values():
+                        worker.poke()
+            else:
+                # an absence needs readings that are apart in time; news does not wait
+                if self._absent or self._strays:
+                    left = 0.1 - (self._clock.monotonic() - began)
+                    if left > 0:
+                        await asyncio.sleep(left)
+
+    async def _compare(self, group: asyncio.TaskGroup, wanted: list[msgspec.Raw]) -> bool:
+        """Bring the set of workers to what is wanted; True when an absence waits for its second reading."""
+        seen: set[str] = set()
+        for raw in wanted:
+            uid = await self._want(group, bytes(raw))
+            if uid:
+                seen.add(uid)
+        self._finished &= seen
+        for uid in [u for u in self._bad if u not in seen]:
+            del self._bad[uid]
+        return self._absences(group, seen)
+
+    async def _want(self, group: asyncio.TaskGroup, raw: bytes) -> str:
+        """One wanted pod; its UID, or nothing when not even that can be read."""
+        try:
+            key = decode_key(raw)
+        except BadPod as err:
+            log.error("A pod that is wanted here cannot be read: %s", str(err)[:256])
+            return ""
+        uid = key.uid
+        if self._raw.get(uid) == raw and uid in self._workers:
+            return uid
+        if uid in self._finished or self._bad.get(uid) == raw:
+            return uid
+        try:
+            pod = decode_pod(raw)
+        except BadPod as err:
+            await self._refuse(key, raw, err)
+            return uid
+        self._raw[uid] = raw
+        self._bad.pop(uid, None)
+        worker = self._workers.get(uid)
+        if worker is not None:
+            worker.update(pod, raw)
+        else:
+            self._spawn(group, pod, raw, absent=False)
+        return uid
+
+    async def _refuse(self, key: ObjectMeta, raw: bytes, err: BadPod) -> None:
+        """A pod that cannot be run: say so on the pod; one that runs already goes on as it was."""
+        self._bad[key.uid] = raw
+        log.warning("Pod %s/%s cannot be run: %s", key.namespace, key.name, str(err)[:256])
+        if key.uid in self._workers:
+            return
+        if key.deletion_timestamp:
+            await self._reports.pod_gone(key.namespace, key.name, key.uid)
+            return
+        status = statuses.failed_status(
+            key.generation, PodStatus(), err.reason, str(err)[:1024], self._clock.now()
+        )
+        await self._reports.pod_status(key.namespace, key.name, key.uid, msgspec.json.encode(status))
+
+    def _absences(self, group: asyncio.TaskGroup, seen: set[str]) -> bool:
+        """Count the readings that miss a pod that runs; the second one in a row ends it."""
+        missing = {uid for uid, w in self._workers.items() if uid not in seen and not w.machine.absent}
+        strays = {uid for uid in self._listing.pods if uid not in self._workers and uid not in seen}
+        self._absent = {uid: self._absent.get(uid, 0) + 1 for uid in missing}
+        self._strays = {uid: self._strays.get(uid, 0) + 1 for uid in strays}
+        for uid, readings in list(self._absent.items()):
+            if readings >= AGREEING_READINGS:
+                log.info("Pod %s is wanted no more", uid)
+                self._workers[uid].gone()
+                del self._absent[uid]
+        for uid, readings in list(self._strays.items()):
+            if readings >= AGREEING_READINGS:
+                pod, raw = self._stray(uid)
+                if pod is not None:
+                    log.info("Pod %s/%s (%s) runs and is not wanted", pod.namespace, pod.name, uid)
+                    self._spawn(group, pod, raw, absent=True)
+                del self._strays[uid]
+        return bool(self._absent or self._strays)
+
+    def _stray(self, uid: str) -> tuple[Pod | None, bytes]:
+        """A pod of which only the runtime knows, from what its sandbox says."""
+        found: list[SandboxInfo | ContainerInfo] = [*self._sandboxes, *self._containers]
+        for labelled in found:
+            if labelled.labels.get(LABEL_POD_UID) != uid:
+                continue
+            kept = labelled.annotations.get(ANNOTATION_POD, "").encode()
+            try:
+                if kept:
+                    return decode_pod(kept), kept
+            except BadPod as err:
+                log.warning("The pod kept on sandbox %s cannot be read: %s", labelled.id[:12], str(err)[:256])
+            meta = ObjectMeta(
+                name=labelled.labels.get(LABEL_POD_NAME, ""),
+                namespace=labelled.labels.get(LABEL_POD_NAMESPACE, "default"),
+                uid=uid,
+            )
+            names = sorted({c.name for c in self._containers if c.uid == uid}) or ["unknown"]
+            pod = Pod(metadata=meta, spec=PodSpec(containers=[Container(name=n) for n in names]))
+            try:
+                # never trust a name with a path in it, wherever it comes from
+                decode_key(msgspec.json.encode({"metadata": meta}))
+            except BadPod:
+                return None, b""
+            return pod, b"{}"
+        return None, b""
+
+    def _spawn(self, group: asyncio.TaskGroup, pod: Pod, raw: bytes, *, absent: bool) -> None:
+        assert self._shared is not None
+        worker = Worker(self._shared, pod, raw)
+        if absent:
+            worker.gone()
+        self._workers[pod.uid] = worker
+        self._raw[pod.uid] = raw
+        group.create_task(self._work(worker), name=f"pod {pod.namespace}/{pod.name}")
+
+    async def _work(self, worker: Worker) -> None:
+        uid = worker.pod.uid
+        await worker.run()
+        # it stays in the wanted list until the API has deleted it: remember that it is done
+        self._finished.add(uid)
+        self._workers.pop(uid, None)
+        self._raw.pop(uid, None)
+        self._changed.set()
+
+    # -- housekeeping
+
+    async def _housekeeping(self) -> None:
+        suspects: set[str] = set()
+        swept = -SWEEP_S
+        while True:
+            await asyncio.sleep(NODE_FACTS_S)
+            await self._read_facts()
+            if self._clock.monotonic() - swept < SWEEP_S and not suspects:
+                continue
+            swept = self._clock.monotonic()
+            suspects = await self._sweep(suspects)
+
+    async def _sweep(self, suspects: set[str]) -> set[str]:
+        """Remove folders of pods that nobody knows, seen as such twice; returns those seen for the first time."""
+        try:
+            wanted = {decode_key(raw).uid for raw in await self._objects.pods()}
+        except (Unavailable, BadPod):
+            return set()
+        if self._away or not self._listed:
+            return set()
+        known = wanted | set(self._workers) | set(self._listing.pods)
+        orphans = {p.name for p in self._config.root_dir.iterdir() if p.name not in known}
+        for name in orphans & suspects:
+            try:
+                await asyncio.to_thread(tree.remove_tree, self._config.root_dir, name)
+                await self._state.drop(record.key(name))
+                log.info("Removed the folder of pod %s, which is nowhere any more", name)
+            except OSError as err:
+                log.warning("Cannot remove the folder of pod %s: %s", name, err)
+        return orphans - suspects
+
+
+def _line(worker: Worker) -> RunningPod:
+    status = worker.status
+    ready = next((c.status for c in status.conditions if c.type == "Ready"), "False")
+    return RunningPod(
+        namespace=worker.pod.namespace,
+        name=worker.pod.name,
+        uid=worker.pod.uid,
+        phase=status.phase,
+        ip=status.pod_ip,
+        ready=ready == "True",
+        restarts=sum(s.restart_count for s in status.container_statuses),
+        containers=tuple(s.name for s in status.container_statuses),
+    )

@@ -1,0 +1,310 @@
+"""The Node object of this machine, for registration and status.
+
+`build_node` and `build_status` are pure; `read_facts` reads /proc and /sys.
+
+Source: kubelet, nodestatus/setters.go, kubelet_node_status.go.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgecore.edged.config import EdgedConfig
+from edgecore.edged.quantity import NANO
+from edgecore.edged.runtime import Image, RuntimeConditions, RuntimeVersion
+from edgecore.edged.status import timestamp
+
+# The kubelet's hard eviction thresholds: what is left when a condition turns on.
+MEMORY_LOW_BYTES = 100 * 1024 * 1024
+DISK_LOW_SHARE = 0.10
+INODES_LOW_SHARE = 0.05
+# nodeStatusMaxImages, and as many names for each
+MAX_IMAGES, MAX_IMAGE_NAMES = 50, 5
+
+_ARCH = {
+    "x86_64": "amd64",
+    "aarch64": "arm64",
+    "armv7l": "arm",
+    "armv6l": "arm",
+    "i686": "386",
+    "riscv64": "riscv64",
+    "ppc64le": "ppc64le",
+    "s390x": "s390x",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What was read of the machine.  Sizes in bytes."""
+
+    hostname: str = ""
+    ips: tuple[str, ...] = ()
+    cpus: int = 1
+    memory_bytes: int = 0
+    memory_available_bytes: int = 0
+    disk_bytes: int = 0
+    disk_available_bytes: int = 0
+    inodes: int = 0
+    inodes_free: int = 0
+    pid_max: int = 0
+    pids: int = 0
+    machine_id: str = ""
+    system_uuid: str = ""
+    boot_id: str = ""
+    kernel: str = ""
+    os_image: str = ""
+    arch: str = ""
+    reserved_cpu_milli: int = 0
+    reserved_memory_bytes: int = 0
+
+    @property
+    def allocatable(self) -> Mapping[str, int]:
+        """Nano-units by resource name."""
+        return {
+            "cpu": max(0, self.cpus * 1000 - self.reserved_cpu_milli) * 10**6,
+            "memory": max(0, self.memory_bytes - self.reserved_memory_bytes) * NANO,
+            "ephemeral-storage": self.disk_bytes * NANO,
+        }
+
+
+UNKNOWN_RUNTIME = RuntimeVersion(name="containerd", version="Unknown", api_version="")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeFacts:
+    """What the runtime says of itself; error is set when it could not be asked."""
+
+    version: RuntimeVersion = UNKNOWN_RUNTIME
+    conditions: RuntimeConditions | None = None
+    images: tuple[Image, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Before:
+    """The conditions that were last reported: type -> (status, lastTransitionTime)."""
+
+    conditions: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+
+def before(status: Mapping[str, Any]) -> Before:
+    """Read the conditions back out of a status made here."""
+    return Before(
+        conditions={c["type"]: (c["status"], c["lastTransitionTime"]) for c in status.get("conditions", ())}
+    )
+
+
+def build_node(name: str, config: EdgedConfig, facts: Facts, status: Mapping[str, Any]) -> dict[str, Any]:
+    """The Node to register."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": labels(name, config, facts)},
+        "spec": {},
+        "status": dict(status),
+    }
+
+
+def labels(name: str, config: EdgedConfig, facts: Facts) -> dict[str, str]:
+    """What a kubelet labels its node with, and ours."""
+    arch = facts.arch
+    return {
+        "kubernetes.io/hostname": facts.hostname or name,
+        "kubernetes.io/os": "linux",
+        "kubernetes.io/arch": arch,
+        "beta.kubernetes.io/os": "linux",
+        "beta.kubernetes.io/arch": arch,
+        **dict(config.node_labels),
+    }
+
+
+def build_status(
+    config: EdgedConfig, facts: Facts, runtime: RuntimeFacts, *, previous: Before, now: float
+) -> dict[str, Any]:
+    """NodeStatus as a kubelet reports it."""
+    memory_ki = facts.memory_bytes // 1024
+    status: dict[str, Any] = {
+        "capacity": {
+            "cpu": str(facts.cpus),
+            "memory": f"{memory_ki}Ki",
+            "ephemeral-storage": f"{facts.disk_bytes // 1024}Ki",
+            "pods": str(config.max_pods),
+        },
+        "allocatable": {
+            "cpu": _cpu(max(0, facts.cpus * 1000 - facts.reserved_cpu_milli)),
+            "memory": f"{max(0, facts.memory_bytes - facts.reserved_memory_bytes) // 1024}Ki",
+            "ephemeral-storage": str(facts.disk_bytes),
+            "pods": str(config.max_pods),
+        },
+        "conditions": _conditions(facts, runtime, previous, now),
+        "addresses": [
+            *({"type": "InternalIP", "address": ip} for ip in facts.ips),
+            {"type": "Hostname", "address": facts.hostname},
+        ],
+        "nodeInfo": {
+            "machineID": facts.machine_id,
+            "systemUUID": facts.system_uuid,
+            "bootID": facts.boot_id,
+            "kernelVersion": facts.kernel,
+            "osImage": facts.os_image,
+            "containerRuntimeVersion": f"{runtime.version.name}://{runtime.version.version}",
+            "kubeletVersion": config.version,
+            "kubeProxyVersion": "",
+            "operatingSystem": "linux",
+            "architecture": facts.arch,
+        },
+        "images": images(runtime.images),
+    }
+    if config.kubelet_port:
+        status["daemonEndpoints"] = {"kubeletEndpoint": {"Port": config.kubelet_port}}
+    return status
+
+
+def _cpu(milli: int) -> str:
+    return str(milli // 1000) if milli % 1000 == 0 else f"{milli}m"
+
+
+def images(found: Sequence[Image]) -> list[dict[str, Any]]:
+    """The largest images, digests before tags."""
+    named = [i for i in found if i.tags or i.digests]
+    named.sort(key=lambda i: -i.size_bytes)
+    return [
+        {"names": [*i.digests, *i.tags][:MAX_IMAGE_NAMES], "sizeBytes": i.size_bytes}
+        for i in named[:MAX_IMAGES]
+    ]
+
+
+def _conditions(facts: Facts, runtime: RuntimeFacts, previous: Before, now: float) -> list[dict[str, str]]:
+    low_memory = facts.memory_bytes > 0 and facts.memory_available_bytes < MEMORY_LOW_BYTES
+    low_disk = (facts.disk_bytes > 0 and facts.disk_available_bytes < facts.disk_bytes * DISK_LOW_SHARE) or (
+        facts.inodes > 0 and facts.inodes_free < facts.inodes * INODES_LOW_SHARE
+    )
+    low_pids = facts.pid_max > 0 and facts.pids > facts.pid_max * 0.9
+    trouble = runtime.error
+    if not trouble and runtime.conditions is not None:
+        if not runtime.conditions.runtime_ready:
+            trouble = f"container runtime not ready: {runtime.conditions.runtime_message}"
+        elif not runtime.conditions.network_ready:
+            trouble = f"container runtime network not ready: {runtime.conditions.network_message}"
+    made = [
+        (
+            "MemoryPressure",
+            low_memory,
+            "KubeletHasInsufficientMemory",
+            "KubeletHasSufficientMemory",
+            "memory",
+        ),
+        ("DiskPressure", low_disk, "KubeletHasDiskPressure", "KubeletHasNoDiskPressure", "disk"),
+        ("PIDPressure", low_pids, "KubeletHasInsufficientPID", "KubeletHasSufficientPID", "PID"),
+    ]
+    out = []
+    for kind, on, bad, good, what in made:
+        text = {
+            "memory": (
+                "kubelet has insufficient memory available",
+                "kubelet has sufficient memory available",
+            ),
+            "disk": ("kubelet has disk pressure", "kubelet has no disk pressure"),
+            "PID": ("kubelet has insufficient PID available", "kubelet has sufficient PID available"),
+        }[what][0 if on else 1]
+        out.append((kind, "True" if on else "False", bad if on else good, text))
+    if trouble:
+        out.append(("Ready", "False", "KubeletNotReady", trouble[:1024]))
+    else:
+        out.append(("Ready", "True", "KubeletReady", "edged is posting ready status"))
+    stamp = timestamp(now)
+    conditions = []
+    for kind, value, reason, message in out:
+        was = previous.conditions.get(kind)
+        conditions.append(
+            {
+                "type": kind,
+                "status": value,
+                "lastHeartbeatTime": stamp,
+                "lastTransitionTime": was[1] if was is not None and was[0] == value else stamp,
+                "reason": reason,
+                "message": message,
+            }
+        )
+    return conditions
+
+
+def parse_meminfo(text: str) -> dict[str, int]:
+    """Bytes by name out of /proc/meminfo."""
+    found = {}
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) >= 2 and words[1].isdigit():
+            found[words[0].rstrip(":")] = int(words[1]) * (1024 if len(words) > 2 else 1)
+    return found
+
+
+def parse_os_release(text: str) -> str:
+    """PRETTY_NAME."""
+    for line in text.splitlines():
+        if line.startswith("PRETTY_NAME="):
+            return line.partition("=")[2].strip().strip('"')
+    return ""
+
+
+# -- shell: reading this machine.  Blocking, some milliseconds.
+
+
+def read_facts(config: EdgedConfig, *, node_name: str = "") -> Facts:
+    """Facts of this machine, now."""
+    memory = parse_meminfo(_read("/proc/meminfo"))
+    folder = config.root_dir
+    while not folder.exists():
+        folder = folder.parent
+    disk = os.statvfs(folder)
+    pid_max = _read("/proc/sys/kernel/pid_max").strip()
+    loadavg = _read("/proc/loadavg").split()
+    pids = loadavg[3].partition("/")[2] if len(loadavg) > 3 else ""
+    uname = os.uname()
+    return Facts(
+        hostname=socket.gethostname() or node_name,
+        ips=(config.node_ip,) if config.node_ip else _addresses(),
+        cpus=os.cpu_count() or 1,
+        memory_bytes=memory.get("MemTotal", 0),
+        memory_available_bytes=memory.get("MemAvailable", 0),
+        disk_bytes=disk.f_blocks * disk.f_frsize,
+        disk_available_bytes=disk.f_bavail * disk.f_frsize,
+        inodes=disk.f_files,
+        inodes_free=disk.f_favail,
+        pid_max=int(pid_max) if pid_max.isdigit() else 0,
+        pids=int(pids) if pids.isdigit() else 0,
+        machine_id=_read("/etc/machine-id").strip(),
+        system_uuid=_read("/sys/class/dmi/id/product_uuid").strip(),
+        boot_id=_read("/proc/sys/kernel/random/boot_id").strip(),
+        kernel=uname.release,
+        os_image=parse_os_release(_read("/etc/os-release")),
+        arch=_ARCH.get(uname.machine, uname.machine),
+        reserved_cpu_milli=config.system_reserved_cpu_milli,
+        reserved_memory_bytes=config.system_reserved_memory_bytes,
+    )
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _addresses() -> tuple[str, ...]:
+    """The addresses that packets to elsewhere would carry; nothing is sent.  Loopback when there is no route."""
+    found = []
+    # documentation prefixes, which every default route covers
+    for family, target in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect((target, 9))
+                found.append(str(probe.getsockname()[0]))
+        except OSError:
+            continue
+    return tuple(found) or ("127.0.0.1",)

@@ -1,0 +1,84 @@
+"""What edged needs from the rest of edgecore.  metamanager hands these in; nothing here touches the network by itself."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from beehive import clock
+
+
+class Objects(Protocol):
+    """What this node should run.  Always local (SQLite) unless a method says otherwise."""
+
+    async def pods(self) -> list[msgspec.Raw]:
+        """Every pod desired on this node as JSON, those being deleted included.
+
+        Raises Unavailable while the list is not known for sure (a store that was rebuilt and has not heard from the
+        cloud yet): an empty list means that the node should run nothing, and edged acts on it.
+        """
+        ...
+
+    async def get(self, kind: str, namespace: str, name: str) -> msgspec.Raw | None:
+        """One object ("configmap", "secret", "service", "node", ...) if it is here."""
+        ...
+
+    async def fetch(self, kind: str, namespace: str, name: str) -> msgspec.Raw | None:
+        """One object: local first, else from the cloud, in bounded time.
+
+        None when it does not exist.  Raises Unavailable when it is not here and the cloud cannot be asked.
+        """
+        ...
+
+    async def token(self, namespace: str, service_account: str, request: bytes) -> bytes:
+        """TokenRequest JSON in, the same with its status out; stored and refreshed.  Raises Unavailable."""
+        ...
+
+
+class Reports(Protocol):
+    """What happened.  Durable (outbox) when the call returns."""
+
+    async def pod_status(self, namespace: str, name: str, uid: str, status: bytes) -> None:
+        """The whole PodStatus as JSON; the newest wins for each UID."""
+        ...
+
+    async def pod_gone(self, namespace: str, name: str, uid: str) -> None:
+        """The pod is terminated and cleaned up: delete it at the API (grace 0, UID precondition)."""
+        ...
+
+    async def event(self, event: bytes) -> None:
+        """A core/v1 Event as JSON.  One that repeats comes with the same name and a higher count: create or update."""
+        ...
+
+
+class State(Protocol):
+    """Small durable facts of edged: back-off, restart counts, last terminations."""
+
+    async def load(self, key: str) -> bytes | None: ...
+
+    async def save(self, key: str, value: bytes) -> None: ...
+
+    async def drop(self, key: str) -> None: ...
+
+
+class Clock(Protocol):
+    """Two clocks, so that tests can turn them."""
+
+    def now(self) -> float:
+        """Unix seconds; may jump."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that only grow, sleep included."""
+        ...
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now(self) -> float:
+        return clock.wall_ms() / 1000.0
+
+    def monotonic(self) -> float:
+        return clock.monotonic()

@@ -1,0 +1,116 @@
+"""What edged must remember of a pod when the runtime has forgotten and the agent was restarted.  Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from beehive import clock
+from beehive.errors import Unavailable
+from edgecore.edged.backoff import Delay
+from edgecore.edged.plan import Memory
+from edgecore.edged.pod import PodStatus
+from edgecore.edged.status import PREFIX, Outcome
+
+
+class _Delay(msgspec.Struct, frozen=True, kw_only=True):
+    delay_s: float
+    updated_at: float
+
+
+class _Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    phase: str
+    reason: str
+    message: str
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """One pod UID's row in State.
+
+    status: the last that was reported.  sandbox: id of the one that was last seen ready.
+    """
+
+    status: PodStatus = PodStatus()
+    delays: dict[str, _Delay] = {}
+    outcome: _Outcome | None = None
+    sandbox: str = ""
+
+
+def key(uid: str) -> str:
+    return f"pod/{uid}"
+
+
+def encode(*, status: PodStatus, delays: dict[str, Delay], outcome: Outcome | None, sandbox: str) -> bytes:
+    return msgspec.json.encode(
+        Record(
+            status=status,
+            delays={name: _Delay(delay_s=d.delay_s, updated_at=d.updated_at) for name, d in delays.items()},
+            outcome=_Outcome(phase=outcome.phase, reason=outcome.reason, message=outcome.message)
+            if outcome is not None
+            else None,
+            sandbox=sandbox,
+        )
+    )
+
+
+def decode(row: bytes | None) -> Record:
+    """A row, or an empty record for none or one that cannot be read: then it is as if the pod were new here."""
+    if row is None:
+        return Record()
+    try:
+        return msgspec.json.decode(row, type=Record)
+    except (msgspec.MsgspecError, RecursionError):
+        return Record()
+
+
+def delays(record: Record) -> dict[str, Delay]:
+    return {n: Delay(delay_s=d.delay_s, updated_at=d.updated_at) for n, d in record.delays.items()}
+
+
+def outcome(record: Record) -> Outcome | None:
+    o = record.outcome
+    return Outcome(phase=o.phase, reason=o.reason, message=o.message) if o is not None else None
+
+
+def memory(status: PodStatus, delays: dict[str, Delay]) -> Memory:
+    """What the planner is told of containers whose records are gone."""
+    statuses = (*status.init_container_statuses, *status.container_statuses)
+    return Memory(
+        restarts={s.name: s.restart_count for s in statuses if isinstance(s.container_id, str)},
+        delays=delays,
+        finished={s.name: s.state.terminated.exit_code for s in statuses if s.state.terminated is not None},
+    )
+
+
+def alive(record: Record) -> set[str]:
+    """Ids of what ran when the record was written."""
+    ids = {record.sandbox} if record.sandbox else set()
+    for s in (*record.status.init_container_statuses, *record.status.container_statuses):
+        if s.state.running is not None and isinstance(s.container_id, str):
+            ids.add(s.container_id.removeprefix(PREFIX))
+    return ids
+
+
+class _TokenStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    token: str
+    expiration_timestamp: str = ""
+
+
+class _TokenAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    status: _TokenStatus
+
+
+def seconds(text: str) -> float | None:
+    """Unix seconds of a metav1.Time; None when it is none."""
+    try:
+        return clock.parse_rfc3339(text).timestamp()
+    except ValueError:
+        return None
+
+
+def token(answer: bytes) -> tuple[str, float]:
+    """Token and end of life (Unix seconds, 0 unknown) of a TokenRequest's answer.  Raises Unavailable."""
+    try:
+        status = msgspec.json.decode(answer, type=_TokenAnswer).status
+    except (msgspec.MsgspecError, RecursionError) as err:
+        raise Unavailable(f"cannot read token: {err}") from err
+    return status.token, seconds(status.expiration_timestamp) or 0.0

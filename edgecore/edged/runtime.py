@@ -1,0 +1,307 @@
+"""What edged says to a container runtime and hears from it, as plain values.  Pure; no protobuf.
+
+Times are Unix seconds.  Sequences that go to the runtime are tuples so that a config can be compared.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+# Labels and annotations as a kubelet sets them, so that tools that look for a kubelet's containers find ours, and so
+# that a restarted agent knows whose they are.
+LABEL_POD_NAME = "io.kubernetes.pod.name"
+LABEL_POD_NAMESPACE = "io.kubernetes.pod.namespace"
+LABEL_POD_UID = "io.kubernetes.pod.uid"
+LABEL_CONTAINER_NAME = "io.kubernetes.container.name"
+ANNOTATION_HASH = "io.kubernetes.container.hash"
+ANNOTATION_RESTART_COUNT = "io.kubernetes.container.restartCount"
+ANNOTATION_TERMINATION_PATH = "io.kubernetes.container.terminationMessagePath"
+ANNOTATION_TERMINATION_POLICY = "io.kubernetes.container.terminationMessagePolicy"
+ANNOTATION_GRACE_PERIOD = "io.kubernetes.pod.terminationGracePeriod"
+ANNOTATION_PRE_STOP = "io.kubernetes.container.preStopHandler"
+# Ours, on sandboxes: the pod as it was accepted, without its status, so that a lost store can be rebuilt.
+ANNOTATION_POD = "skerry.dev/pod"
+
+
+class ContainerState(enum.Enum):
+    """The four states CRI knows."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    EXITED = "exited"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeVersion:
+    name: str
+    version: str
+    api_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeConditions:
+    runtime_ready: bool
+    runtime_message: str
+    network_ready: bool
+    network_message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Namespaces:
+    host_network: bool = False
+    host_pid: bool = False
+    host_ipc: bool = False
+    share_pid: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecurityProfile:
+    """kind: RuntimeDefault, Unconfined or Localhost; localhost_ref: an absolute path, or an AppArmor name."""
+
+    kind: str
+    localhost_ref: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dns:
+    servers: tuple[str, ...] = ()
+    searches: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortMapping:
+    container_port: int
+    host_port: int
+    protocol: str = "TCP"
+    host_ip: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxConfig:
+    name: str
+    namespace: str
+    uid: str
+    attempt: int
+    hostname: str = ""
+    log_directory: str = ""
+    dns: Dns | None = None
+    ports: tuple[PortMapping, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    cgroup_parent: str = ""
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    namespaces: Namespaces = Namespaces()
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+    supplemental_groups: tuple[int, ...] = ()
+    privileged: bool = False
+    seccomp: SecurityProfile | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    container_path: str
+    host_path: str
+    readonly: bool = False
+    propagation: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """0 means not limited, as in CRI."""
+
+    cpu_period_us: int = 0
+    cpu_quota_us: int = 0
+    cpu_shares: int = 0
+    memory_limit_bytes: int = 0
+    oom_score_adj: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerConfig:
+    name: str
+    attempt: int
+    image: str
+    user_image: str = ""
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    working_dir: str = ""
+    env: tuple[tuple[str, str], ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    devices: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    log_path: str = ""
+    stdin: bool = False
+    stdin_once: bool = False
+    tty: bool = False
+    resources: Resources = Resources()
+    namespaces: Namespaces = Namespaces()
+    privileged: bool = False
+    capabilities_add: tuple[str, ...] = ()
+    capabilities_drop: tuple[str, ...] = ()
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+    run_as_username: str = ""
+    readonly_rootfs: bool = False
+    supplemental_groups: tuple[int, ...] = ()
+    no_new_privs: bool = False
+    masked_paths: tuple[str, ...] = ()
+    readonly_paths: tuple[str, ...] = ()
+    seccomp: SecurityProfile | None = None
+    apparmor: SecurityProfile | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxInfo:
+    """One line of the runtime's list of sandboxes."""
+
+    id: str
+    name: str
+    namespace: str
+    uid: str
+    attempt: int
+    ready: bool
+    created_at: float
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxStatus(SandboxInfo):
+    ips: tuple[str, ...] = ()
+    host_network: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerInfo:
+    """One line of the runtime's list of containers."""
+
+    id: str
+    sandbox_id: str
+    name: str
+    attempt: int
+    state: ContainerState
+    created_at: float
+    image: str = ""
+    image_ref: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def uid(self) -> str:
+        """UID of the pod, from the label; empty when the container is not a kubelet's."""
+        return self.labels.get(LABEL_POD_UID, "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerStatus:
+    id: str
+    name: str
+    attempt: int
+    state: ContainerState
+    created_at: float
+    started_at: float = 0.0
+    finished_at: float = 0.0
+    exit_code: int = 0
+    image: str = ""
+    image_ref: str = ""
+    reason: str = ""
+    message: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    log_path: str = ""
+    # not in CRI's ContainerStatus; the worker fills it in from the listing
+    sandbox_id: str = ""
+
+    @property
+    def restart_count(self) -> int:
+        """As it was when the container was created."""
+        text = self.annotations.get(ANNOTATION_RESTART_COUNT, "")
+        return int(text) if text.isdigit() else self.attempt
+
+    @property
+    def spec_hash(self) -> str:
+        return self.annotations.get(ANNOTATION_HASH, "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodRuntime:
+    """All that the runtime has of one pod UID.
+
+    sandboxes and containers: newest first; containers of every sandbox, dead ones included.
+    """
+
+    sandboxes: tuple[SandboxStatus, ...] = ()
+    containers: tuple[ContainerStatus, ...] = ()
+
+    @property
+    def sandbox(self) -> SandboxStatus | None:
+        """The newest one, whatever its state."""
+        return self.sandboxes[0] if self.sandboxes else None
+
+    @property
+    def ips(self) -> tuple[str, ...]:
+        """Addresses of the newest sandbox while it is ready."""
+        return self.sandboxes[0].ips if self.sandboxes and self.sandboxes[0].ready else ()
+
+    def latest(self, name: str) -> ContainerStatus | None:
+        """The newest container of that name."""
+        return next((c for c in self.containers if c.name == name), None)
+
+    def running(self) -> tuple[ContainerStatus, ...]:
+        """Containers that run, or may run."""
+        alive = (ContainerState.RUNNING, ContainerState.UNKNOWN)
+        return tuple(c for c in self.containers if c.state in alive)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecResult:
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerUsage:
+    id: str
+    name: str
+    uid: str
+    timestamp: float
+    cpu_ns: int
+    memory_bytes: int
+    disk_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageUser:
+    """The user an image runs as: a number, a name, or neither (root)."""
+
+    uid: int | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    id: str
+    tags: tuple[str, ...] = ()
+    digests: tuple[str, ...] = ()
+    size_bytes: int = 0
+    user: ImageUser = ImageUser()
+    pinned: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageAuth:
+    """Credentials for one registry."""
+
+    username: str = ""
+    password: str = field(default="", repr=False)
+    auth: str = field(default="", repr=False)
+    identity_token: str = field(default="", repr=False)
+    registry_token: str = field(default="", repr=False)
+    server: str = ""

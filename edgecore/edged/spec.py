@@ -1,0 +1,414 @@
+"""A pod as the runtime must be told of it: sandbox and container configurations.  Pure.
+
+Source: kubelet, kuberuntime_sandbox.go, kuberuntime_container_linux.go, security_context.go.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+
+from edgecore.edged import plan, quantity
+from edgecore.edged.config import EdgedConfig
+from edgecore.edged.env import CONFIG_ERROR
+from edgecore.edged.errors import Held
+from edgecore.edged.pod import Container, Pod, Profile, SecurityContext, qos_class
+from edgecore.edged.runtime import (
+    ANNOTATION_GRACE_PERIOD,
+    ANNOTATION_HASH,
+    ANNOTATION_POD,
+    ANNOTATION_PRE_STOP,
+    ANNOTATION_RESTART_COUNT,
+    ANNOTATION_TERMINATION_PATH,
+    ANNOTATION_TERMINATION_POLICY,
+    LABEL_CONTAINER_NAME,
+    LABEL_POD_NAME,
+    LABEL_POD_NAMESPACE,
+    LABEL_POD_UID,
+    ContainerConfig,
+    Dns,
+    ImageUser,
+    Mount,
+    Namespaces,
+    PortMapping,
+    Resources,
+    SandboxConfig,
+    SecurityProfile,
+)
+
+# Resource arithmetic of kubelet's cm/helpers_linux.go
+MIN_SHARES, MAX_SHARES = 2, 262144
+QUOTA_PERIOD_US = 100_000
+MIN_QUOTA_US = 1000
+
+# What a default container may not see; what procMount Default means in pkg/securitycontext/util.go.
+MASKED_PATHS = (
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+)
+READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+# The kubelet's allow-list of sysctls that are namespaced and harmless to neighbours.
+SAFE_SYSCTLS = frozenset(
+    {
+        "kernel.shm_rmid_forced",
+        "net.ipv4.ip_local_port_range",
+        "net.ipv4.tcp_syncookies",
+        "net.ipv4.ping_group_range",
+        "net.ipv4.ip_unprivileged_port_start",
+        "net.ipv4.ip_local_reserved_ports",
+        "net.ipv4.tcp_keepalive_time",
+        "net.ipv4.tcp_fin_timeout",
+        "net.ipv4.tcp_keepalive_intvl",
+        "net.ipv4.tcp_keepalive_probes",
+        "net.ipv4.tcp_rmem",
+        "net.ipv4.tcp_wmem",
+    }
+)
+
+MAX_ID = 2**31 - 1
+
+
+def pod_log_dir(config: EdgedConfig, pod: Pod) -> str:
+    """<log_dir>/<ns>_<name>_<uid>, as a kubelet lays it out."""
+    return str(config.log_dir / f"{pod.namespace}_{pod.name}_{pod.uid}")
+
+
+def cgroup_parent(config: EdgedConfig, pod: Pod) -> str:
+    """The pod's cgroup in the form of the driver; empty when the runtime chooses."""
+    if not config.cgroup_root:
+        return ""
+    qos = {"Guaranteed": "", "Burstable": "burstable", "BestEffort": "besteffort"}[qos_class(pod)]
+    parts = [config.cgroup_root, *([qos] if qos else []), f"pod{pod.uid}"]
+    if config.cgroup_driver == "systemd":
+        # systemd spells the path into the name, with - for / and so _ for -
+        return "-".join(p.replace("-", "_") for p in parts) + ".slice"
+    return "/" + "/".join(parts)
+
+
+def namespaces(pod: Pod) -> Namespaces:
+    return Namespaces(
+        host_network=pod.spec.host_network,
+        host_pid=pod.spec.host_pid,
+        host_ipc=pod.spec.host_ipc,
+        share_pid=pod.spec.share_process_namespace,
+    )
+
+
+def hostname(pod: Pod) -> str:
+    """The pod's own hostname, at most 63 characters and not ending in a sign."""
+    return (pod.spec.hostname or pod.name)[:63].rstrip("-.")
+
+
+def sandbox_config(
+    pod: Pod, *, attempt: int, config: EdgedConfig, dns: Dns, node_name: str, kept: bytes
+) -> SandboxConfig:
+    """The sandbox of a pod.
+
+    kept: the pod as JSON, put on the sandbox so that a lost store can be rebuilt from what runs.
+    Raises Held for a sysctl or a seccomp profile that a kubelet refuses.
+    """
+    context = pod.spec.security_context
+    for s in context.sysctls:
+        if s.name not in SAFE_SYSCTLS:
+            raise Held("SysctlForbidden", f"forbidden sysctl: {s.name[:64]!r} not allowed")
+    host = pod.spec.host_network
+    return SandboxConfig(
+        name=pod.name,
+        namespace=pod.namespace,
+        uid=pod.uid,
+        attempt=attempt,
+        hostname=node_name if host else hostname(pod),
+        log_directory=pod_log_dir(config, pod),
+        dns=dns,
+        ports=()
+        if host
+        else tuple(
+            PortMapping(
+                container_port=p.container_port,
+                host_port=p.host_port,
+                protocol=p.protocol,
+                host_ip=p.host_ip,
+            )
+            for c in pod.all_containers()
+            for p in c.ports
+            if p.host_port > 0
+        ),
+        labels={
+            **pod.metadata.labels,
+            LABEL_POD_NAME: pod.name,
+            LABEL_POD_NAMESPACE: pod.namespace,
+            LABEL_POD_UID: pod.uid,
+        },
+        annotations={**pod.metadata.annotations, ANNOTATION_POD: kept.decode()},
+        cgroup_parent=cgroup_parent(config, pod),
+        sysctls={s.name: s.value for s in context.sysctls},
+        namespaces=namespaces(pod),
+        run_as_user=context.run_as_user,
+        run_as_group=context.run_as_group,
+        supplemental_groups=_groups(pod),
+        privileged=any(
+            c.security_context is not None and c.security_context.privileged for c in pod.all_containers()
+        ),
+        seccomp=SecurityProfile(kind="RuntimeDefault"),
+    )
+
+
+def _groups(pod: Pod) -> tuple[int, ...]:
+    context = pod.spec.security_context
+    extra = [context.fs_group] if context.fs_group is not None else []
+    return tuple(dict.fromkeys([*context.supplemental_groups, *extra]))
+
+
+def container_config(
+    pod: Pod,
+    container: Container,
+    *,
+    restart_count: int,
+    image: str,
+    image_user: ImageUser,
+    env: Mapping[str, str],
+    command: tuple[str, ...],
+    args: tuple[str, ...],
+    mounts: Sequence[Mount],
+    config: EdgedConfig,
+    memory_capacity: int,
+) -> ContainerConfig:
+    """One container of a pod.  image: what the runtime knows it by.  Raises Held for what a kubelet refuses."""
+    context = container.security_context or SecurityContext()
+    user, group, username = _user(pod, context, image_user)
+    # /proc is masked unless the container may do everything anyway
+    unmasked = context.privileged or context.proc_mount == "Unmasked"
+    annotations = {
+        ANNOTATION_HASH: plan.spec_hash(container),
+        ANNOTATION_RESTART_COUNT: str(restart_count),
+        ANNOTATION_TERMINATION_PATH: container.termination_message_path,
+        ANNOTATION_TERMINATION_POLICY: container.termination_message_policy,
+        ANNOTATION_GRACE_PERIOD: str(pod.grace_period_s),
+    }
+    if container.lifecycle is not None and container.lifecycle.pre_stop is not None:
+        hook = container.lifecycle.pre_stop
+        if hook.exec is not None:
+            annotations[ANNOTATION_PRE_STOP] = json.dumps({"exec": {"command": hook.exec.command}})
+    capabilities = context.capabilities
+    return ContainerConfig(
+        name=container.name,
+        attempt=restart_count,
+        image=image,
+        user_image=container.image,
+        command=command,
+        args=args,
+        working_dir=container.working_dir,
+        env=tuple(env.items()),
+        mounts=tuple(mounts),
+        labels={
+            LABEL_CONTAINER_NAME: container.name,
+            LABEL_POD_NAME: pod.name,
+            LABEL_POD_NAMESPACE: pod.namespace,
+            LABEL_POD_UID: pod.uid,
+        },
+        annotations=annotations,
+        log_path=f"{container.name}/{restart_count}.log",
+        stdin=container.stdin,
+        stdin_once=container.stdin_once,
+        tty=container.tty,
+        resources=resources(pod, container, memory_capacity),
+        namespaces=namespaces(pod),
+        privileged=context.privileged,
+        capabilities_add=tuple(capabilities.add) if capabilities is not None else (),
+        capabilities_drop=tuple(capabilities.drop) if capabilities is not None else (),
+        run_as_user=user,
+        run_as_group=group,
+        run_as_username=username,
+        readonly_rootfs=context.read_only_root_filesystem,
+        supplemental_groups=_groups(pod),
+        no_new_privs=_no_new_privs(context),
+        masked_paths=() if unmasked else MASKED_PATHS,
+        readonly_paths=() if unmasked else READONLY_PATHS,
+        seccomp=_seccomp(pod, context, config),
+        apparmor=_apparmor(pod, context),
+    )
+
+
+def _no_new_privs(context: SecurityContext) -> bool:
+    if context.allow_privilege_escalation is not None:
+        return not context.allow_privilege_escalation
+    return False
+
+
+def _user(pod: Pod, context: SecurityContext, image: ImageUser) -> tuple[int | None, int | None, str]:
+    """Whom a container runs as: (uid, gid, name).  Raises Held when that may be root and must not."""
+    of_pod = pod.spec.security_context
+    user = context.run_as_user if context.run_as_user is not None else of_pod.run_as_user
+    group = context.run_as_group if context.run_as_group is not None else of_pod.run_as_group
+    non_root = context.run_as_non_root if context.run_as_non_root is not None else of_pod.run_as_non_root
+    for name, value in (("runAsUser", user), ("runAsGroup", group)):
+        if value is not None and not 0 <= value <= MAX_ID:
+            raise Held(CONFIG_ERROR, f"{name} must be between 0 and {MAX_ID}: {value}")
+    if non_root:
+        if user == 0:
+            raise Held(CONFIG_ERROR, "container's runAsUser breaks non-root policy")
+        if user is None and image.uid is None and image.name:
+            raise Held(
+                CONFIG_ERROR,
+                f"container has runAsNonRoot and image has non-numeric user ({image.name[:32]}), "
+                "cannot verify user is non-root",
+            )
+        if user is None and not image.uid:
+            raise Held(CONFIG_ERROR, "container has runAsNonRoot and image will run as root")
+    if user is not None:
+        return user, group, ""
+    if image.uid is not None:
+        return image.uid, group, ""
+    return None, group, image.name
+
+
+def _profile_source(profile: Profile | None, of_pod: Profile | None) -> Profile | None:
+    return profile if profile is not None else of_pod
+
+
+def _seccomp(pod: Pod, context: SecurityContext, config: EdgedConfig) -> SecurityProfile:
+    profile = _profile_source(context.seccomp_profile, pod.spec.security_context.seccomp_profile)
+    if context.privileged or profile is None or profile.type == "Unconfined":
+        return SecurityProfile(kind="Unconfined")
+    if profile.type == "RuntimeDefault":
+        return SecurityProfile(kind="RuntimeDefault")
+    # an empty name once meant unconfined in kubelets (CVE-2023-2431)
+    name = profile.localhost_profile or ""
+    path = PurePosixPath(name)
+    if profile.type != "Localhost" or not name or path.is_absolute() or ".." in path.parts:
+        raise Held(CONFIG_ERROR, f"seccomp profile cannot be used: {profile.type[:32]} {name[:64]!r}")
+    return SecurityProfile(kind="Localhost", localhost_ref=str(config.seccomp_dir / name))
+
+
+def _apparmor(pod: Pod, context: SecurityContext) -> SecurityProfile | None:
+    profile = _profile_source(context.app_armor_profile, pod.spec.security_context.app_armor_profile)
+    if profile is None:
+        return None
+    if profile.type in ("RuntimeDefault", "Unconfined"):
+        return SecurityProfile(kind=profile.type)
+    if profile.type != "Localhost" or not profile.localhost_profile:
+        raise Held(CONFIG_ERROR, f"AppArmor profile cannot be used: {profile.type[:32]}")
+    return SecurityProfile(kind="Localhost", localhost_ref=profile.localhost_profile)
+
+
+def cpu_shares(milli_cpu: int) -> int:
+    """cgroup v1 shares of a CPU request; the runtime converts them for v2."""
+    if milli_cpu == 0:
+        return MIN_SHARES
+    return max(MIN_SHARES, min(MAX_SHARES, milli_cpu * 1024 // 1000))
+
+
+def resources(pod: Pod, container: Container, memory_capacity: int) -> Resources:
+    """Requests and limits as the runtime takes them."""
+    limits = {k: quantity.parse(v) for k, v in container.resources.limits.items()}
+    requests = {k: quantity.parse(v) for k, v in container.resources.requests.items()}
+    cpu_limit = quantity.milli(limits.get("cpu", 0))
+    # a limit without a request is the request too
+    cpu_request = quantity.milli(requests["cpu"]) if "cpu" in requests else cpu_limit
+    memory_limit = quantity.units(limits.get("memory", 0))
+    quota = max(MIN_QUOTA_US, cpu_limit * QUOTA_PERIOD_US // 1000) if cpu_limit else 0
+    return Resources(
+        cpu_period_us=QUOTA_PERIOD_US if quota else 0,
+        cpu_quota_us=quota,
+        cpu_shares=cpu_shares(cpu_request),
+        memory_limit_bytes=memory_limit,
+        oom_score_adj=oom_score_adj(pod, container, memory_capacity),
+    )
+
+
+def oom_score_adj(pod: Pod, container: Container, memory_capacity: int) -> int:
+    """Who is killed first when memory runs out (kubelet, qos/policy.go)."""
+    if (pod.spec.priority or 0) >= 2_000_000_000:
+        return -997
+    qos = qos_class(pod)
+    if qos == "Guaranteed":
+        return -997
+    if qos == "BestEffort" or memory_capacity <= 0:
+        return 1000
+    request = container.resources.requests.get("memory", container.resources.limits.get("memory", 0))
+    score = 1000 - 1000 * quantity.units(quantity.parse(request)) // memory_capacity
+    return max(3, min(999, score))
+
+
+def resolver(pod: Pod, config: EdgedConfig, host: Dns) -> Dns:
+    """What a pod's resolv.conf says, by its dnsPolicy.  host: the machine's own."""
+    policy = pod.spec.dns_policy
+    cluster = policy == "ClusterFirstWithHostNet" or (policy == "ClusterFirst" and not pod.spec.host_network)
+    if policy == "None":
+        dns = Dns()
+    elif cluster and config.cluster_dns:
+        domain = config.cluster_domain
+        searches = (f"{pod.namespace}.svc.{domain}", f"svc.{domain}", domain)
+        dns = Dns(
+            servers=config.cluster_dns,
+            searches=tuple(dict.fromkeys([*searches, *host.searches])),
+            options=("ndots:5",),
+        )
+    else:
+        dns = host
+    extra = pod.spec.dns_config
+    if extra is None:
+        return dns
+    options = {o.partition(":")[0]: o for o in dns.options}
+    for o in extra.options:
+        options[o.name] = f"{o.name}:{o.value}" if o.value else o.name
+    return Dns(
+        servers=tuple(dict.fromkeys([*dns.servers, *extra.nameservers])),
+        searches=tuple(dict.fromkeys([*dns.searches, *extra.searches])),
+        options=tuple(options.values()),
+    )
+
+
+def parse_resolv_conf(text: str) -> Dns:
+    """nameserver, search and options of a resolv.conf; the last search line wins."""
+    servers: list[str] = []
+    searches: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    for line in text.splitlines():
+        words = line.split("#")[0].split(";")[0].split()
+        if len(words) < 2:
+            continue
+        if words[0] == "nameserver":
+            servers.append(words[1])
+        elif words[0] in ("search", "domain"):
+            searches = tuple(w for w in words[1:] if w != ".")
+        elif words[0] == "options":
+            options = tuple(words[1:])
+    return Dns(servers=tuple(servers), searches=searches, options=options)
+
+
+def hosts_file(pod: Pod, *, ips: Sequence[str], domain: str, host_hosts: str) -> str:
+    """/etc/hosts of a pod.  host_hosts: the machine's own, which a pod on its network gets."""
+    aliases = "".join(
+        f"{a.ip}\t{' '.join(a.hostnames)}\n"
+        for a in pod.spec.host_aliases
+        if not any(c in a.ip + "".join(a.hostnames) for c in "\n\r")
+    )
+    if aliases:
+        aliases = f"\n# Entries added by HostAliases.\n{aliases}"
+    if pod.spec.host_network:
+        return f"# Kubernetes-managed hosts file (host network).\n{host_hosts}{aliases}"
+    name = hostname(pod)
+    names = name
+    if pod.spec.subdomain:
+        names = f"{name}.{pod.spec.subdomain}.{pod.namespace}.svc.{domain}\t{name}"
+    own = "".join(f"{ip}\t{names}\n" for ip in ips)
+    return (
+        "# Kubernetes-managed hosts file.\n"
+        "127.0.0.1\tlocalhost\n"
+        "::1\tlocalhost ip6-localhost ip6-loopback\n"
+        "fe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"
+        f"{own}{aliases}"
+    )

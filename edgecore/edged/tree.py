@@ -1,0 +1,307 @@
+"""Files below a pod's folder, touched through directory descriptors so that no link a pod planted is followed.
+
+Blocking; call from a thread.  Every path component is opened with O_NOFOLLOW relative to its parent.
+Lessons: CVE-2017-1002102 (removal through a link), CVE-2021-25741 (a link exchanged between check and use).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+DATA = "..data"
+DATA_NEW = "..data_tmp"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    data: bytes
+    mode: int
+    gid: int | None = None
+    uid: int | None = None
+
+
+@contextlib.contextmanager
+def opened(path: Path | str, *, dir_fd: int | None = None) -> Iterator[int]:
+    """A descriptor of a directory that is no link."""
+    fd = os.open(path, DIR_FLAGS, dir_fd=dir_fd)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def make_dirs(root: Path, relative: str, mode: int = 0o750) -> Path:
+    """Make the directories of `relative` below `root` (which is made too); none of them may be a link.  Returns the path."""
+    root.mkdir(parents=True, exist_ok=True)
+    fd = os.open(root, DIR_FLAGS)
+    try:
+        for part in relative.split("/"):
+            if part in ("", "."):
+                continue
+            if part == "..":
+                raise ValueError(f"cannot make {relative!r}: it leaves its folder")
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(part, mode, dir_fd=fd)
+            deeper = os.open(part, DIR_FLAGS, dir_fd=fd)
+            os.close(fd)
+            fd = deeper
+    finally:
+        os.close(fd)
+    return root / relative
+
+
+def write_file(folder: Path, name: str, file: File) -> None:
+    """Write one file in a folder in place of what is there, which may be a mount source: the inode stays."""
+    with opened(folder) as fd:
+        _write(fd, name, file, os.O_TRUNC)
+
+
+def _write(dir_fd: int, name: str, file: File, extra: int) -> None:
+    out = os.open(
+        name,
+        os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | extra,
+        0o600,
+        dir_fd=dir_fd,
+    )
+    try:
+        view = memoryview(file.data)
+        while view:
+            view = view[os.write(out, view) :]
+        if file.gid is not None or file.uid is not None:
+            os.fchown(out, file.uid if file.uid is not None else -1, file.gid if file.gid is not None else -1)
+        os.fchmod(out, file.mode)
+    finally:
+        os.close(out)
+
+
+def read_bounded(path: Path, limit: int, *, tail: bool = False) -> bytes:
+    """At most `limit` bytes of a regular file that is no link; empty when there is none.  tail: its last bytes."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            return b""
+        start = max(0, info.st_size - limit) if tail else 0
+        return os.pread(fd, limit, start)
+    finally:
+        os.close(fd)
+
+
+def write_payload(target: Path, files: Mapping[str, File], *, stamp: str) -> bool:
+    """Make `target` show exactly `files` (relative path -> file), all of them at once or none; True if it changed.
+
+    As in a kubelet, the files are in a folder of their own, `..data` links to it and is exchanged by a rename, and what a
+    container sees are links through `..data`.  stamp: makes the folder's name unique.
+    """
+    with opened(target) as fd:
+        current = _current(fd)
+        if current is not None and _same(fd, current, files):
+            _links(fd, files)
+            return False
+        new = f"..{stamp}"
+        os.mkdir(new, 0o755, dir_fd=fd)
+        with opened(new, dir_fd=fd) as new_fd:
+            os.fchmod(new_fd, 0o755)
+            for path, file in files.items():
+                _write_deep(new_fd, path, file)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(DATA_NEW, dir_fd=fd)
+        os.symlink(new, DATA_NEW, dir_fd=fd)
+        os.rename(DATA_NEW, DATA, src_dir_fd=fd, dst_dir_fd=fd)
+        _links(fd, files)
+        # older folders, and one that an agent killed half-way left
+        for name in os.listdir(fd):
+            if name.startswith("..") and name not in (DATA, new):
+                _remove_entry(fd, name)
+        return True
+
+
+def _write_deep(dir_fd: int, path: str, file: File) -> None:
+    *folders, name = path.split("/")
+    fd = os.dup(dir_fd)
+    try:
+        for part in folders:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(part, 0o755, dir_fd=fd)
+            deeper = os.open(part, DIR_FLAGS, dir_fd=fd)
+            os.close(fd)
+            fd = deeper
+        _write(fd, name, file, os.O_EXCL)
+    finally:
+        os.close(fd)
+
+
+def _current(fd: int) -> str | None:
+    try:
+        name = os.readlink(DATA, dir_fd=fd)
+    except OSError:
+        return None
+    return name if "/" not in name and name.startswith("..") else None
+
+
+def _same(fd: int, current: str, files: Mapping[str, File]) -> bool:
+    seen: dict[str, bytes] = {}
+    try:
+        with opened(current, dir_fd=fd) as data_fd:
+            for where, _, names, walk_fd in os.fwalk(".", dir_fd=data_fd, follow_symlinks=False):
+                for name in names:
+                    relative = os.path.normpath(os.path.join(where, name))
+                    if relative not in files or len(seen) > len(files):
+                        return False
+                    file = files[relative]
+                    handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=walk_fd)
+                    try:
+                        info = os.fstat(handle)
+                        if info.st_size != len(file.data) or stat.S_IMODE(info.st_mode) != file.mode:
+                            return False
+                        seen[relative] = os.pread(handle, len(file.data) + 1, 0)
+                    finally:
+                        os.close(handle)
+    except OSError:
+        return False
+    return seen == {path: file.data for path, file in files.items()}
+
+
+def _links(fd: int, files: Mapping[str, File]) -> None:
+    wanted = {path.split("/")[0] for path in files}
+    present = {name for name in os.listdir(fd) if not name.startswith("..")}
+    for name in wanted - present:
+        os.symlink(f"{DATA}/{name}", name, dir_fd=fd)
+    for name in present - wanted:
+        _remove_entry(fd, name)
+
+
+def _remove_entry(dir_fd: int, name: str) -> None:
+    """Remove a file, or a folder with everything in it, following no link and opening no more than two levels at a time."""
+    try:
+        os.unlink(name, dir_fd=dir_fd)
+        return
+    except FileNotFoundError:
+        return
+    except (IsADirectoryError, PermissionError):
+        pass
+    with opened(name, dir_fd=dir_fd) as fd:
+        # deeper folders are moved up before they are emptied, so that no depth can exhaust descriptors or the stack
+        # (under names that the pod cannot have guessed)
+        moved, token = 0, os.urandom(8).hex()
+        while True:
+            folders = []
+            for entry in os.listdir(fd):
+                try:
+                    os.unlink(entry, dir_fd=fd)
+                except (IsADirectoryError, PermissionError):
+                    folders.append(entry)
+            if not folders:
+                break
+            for folder in folders:
+                with opened(folder, dir_fd=fd) as inner:
+                    for entry in os.listdir(inner):
+                        try:
+                            os.unlink(entry, dir_fd=inner)
+                        except (IsADirectoryError, PermissionError):
+                            os.rename(entry, f"..{token}-{moved}", src_dir_fd=inner, dst_dir_fd=fd)
+                            moved += 1
+                os.rmdir(folder, dir_fd=fd)
+    os.rmdir(name, dir_fd=dir_fd)
+
+
+def mounts_below(path: Path) -> list[str]:
+    """Mount points at or below `path`, deepest first."""
+    prefix = str(path)
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+        point = line.split(" ")[4].encode("latin-1", "replace").decode("unicode_escape")
+        if point == prefix or point.startswith(prefix + "/"):
+            found.append(point)
+    return sorted(found, reverse=True)
+
+
+def remove_tree(root: Path, name: str) -> None:
+    """Remove `root/name`, whatever it is, after unmounting what is mounted in it.
+
+    Raises OSError while something cannot be unmounted: removing through a mount would remove what is behind it.
+    """
+    if "/" in name or name in ("", ".", ".."):
+        raise ValueError(f"cannot remove {name!r}: not a name")
+    for point in mounts_below(root / name):
+        unmount(point)
+    left = mounts_below(root / name)
+    if left:
+        raise OSError(f"cannot remove {root / name}: {left[0]} is mounted")
+    try:
+        with opened(root) as fd:
+            _remove_entry(fd, name)
+    except FileNotFoundError:
+        return
+
+
+def mount_tmpfs(target: Path, size_bytes: int | None) -> None:
+    """Mount a tmpfs unless one is mounted there."""
+    if str(target) in mounts_below(target):
+        return
+    options = f"mode=0777,size={size_bytes}" if size_bytes else "mode=0777"
+    _run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(target)])
+
+
+def bind_sub_path(volume: Path, relative: str, target: Path, *, create: bool) -> None:
+    """Bind-mount `relative` inside `volume` at `target`, refusing whatever leads out of the volume.
+
+    create: make the folder when it is missing.  Raises OSError.
+    """
+    if str(target) in mounts_below(target):
+        return
+    base = os.path.realpath(volume)
+    resolved = os.path.realpath(os.path.join(base, relative))
+    if resolved != base and not resolved.startswith(base + "/"):
+        raise OSError(f"cannot mount subPath {relative[:64]!r}: it leads out of the volume")
+    # the resolved path is walked without following links: exchanging a component now makes the walk fail
+    fd = os.open(base, DIR_FLAGS)
+    try:
+        parts = [p for p in resolved[len(base) :].split("/") if p]
+        for i, part in enumerate(parts):
+            last = i == len(parts) - 1
+            try:
+                deeper = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+            except FileNotFoundError:
+                if not create:
+                    raise
+                os.mkdir(part, 0o750, dir_fd=fd)
+                deeper = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+            mode = os.fstat(deeper).st_mode
+            if stat.S_ISLNK(mode) or (not last and not stat.S_ISDIR(mode)):
+                os.close(deeper)
+                raise OSError(f"cannot mount subPath {relative[:64]!r}: {part[:64]!r} changed on the way")
+            os.close(fd)
+            fd = deeper
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            target.mkdir(parents=True, exist_ok=True)
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.touch(exist_ok=True)
+        _run(["mount", "--no-canonicalize", "--bind", f"/proc/self/fd/{fd}", str(target)], fds=(fd,))
+    finally:
+        os.close(fd)
+
+
+def unmount(point: str) -> None:
+    """Unmount one mount point; lazily when it is busy, since its pod is gone."""
+    try:
+        _run(["umount", point])
+    except OSError:
+        _run(["umount", "-l", point])
+
+
+def _run(argv: list[str], fds: tuple[int, ...] = ()) -> None:
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60, pass_fds=fds)
+    if done.returncode:
+        raise OSError(f"cannot {argv[0]} {argv[-1]}: {done.stderr.strip()[:256]}")

@@ -1,0 +1,316 @@
+"""The volumes of a pod: what files they hold (pure), and putting them on disk (`prepare`, blocking).
+
+Layout, as a kubelet's:  <root_dir>/<uid>/volumes/kubernetes.io~<kind>/<name>,  .../volume-subpaths/<volume>/<container>/<n>,
+.../containers/<name>/<restart>  (termination message),  .../etc-hosts.
+Secrets lie on disk here as they do in edgecore's store, which must survive a power cut; the folders are root's only.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgecore.edged import quantity, tree
+from edgecore.edged.env import Facts, References, field_value, resource_value
+from edgecore.edged.errors import Held, VolumeError
+from edgecore.edged.pod import (
+    DownwardFile,
+    KeyToPath,
+    Pod,
+    TokenProjection,
+    Volume,
+)
+from edgecore.edged.runtime import Mount
+from edgecore.edged.tree import File
+
+_KINDS = {
+    "config_map": "configmap",
+    "secret": "secret",
+    "empty_dir": "empty-dir",
+    "downward_api": "downward-api",
+    "projected": "projected",
+}
+# What the bytes of all files of one volume may add up to; an API object has at most 1 MiB, a projection a few of them.
+MAX_VOLUME_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenKey:
+    """One service account token that a pod needs."""
+
+    audience: str
+    expiration_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """What volumes are made from: the objects a pod refers to, its tokens, and facts about where it runs."""
+
+    refs: References = field(default_factory=References)
+    tokens: Mapping[TokenKey, str] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
+
+
+def kind_of(volume: Volume) -> str:
+    """The kubelet's name of a volume's kind; empty for hostPath, which has no folder of its own."""
+    for attribute, kind in _KINDS.items():
+        if getattr(volume, attribute) is not None:
+            return kind
+    return ""
+
+
+def tokens_needed(pod: Pod) -> set[TokenKey]:
+    """The tokens that a pod's projected volumes name."""
+    return {
+        _token_key(p.service_account_token)
+        for v in pod.spec.volumes
+        if v.projected is not None
+        for p in v.projected.sources
+        if p.service_account_token is not None
+    }
+
+
+def _token_key(projection: TokenProjection) -> TokenKey:
+    return TokenKey(audience=projection.audience, expiration_s=projection.expiration_seconds)
+
+
+def payload(pod: Pod, volume: Volume, sources: Sources) -> dict[str, File] | None:
+    """The files of a volume; None for kinds that are not made of files.  Raises VolumeError."""
+    gid = pod.spec.security_context.fs_group
+    try:
+        files = _payload(pod, volume, sources)
+    except Held as err:
+        raise VolumeError(f'volume "{volume.name}": {err}') from err
+    if files is None:
+        return None
+    if sum(len(f.data) for f in files.values()) > MAX_VOLUME_BYTES:
+        raise VolumeError(f'volume "{volume.name}": more than {MAX_VOLUME_BYTES} bytes')
+    if gid is None:
+        return files
+    # a pod with an fsGroup reads its files as that group
+    return {
+        path: File(data=f.data, mode=f.mode | 0o440 & ~0o007, gid=gid, uid=f.uid) for path, f in files.items()
+    }
+
+
+def _payload(pod: Pod, volume: Volume, sources: Sources) -> dict[str, File] | None:
+    refs = sources.refs
+    if volume.config_map is not None:
+        cm = volume.config_map
+        data = refs.config_maps.get(cm.name)
+        return _keys("configmap", cm.name, data, cm.items, cm.default_mode, optional=cm.optional)
+    if volume.secret is not None:
+        sec = volume.secret
+        data = refs.secrets.get(sec.secret_name)
+        return _keys("secret", sec.secret_name, data, sec.items, sec.default_mode, optional=sec.optional)
+    if volume.downward_api is not None:
+        return _downward(pod, volume.downward_api.items, volume.downward_api.default_mode, sources.facts)
+    if volume.projected is None:
+        return None
+    mode = volume.projected.default_mode
+    files: dict[str, File] = {}
+    for p in volume.projected.sources:
+        if p.config_map is not None:
+            c = p.config_map
+            files |= _keys(
+                "configmap", c.name, refs.config_maps.get(c.name), c.items, mode, optional=c.optional
+            )
+        if p.secret is not None:
+            c = p.secret
+            files |= _keys("secret", c.name, refs.secrets.get(c.name), c.items, mode, optional=c.optional)
+        if p.downward_api is not None:
+            files |= _downward(pod, p.downward_api.items, mode, sources.facts)
+        if p.service_account_token is not None:
+            files |= _token(pod, p.service_account_token, mode, sources)
+    return files
+
+
+def _keys(
+    kind: str,
+    name: str,
+    data: Mapping[str, bytes] | None,
+    items: list[KeyToPath],
+    default_mode: int,
+    *,
+    optional: bool,
+) -> dict[str, File]:
+    if data is None:
+        if optional:
+            return {}
+        raise VolumeError(f'{kind} "{name}" not found')
+    if not items:
+        return {
+            key: File(data=value, mode=default_mode & 0o777) for key, value in data.items() if _plain(key)
+        }
+    files = {}
+    for item in items:
+        if item.key not in data:
+            if optional:
+                continue
+            raise VolumeError(f'{kind} "{name}" has no key {item.key[:64]!r}')
+        mode = item.mode if item.mode is not None else default_mode
+        files[os.path.normpath(item.path)] = File(data=data[item.key], mode=mode & 0o777)
+    return files
+
+
+def _plain(key: str) -> bool:
+    return bool(key) and "/" not in key and not key.startswith("..") and key != "." and "\0" not in key
+
+
+def _downward(pod: Pod, items: list[DownwardFile], default_mode: int, facts: Facts) -> dict[str, File]:
+    files = {}
+    for item in items:
+        if item.field_ref is not None:
+            text = field_value(pod, item.field_ref.field_path, facts)
+        elif item.resource_field_ref is not None:
+            text = resource_value(pod, None, item.resource_field_ref, facts)
+        else:
+            continue
+        mode = item.mode if item.mode is not None else default_mode
+        files[os.path.normpath(item.path)] = File(data=text.encode(), mode=mode & 0o777)
+    return files
+
+
+def _token(pod: Pod, projection: TokenProjection, default_mode: int, sources: Sources) -> dict[str, File]:
+    token = sources.tokens.get(_token_key(projection))
+    if token is None:
+        raise VolumeError("no service account token yet")
+    mode, uid = default_mode, None
+    if pod.spec.security_context.fs_group is not None:
+        mode = 0o600
+    elif users := {
+        c.security_context.run_as_user
+        if c.security_context is not None and c.security_context.run_as_user is not None
+        else pod.spec.security_context.run_as_user
+        for c in pod.all_containers()
+    }:
+        user = next(iter(users))
+        if len(users) == 1 and user is not None and 0 < user < 2**31:
+            # all containers are one user: the token is that user's alone
+            mode, uid = 0o600, user
+    return {os.path.normpath(projection.path): File(data=token.encode(), mode=mode & 0o777, uid=uid)}
+
+
+# -- on disk
+
+
+def pod_dir(root: Path, uid: str) -> Path:
+    return root / uid
+
+
+def volume_dir(root: Path, uid: str, volume: Volume) -> Path:
+    """Where a volume is on this machine."""
+    if volume.host_path is not None:
+        return Path(volume.host_path.path)
+    return root / uid / "volumes" / f"kubernetes.io~{kind_of(volume)}" / volume.name
+
+
+def prepare(pod: Pod, sources: Sources, *, root: Path, stamp: str) -> None:
+    """Bring every volume of a pod to what it should hold.  Idempotent.  Raises VolumeError."""
+    for volume in pod.spec.volumes:
+        try:
+            _prepare(pod, volume, sources, root, stamp)
+        except OSError as err:
+            raise VolumeError(f'volume "{volume.name}": {err}') from err
+
+
+def _prepare(pod: Pod, volume: Volume, sources: Sources, root: Path, stamp: str) -> None:
+    if volume.host_path is not None:
+        _host_path(volume)
+        return
+    files = payload(pod, volume, sources)
+    relative = f"{pod.uid}/volumes/kubernetes.io~{kind_of(volume)}/{volume.name}"
+    target = tree.make_dirs(root, relative)
+    if files is not None:
+        target.chmod(0o755)
+        tree.write_payload(target, files, stamp=stamp)
+        return
+    empty = volume.empty_dir
+    if empty is None:
+        return
+    if empty.medium == "Memory":
+        limit = quantity.units(quantity.parse(empty.size_limit)) if empty.size_limit is not None else None
+        tree.mount_tmpfs(target, limit)
+    group = pod.spec.security_context.fs_group
+    with tree.opened(target) as fd:
+        mode = 0o777
+        if group is not None:
+            os.fchown(fd, -1, group)
+            mode = 0o2777
+        if stat.S_IMODE(os.fstat(fd).st_mode) != mode:
+            os.fchmod(fd, mode)
+
+
+def _host_path(volume: Volume) -> None:
+    assert volume.host_path is not None
+    path, kind = Path(volume.host_path.path), volume.host_path.type
+    if kind == "DirectoryOrCreate":
+        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+    elif kind == "FileOrCreate" and not path.exists():
+        path.touch(mode=0o644)
+    checks = {
+        "Directory": path.is_dir,
+        "DirectoryOrCreate": path.is_dir,
+        "File": path.is_file,
+        "FileOrCreate": path.is_file,
+        "Socket": path.is_socket,
+        "CharDevice": path.is_char_device,
+        "BlockDevice": path.is_block_device,
+    }
+    if kind and kind not in checks:
+        raise VolumeError(f'volume "{volume.name}": hostPath type {kind[:32]!r} is not known')
+    if kind and not checks[kind]():
+        raise VolumeError(f'volume "{volume.name}": hostPath type check failed: {path} is not a {kind}')
+    if not kind and not path.exists():
+        # what a kubelet leaves to the runtime, which makes a folder
+        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+
+
+def mounts(pod: Pod, container_name: str, *, root: Path, sub_paths: Mapping[int, str]) -> list[Mount]:
+    """The volume mounts of a container.
+
+    sub_paths: index of a mount -> where its subPath was bound (see bind_sub_paths).
+    """
+    container = pod.container(container_name)
+    by_name = {v.name: v for v in pod.spec.volumes}
+    out = []
+    for i, m in enumerate(container.volume_mounts):
+        volume = by_name[m.name]
+        # files that the node writes are never a container's to change
+        readonly = m.read_only or kind_of(volume) in ("configmap", "secret", "downward-api", "projected")
+        out.append(
+            Mount(
+                container_path=m.mount_path if m.mount_path.startswith("/") else "/" + m.mount_path,
+                host_path=sub_paths.get(i) or str(volume_dir(root, pod.uid, volume)),
+                readonly=readonly,
+                propagation=m.mount_propagation,
+            )
+        )
+    return out
+
+
+def bind_sub_paths(
+    pod: Pod, container_name: str, relative: Mapping[int, str], *, root: Path
+) -> dict[int, str]:
+    """Bind each subPath (index of the mount -> path in the volume) below the pod's folder.  Raises VolumeError."""
+    by_name = {v.name: v for v in pod.spec.volumes}
+    container = pod.container(container_name)
+    bound = {}
+    for i, path in relative.items():
+        volume = by_name[container.volume_mounts[i].name]
+        target = root / pod.uid / "volume-subpaths" / volume.name / container_name / str(i)
+        try:
+            tree.make_dirs(root, f"{pod.uid}/volume-subpaths/{volume.name}/{container_name}")
+            tree.bind_sub_path(
+                volume_dir(root, pod.uid, volume),
+                path,
+                target,
+                create=kind_of(volume) in ("", "empty-dir"),
+            )
+        except OSError as err:
+            raise VolumeError(f'volume "{volume.name}": {err}') from err
+        bound[i] = str(target)
+    return bound

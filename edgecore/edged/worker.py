@@ -1,0 +1,1032 @@
+"""One pod, from its first sight to its last trace: the shell around podworker, plan, status and probes.
+
+Theory of operation.  `run` loops: read the runtime, let the pure modules decide, perform, report, sleep until poked or until
+something is due.  Every pass starts from a fresh reading, so a pass that was cut off is simply repeated.  What was alive in the
+last reading and is missing from this one is believed only when a second reading agrees: an empty answer destroys nothing and
+starts no second sandbox.  Each CRI call's effect is read back at once, so a start is reported without waiting for the relist.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from beehive.errors import Unavailable
+from edgecore.edged import backoff, cgroups, env, images, plan, prober, probes, record, spec, tree, volumes
+from edgecore.edged import status as statuses
+from edgecore.edged.config import EdgedConfig
+from edgecore.edged.cri import Cri
+from edgecore.edged.errors import CriError, Held, NotFound, VolumeError
+from edgecore.edged.events import PodEvents
+from edgecore.edged.pod import Container, Pod, PodStatus, Probe
+from edgecore.edged.podworker import Life, PodWorker
+from edgecore.edged.ports import Clock, Objects, Reports, State
+from edgecore.edged.runtime import (
+    ContainerInfo,
+    ContainerState,
+    ContainerStatus,
+    Dns,
+    Image,
+    Mount,
+    PodRuntime,
+    SandboxConfig,
+    SandboxStatus,
+)
+from edgecore.edged.status import Outcome
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+# A second reading is taken this soon after one that misses something.
+DOUBT_S = 0.25
+# After a pass that failed: first and longest wait.
+RETRY_S, MAX_RETRY_S = 0.5, 30.0
+# How soon a container held back by its configuration, its volumes or a failed create is tried again; a change of what
+# it refers to pokes the worker at once.
+HELD_RETRY_S = 5.0
+# The kubelet's limits on a termination message.
+MESSAGE_BYTES, MESSAGE_LOG_BYTES, MESSAGE_LOG_LINES = 4096, 2048, 80
+# A preStop hook that used up the grace period still leaves the container this long.
+MIN_STOP_S = 2
+# How long a postStart hook may take; a kubelet has no limit, but a worker that waits for ever helps nobody.
+POST_START_S = 600.0
+TOKEN_REFRESH_SHARE = 0.8
+
+
+class NodeFacts(Protocol):
+    """What a pod's environment and resources depend on of this machine."""
+
+    @property
+    def ips(self) -> tuple[str, ...]: ...
+
+    @property
+    def memory_bytes(self) -> int: ...
+
+    @property
+    def allocatable(self) -> Mapping[str, int]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What all workers use."""
+
+    config: EdgedConfig
+    node_name: str
+    node: NodeFacts
+    cri: Cri
+    objects: Objects
+    reports: Reports
+    state: State
+    clock: Clock
+    images: images.Images
+    starts: asyncio.Semaphore
+
+
+class Worker:
+    """The only judge of one pod UID.  `run` returns when nothing of the pod is left; everything else is non-blocking."""
+
+    def __init__(self, shared: Shared, pod: Pod, raw: bytes) -> None:
+        self._s = shared
+        self._raw = raw
+        self.machine = PodWorker(pod)
+        self._poked = asyncio.Event()
+        self._ending = asyncio.Event()
+        self._grace_cut = asyncio.Event()
+        self._runtime = PodRuntime()
+        self._status = PodStatus()
+        self._delays: dict[str, backoff.Delay] = {}
+        self._held: dict[str, tuple[str, str]] = {}
+        self._waiting: Mapping[str, tuple[str, str]] = {}
+        self._messages: dict[str, str] = {}
+        self._exits: dict[str, float] = {}
+        self._alive: set[str] = set()
+        self._doubted: set[str] = set()
+        self._container_cache: dict[tuple[str, ContainerState], ContainerStatus] = {}
+        self._sandbox_cache: dict[tuple[str, bool], SandboxStatus] = {}
+        self._probes: dict[tuple[str, probes.Kind], tuple[probes.ProbeState, asyncio.Task[None]]] = {}
+        self._events = PodEvents(pod.metadata, shared.node_name)
+        self._refresh = True
+        self._refresh_at: float | None = None
+        self._sources = volumes.Sources()
+        self._failures = 0
+        self._complaint = ""
+        self._sandbox_error: str | None = None
+
+    # -- what others may call
+
+    @property
+    def pod(self) -> Pod:
+        return self.machine.pod
+
+    @property
+    def status(self) -> PodStatus:
+        """As last reported."""
+        return self._status
+
+    @property
+    def runtime(self) -> PodRuntime:
+        """As last read."""
+        return self._runtime
+
+    @property
+    def raw(self) -> bytes:
+        return self._raw
+
+    def poke(self) -> None:
+        """Look again."""
+        self._poked.set()
+
+    def update(self, pod: Pod, raw: bytes) -> None:
+        """The pod is wanted like this now."""
+        self._raw = raw
+        grace = self.machine.grace_s
+        self.machine.update(pod)
+        self._refresh = True
+        self._after_machine(grace)
+
+    def gone(self) -> None:
+        """The pod is wanted no more (two readings agreed)."""
+        grace = self.machine.grace_s
+        self.machine.gone()
+        self._after_machine(grace)
+
+    def refresh(self, kind: str, name: str) -> None:
+        """An object that the pod may refer to has changed."""
+        config_maps, secrets = env.references(self.pod)
+        if (kind == "configmap" and name in config_maps) or (kind == "secret" and name in secrets):
+            self._refresh = True
+            self.poke()
+
+    def _after_machine(self, grace_before: int) -> None:
+        if self.machine.life is not Life.SYNCING:
+            self._ending.set()
+            if self.machine.grace_s < grace_before:
+                self._grace_cut.set()
+        self.poke()
+
+    # -- the loop
+
+    async def run(self) -> None:
+        """Until the pod is finished."""
+        await self._remember()
+        async with asyncio.TaskGroup() as group:
+            try:
+                while True:
+                    self._poked.clear()
+                    wait = await self._pass(group)
+                    if self.machine.life is Life.FINISHED:
+                        return
+                    try:
+                        async with asyncio.timeout(wait):
+                            await self._poked.wait()
+                    except TimeoutError:
+                        pass
+            finally:
+                for _, task in self._probes.values():
+                    task.cancel()
+
+    async def _pass(self, group: asyncio.TaskGroup) -> float | None:
+        """One pass; seconds until the next one is due, None when only a poke is."""
+        try:
+            wait = await self._step(group)
+        except (CriError, Unavailable, OSError) as err:
+            self._complain(str(err))
+        except Exception:
+            # the boundary of a pod (P9): whatever is wrong with this one, the others go on
+            log.exception("Pod %s/%s: pass failed", self.pod.namespace, self.pod.name)
+        else:
+            self._failures = 0
+            self._complaint = ""
+            return wait
+        self._failures += 1
+        return min(MAX_RETRY_S, RETRY_S * 2.0 ** min(self._failures - 1, 10))
+
+    def _complain(self, text: str) -> None:
+        level = logging.DEBUG if text == self._complaint else logging.WARNING
+        self._complaint = text
+        log.log(level, "Pod %s/%s: %s", self.pod.namespace, self.pod.name, text[:256])
+
+    async def _remember(self) -> None:
+        row = record.decode(await self._s.state.load(record.key(self.pod.uid)))
+        known = row.status if row.status.phase else self.pod.status
+        self._status = known
+        self._delays = record.delays(row)
+        self._alive = record.alive(row)
+        outcome = record.outcome(row)
+        started = statuses_start(known)
+        machine = PodWorker(self.pod, outcome=outcome, started_at=started)
+        machine.absent = self.machine.absent
+        if self.machine.absent:
+            machine.gone()
+        if known.phase in ("Succeeded", "Failed") and outcome is None:
+            machine.completed()
+        self.machine = machine
+        if machine.life is not Life.SYNCING:
+            self._ending.set()
+
+    async def _step(self, group: asyncio.TaskGroup) -> float | None:
+        if not await self._read():
+            return DOUBT_S if self._failures or not self._runtime.sandboxes else self._s.config.relist_s
+        machine = self.machine
+        if machine.life is Life.SYNCING:
+            left = machine.deadline_in_s(self._s.clock.now())
+            if left is not None and left <= 0:
+                machine.fail(
+                    Outcome(
+                        phase="Failed",
+                        reason="DeadlineExceeded",
+                        message="Pod was active on the node longer than the specified deadline",
+                    )
+                )
+                self._ending.set()
+            elif self._done():
+                machine.completed()
+                self._ending.set()
+        if machine.life is Life.SYNCING:
+            return await self._sync(group)
+        if machine.life is Life.TERMINATING:
+            await self._terminate()
+        if machine.to_clean:
+            await self._clean()
+        return None
+
+    def _done(self) -> bool:
+        return self._compute().phase in ("Succeeded", "Failed")
+
+    # -- reading
+
+    async def _read(self) -> bool:
+        """Read the runtime; False when the reading is not believed yet."""
+        cri, uid = self._s.cri, self.pod.uid
+        sandbox_list = await cri.list_sandboxes(uid=uid)
+        container_list = await cri.list_containers(uid=uid)
+        sandboxes = []
+        for s in sorted(sandbox_list, key=lambda s: (s.attempt, s.created_at), reverse=True):
+            cached = self._sandbox_cache.get((s.id, s.ready))
+            if cached is None or (s.ready and not cached.ips):
+                try:
+                    cached = await cri.sandbox_status(s.id)
+                except NotFound:
+                    continue
+                self._sandbox_cache[(s.id, cached.ready)] = cached
+            sandboxes.append(cached)
+        containers = []
+        for c in sorted(container_list, key=lambda c: (c.attempt, c.created_at), reverse=True):
+            status = await self._status_of(c)
+            if status is not None:
+                containers.append(status)
+        present = {s.id for s in sandboxes} | {c.id for c in containers}
+        missing = self._alive - present
+        if missing and missing != self._doubted:
+            self._doubted = missing
+            return False
+        self._doubted = set()
+        self._adopt(PodRuntime(sandboxes=tuple(sandboxes), containers=tuple(containers)))
+        return True
+
+    def _adopt(self, runtime: PodRuntime) -> None:
+        self._runtime = runtime
+        self._alive = {s.id for s in runtime.sandboxes if s.ready} | {c.id for c in runtime.running()}
+        present = {s.id for s in runtime.sandboxes} | {c.id for c in runtime.containers}
+        self._container_cache = {k: v for k, v in self._container_cache.items() if k[0] in present}
+        self._sandbox_cache = {k: v for k, v in self._sandbox_cache.items() if k[0] in present}
+        self._messages = {k: v for k, v in self._messages.items() if k in present}
+        now = self._s.clock.monotonic()
+        self._exits = {
+            c.id: self._exits.get(c.id, now) for c in runtime.containers if c.state is ContainerState.EXITED
+        }
+
+    async def _status_of(self, info: ContainerInfo) -> ContainerStatus | None:
+        cached = self._container_cache.get((info.id, info.state))
+        if cached is not None and info.state is not ContainerState.UNKNOWN:
+            return cached
+        try:
+            status = replace(await self._s.cri.container_status(info.id), sandbox_id=info.sandbox_id)
+        except NotFound:
+            return None
+        self._container_cache[(info.id, status.state)] = status
+        if status.state is ContainerState.EXITED and info.id not in self._messages:
+            self._messages[info.id] = await asyncio.to_thread(self._termination_message, status)
+        return status
+
+    def _termination_message(self, status: ContainerStatus) -> str:
+        try:
+            container = self.pod.container(status.name)
+        except KeyError:
+            return status.message
+        text = tree.read_bounded(self._message_file(status.name, status.restart_count), MESSAGE_BYTES)
+        if (
+            not text
+            and status.exit_code != 0
+            and container.termination_message_policy == "FallbackToLogsOnError"
+        ):
+            folder = Path(spec.pod_log_dir(self._s.config, self.pod))
+            tail = tree.read_bounded(
+                folder / status.name / f"{status.restart_count}.log", MESSAGE_LOG_BYTES * 2, tail=True
+            )
+            # CRI log lines are "<time> <stream> <P|F> <text>"
+            lines = [line.split(b" ", 3)[-1] for line in tail.split(b"\n") if line.count(b" ") >= 3]
+            text = b"\n".join(lines[-MESSAGE_LOG_LINES:])[-MESSAGE_LOG_BYTES:]
+        return text.decode("utf-8", "replace") or status.message
+
+    def _message_file(self, name: str, count: int) -> Path:
+        return self._s.config.root_dir / self.pod.uid / "containers" / name / str(count)
+
+    # -- syncing
+
+    async def _sync(self, group: asyncio.TaskGroup) -> float | None:
+        """Plan and perform until nothing is left to do."""
+        self._mind_probes(group)
+        while self.machine.life is Life.SYNCING:
+            decided = plan.compute_pod_actions(
+                self.pod,
+                self._runtime,
+                memory=record.memory(self._status, self._delays),
+                health=self._health(),
+                exited_for_s=self._ages(),
+            )
+            self._waiting = decided.waiting
+            actions = [
+                a
+                for a in decided.actions
+                if not (isinstance(a, plan.StartContainer) and a.name in self._held)
+            ]
+            if not actions:
+                break
+            if not await self._volumes():
+                break
+            for action in actions:
+                if self.machine.life is not Life.SYNCING:
+                    break
+                await self._perform(action, group)
+        else:
+            return 0.0
+        if self._refresh:
+            await self._volumes()
+        await self._report()
+        await self._collect()
+        if self._done():
+            return 0.0
+        return self._next(decided)
+
+    def _next(self, decided: plan.Plan) -> float | None:
+        waits = [decided.wake_in_s]
+        if self._held or self._sandbox_error is not None or self._refresh:
+            waits.append(HELD_RETRY_S)
+            waits.append(self._s.images.retry_in_s(self.pod.uid))
+            # what held them is judged anew at the next pass
+            self._held = {}
+        if self._refresh_at is not None:
+            waits.append(max(0.0, self._refresh_at - self._s.clock.now()))
+        waits.append(self.machine.deadline_in_s(self._s.clock.now()))
+        due = [w for w in waits if w is not None]
+        return max(0.05, min(due)) if due else None
+
+    def _ages(self) -> dict[str, float]:
+        """How long each dead container has been dead, by whichever clock says longer: the wall clock may have been set back."""
+        wall, mono = self._s.clock.now(), self._s.clock.monotonic()
+        return {
+            c.id: max(wall - c.finished_at, mono - self._exits.get(c.id, mono))
+            for c in self._runtime.containers
+            if c.state is ContainerState.EXITED
+        }
+
+    def _health(self) -> plan.Health:
+        failed: dict[probes.Kind, set[str]] = {kind: set() for kind in probes.Kind}
+        started = set()
+        for (container_id, kind), (state, _) in self._probes.items():
+            if state.failed:
+                failed[kind].add(container_id)
+            if kind is probes.Kind.STARTUP and state.ready:
+                started.add(container_id)
+        return plan.Health(
+            failed_liveness=frozenset(failed[probes.Kind.LIVENESS]),
+            failed_startup=frozenset(failed[probes.Kind.STARTUP]),
+            started=frozenset(started),
+        )
+
+    async def _perform(self, action: plan.Action, group: asyncio.TaskGroup) -> None:
+        if isinstance(action, plan.CreateSandbox):
+            await self._create_sandbox(action.attempt)
+        elif isinstance(action, plan.StopSandbox):
+            await self._kill_all(self.machine.grace_s)
+            await self._s.cri.stop_sandbox(action.sandbox_id)
+            await self._reread()
+        elif isinstance(action, plan.RemoveContainer):
+            await self._s.cri.remove_container(action.container_id)
+            self._forget_container(action.container_id)
+        elif isinstance(action, plan.KillContainer):
+            await self._event("Normal", "Killing", action.message, action.name)
+            status = next(c for c in self._runtime.containers if c.id == action.container_id)
+            grace = action.grace_s if action.grace_s is not None else self.machine.grace_s
+            await self._kill(status, grace)
+            self._drop_probes(action.container_id)
+            await self._reread()
+        else:
+            await self._start(self.pod.container(action.name), action.restart_count)
+            self._mind_probes(group)
+
+    async def _reread(self) -> None:
+        if not await self._read():
+            await asyncio.sleep(DOUBT_S)
+            await self._read()
+
+    def _sandbox_config(self, attempt: int) -> SandboxConfig:
+        config = self._s.config
+        host = spec.parse_resolv_conf(
+            tree.read_bounded(config.resolv_conf.resolve(), 64 * 1024).decode("utf-8", "replace")
+        )
+        dns: Dns = spec.resolver(self.pod, config, host)
+        return spec.sandbox_config(
+            self.pod,
+            attempt=attempt,
+            config=config,
+            dns=dns,
+            node_name=self._s.node_name,
+            kept=kept_pod(self._raw),
+        )
+
+    async def _create_sandbox(self, attempt: int) -> None:
+        config = self._sandbox_config(attempt)
+        await asyncio.to_thread(self._make_log_dirs)
+        self._sandbox_error = None
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._report())
+            made = both.create_task(self._run_sandbox(config))
+        if isinstance(made.result(), CriError):
+            error = made.result()
+            assert isinstance(error, CriError)
+            self._sandbox_error = str(error)
+            await self._event("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
+            raise error
+        status = await self._s.cri.sandbox_status(str(made.result()))
+        self._sandbox_cache[(status.id, status.ready)] = status
+        self._adopt(replace(self._runtime, sandboxes=(status, *self._runtime.sandboxes)))
+
+    async def _run_sandbox(self, config: SandboxConfig) -> str | CriError:
+        try:
+            async with self._s.starts:
+                return await self._s.cri.run_sandbox(config)
+        except CriError as err:
+            return err
+
+    def _make_log_dirs(self) -> None:
+        folder = Path(spec.pod_log_dir(self._s.config, self.pod))
+        for c in self.pod.all_containers():
+            tree.make_dirs(self._s.config.log_dir, f"{folder.name}/{c.name}", 0o755)
+
+    async def _start(self, container: Container, count: int) -> None:
+        """Start one container, or remember why it is held back."""
+        name = container.name
+        try:
+            image = await self._unless_ending(self._image(container))
+            if image is None:
+                return
+            await self._start_with(container, count, image)
+        except Held as err:
+            self._held[name] = (err.reason, str(err))
+            await self._event("Warning", "Failed", f"Error: {err.reason}: {err}"[:1024], name)
+        except CriError as err:
+            if err.code == "UNAVAILABLE":
+                raise
+            self._held[name] = ("CreateContainerError", str(err)[:1024])
+            await self._event("Warning", "Failed", f"Error: {err}", name)
+
+    async def _image(self, container: Container) -> Image:
+        sandbox = self._runtime.sandbox
+        assert sandbox is not None
+
+        async def emit(kind: str, reason: str, message: str) -> None:
+            await self._event(kind, reason, message, container.name)
+
+        pull_secrets = [
+            data
+            for ref in self.pod.spec.image_pull_secrets
+            if (data := self._sources.refs.secrets.get(ref.name)) is not None
+        ]
+        auths = images.credentials(container.image, pull_secrets)
+        return await self._s.images.ensure(
+            self.pod.uid, container, auths, self._sandbox_config(sandbox.attempt), emit
+        )
+
+    async def _start_with(self, container: Container, count: int, image: Image) -> None:
+        sandbox = self._runtime.sandbox
+        assert sandbox is not None
+        facts = self._facts()
+        variables = env.environment(self.pod, container, self._sources.refs, facts)
+        command, args = env.command(container, variables)
+        try:
+            mounts = await asyncio.to_thread(self._mounts, container, count, variables)
+        except VolumeError as err:
+            raise Held(env.CONFIG_ERROR, str(err)) from err
+        config = spec.container_config(
+            self.pod,
+            container,
+            restart_count=count,
+            # by its id when it has no name any more: then no registry can change what is started
+            image=image.id or container.image,
+            image_user=image.user,
+            env=variables,
+            command=command,
+            args=args,
+            mounts=mounts,
+            config=self._s.config,
+            memory_capacity=self._s.node.memory_bytes,
+        )
+        before = self._runtime.latest(container.name)
+        cri = self._s.cri
+        container_id = await cri.create_container(sandbox.id, config, self._sandbox_config(sandbox.attempt))
+        await self._event("Normal", "Created", f"Created container: {container.name}", container.name)
+        if before is not None and before.state is ContainerState.EXITED:
+            self._delays[container.name] = backoff.after_try(
+                self._delays.get(container.name), failed_at=before.finished_at, now=self._s.clock.now()
+            )
+        try:
+            await cri.start_container(container_id)
+        except CriError as err:
+            if err.code == "UNAVAILABLE":
+                raise
+            self._held[container.name] = ("RunContainerError", str(err)[:1024])
+            await self._event("Warning", "Failed", f"Error: {err}", container.name)
+        else:
+            await self._event("Normal", "Started", f"Started container {container.name}", container.name)
+            log.info(
+                "Started container %s of pod %s/%s (restart %d)",
+                container.name,
+                self.pod.namespace,
+                self.pod.name,
+                count,
+            )
+        await self._read_back(container_id, sandbox.id)
+        if container.name not in self._held and container.lifecycle is not None:
+            await self._post_start(container, container_id)
+        await self._report()
+
+    async def _read_back(self, container_id: str, sandbox_id: str) -> None:
+        status = replace(await self._s.cri.container_status(container_id), sandbox_id=sandbox_id)
+        self._container_cache[(status.id, status.state)] = status
+        if status.state is ContainerState.EXITED:
+            self._messages[status.id] = await asyncio.to_thread(self._termination_message, status)
+        others = tuple(c for c in self._runtime.containers if c.id != container_id)
+        self._adopt(replace(self._runtime, containers=(status, *others)))
+
+    async def _post_start(self, container: Container, container_id: str) -> None:
+        assert container.lifecycle is not None
+        if container.lifecycle.post_start is None:
+            return
+        problem = await self._unless_ending(
+            prober.hook(
+                self._s.cri,
+                container_id,
+                container,
+                container.lifecycle.post_start,
+                pod_ip=self._pod_ip(),
+                timeout_s=POST_START_S,
+            )
+        )
+        if problem:
+            await self._event(
+                "Warning", "FailedPostStartHook", f"PostStartHook failed: {problem}", container.name
+            )
+            status = next(c for c in self._runtime.containers if c.id == container_id)
+            await self._kill(status, self.machine.grace_s)
+            await self._reread()
+
+    async def _unless_ending(self, work: Coroutine[Any, Any, _T]) -> _T | None:
+        """Do something long, but leave it as soon as the pod is to end; None then."""
+        async with asyncio.TaskGroup() as race:
+            task = race.create_task(_outcome(work))
+            ending = race.create_task(self._ending.wait())
+            await asyncio.wait({task, ending}, return_when=asyncio.FIRST_COMPLETED)
+            ending.cancel()
+            if not task.done():
+                task.cancel()
+                return None
+        result, error = task.result()
+        if error is not None:
+            raise error
+        return result
+
+    def _facts(self) -> env.Facts:
+        node = self._s.node
+        return env.Facts(
+            node_name=self._s.node_name,
+            host_ips=node.ips,
+            pod_ips=node.ips if self.pod.spec.host_network else self._runtime.ips,
+            allocatable=node.allocatable,
+        )
+
+    def _pod_ip(self) -> str:
+        ips = self._s.node.ips if self.pod.spec.host_network else self._runtime.ips
+        return ips[0] if ips else "127.0.0.1"
+
+    # -- volumes
+
+    async def _volumes(self) -> bool:
+        """Bring the volumes to what they should hold; False when that is not possible yet."""
+        if not self._refresh and (self._refresh_at is None or self._s.clock.now() < self._refresh_at):
+            return True
+        self._sources = await self._gather()
+        try:
+            await asyncio.to_thread(
+                volumes.prepare,
+                self.pod,
+                self._sources,
+                root=self._s.config.root_dir,
+                stamp=f"{self._s.clock.now():.6f}".replace(".", "_"),
+            )
+        except VolumeError as err:
+            await self._event("Warning", "FailedMount", f"MountVolume.SetUp failed for {err}")
+            if self._runtime.running():
+                # it runs with what it has; missing information is no reason to disturb it
+                return True
+            self._complain(str(err))
+            return False
+        self._refresh = False
+        return True
+
+    async def _gather(self) -> volumes.Sources:
+        """Fetch what the pod refers to.  What cannot be had now is missing, which holds back only what needs it."""
+        config_maps, secrets = env.references(self.pod)
+        found: dict[str, dict[str, dict[str, bytes] | None]] = {"configmap": {}, "secret": {}}
+        for kind, names, read in (
+            ("configmap", config_maps, env.config_map_data),
+            ("secret", secrets, env.secret_data),
+        ):
+            for name in sorted(names):
+                try:
+                    raw = await self._s.objects.fetch(kind, self.pod.namespace, name)
+                except Unavailable as err:
+                    self._complain(f"cannot get {kind} {name}: {err}")
+                    raw = None
+                found[kind][name] = read(msgspec.json.decode(raw)) if raw is not None else None
+        tokens = {}
+        self._refresh_at = None
+        for key in volumes.tokens_needed(self.pod):
+            try:
+                token, expires = await self._token(key)
+            except Unavailable as err:
+                self._complain(f"cannot get a token: {err}")
+                self._refresh_at = self._s.clock.now() + HELD_RETRY_S
+                continue
+            tokens[key] = token
+            now = self._s.clock.now()
+            due = now + max(10.0, (expires - now) * TOKEN_REFRESH_SHARE)
+            self._refresh_at = due if self._refresh_at is None else min(due, self._refresh_at)
+        return volumes.Sources(
+            refs=env.References(config_maps=found["configmap"], secrets=found["secret"]),
+            tokens=tokens,
+            facts=self._facts(),
+        )
+
+    async def _token(self, key: volumes.TokenKey) -> tuple[str, float]:
+        account = self.pod.spec.service_account_name or "default"
+        request = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {
+                "audiences": [key.audience] if key.audience else [],
+                "expirationSeconds": key.expiration_s,
+                "boundObjectRef": {
+                    "apiVersion": "v1",
+                    "kind": "Pod",
+                    "name": self.pod.name,
+                    "uid": self.pod.uid,
+                },
+            },
+        }
+        answer = await self._s.objects.token(self.pod.namespace, account, msgspec.json.encode(request))
+        return record.token(answer)
+
+    def _mounts(self, container: Container, count: int, variables: Mapping[str, str]) -> list[Mount]:
+        """Everything that is mounted into a container.  Blocking.  Raises VolumeError, Held."""
+        root = self._s.config.root_dir
+        relative = {}
+        for i, m in enumerate(container.volume_mounts):
+            if m.sub_path:
+                relative[i] = m.sub_path
+            elif m.sub_path_expr:
+                path = env.expand_strict(m.sub_path_expr, variables)
+                if path.startswith("/") or ".." in path.split("/") or "\0" in path:
+                    raise VolumeError(f'volume "{m.name}": subPathExpr leads out of the volume')
+                relative[i] = path
+        bound = volumes.bind_sub_paths(self.pod, container.name, relative, root=root)
+        mounts = volumes.mounts(self.pod, container.name, root=root, sub_paths=bound)
+        taken = {m.container_path for m in mounts}
+        if container.termination_message_path and container.termination_message_path not in taken:
+            folder = tree.make_dirs(root, f"{self.pod.uid}/containers/{container.name}")
+            # anyone in the container may write its last words
+            tree.write_file(folder, str(count), tree.File(data=b"", mode=0o666))
+            mounts.append(
+                Mount(container_path=container.termination_message_path, host_path=str(folder / str(count)))
+            )
+        if "/etc/hosts" not in taken:
+            folder = tree.make_dirs(root, self.pod.uid)
+            text = spec.hosts_file(
+                self.pod,
+                ips=self._runtime.ips,
+                domain=self._s.config.cluster_domain,
+                host_hosts=tree.read_bounded(Path("/etc/hosts"), 256 * 1024).decode("utf-8", "replace"),
+            )
+            tree.write_file(folder, "etc-hosts", tree.File(data=text.encode(), mode=0o644))
+            mounts.append(Mount(container_path="/etc/hosts", host_path=str(folder / "etc-hosts")))
+        return mounts
+
+    # -- probes
+
+    def _mind_probes(self, group: asyncio.TaskGroup) -> None:
+        """Start the probes that should run, end those whose container does not run any more."""
+        running = {c.id: c for c in self._runtime.containers if c.state is ContainerState.RUNNING}
+        for container_id, _ in list(self._probes):
+            if container_id not in running:
+                self._drop_probes(container_id)
+        known = {
+            s.container_id: s
+            for s in (*self._status.init_container_statuses, *self._status.container_statuses)
+        }
+        for status in running.values():
+            try:
+                container = self.pod.container(status.name)
+            except KeyError:
+                continue
+            before = known.get(statuses.PREFIX + status.id)
+            if container.startup_probe is not None:
+                was = True if before is not None and before.started is True else None
+                self._start_probe(group, status, container, probes.Kind.STARTUP, container.startup_probe, was)
+                if not self._probes[(status.id, probes.Kind.STARTUP)][0].ready:
+                    continue
+            if container.liveness_probe is not None:
+                self._start_probe(
+                    group, status, container, probes.Kind.LIVENESS, container.liveness_probe, None
+                )
+            if container.readiness_probe is not None:
+                was = True if before is not None and before.ready else None
+                self._start_probe(
+                    group, status, container, probes.Kind.READINESS, container.readiness_probe, was
+                )
+
+    def _start_probe(
+        self,
+        group: asyncio.TaskGroup,
+        status: ContainerStatus,
+        container: Container,
+        kind: probes.Kind,
+        check: Probe,
+        was: bool | None,  # noqa: FBT001
+    ) -> None:
+        if (status.id, kind) in self._probes:
+            return
+        state = probes.ProbeState(kind, check, verdict=was)
+        task = group.create_task(
+            self._probe(status, container, state), name=f"{kind.value} {self.pod.name}/{container.name}"
+        )
+        self._probes[(status.id, kind)] = (state, task)
+
+    async def _probe(self, status: ContainerStatus, container: Container, state: probes.ProbeState) -> None:
+        running_for = max(0.0, self._s.clock.now() - status.started_at)
+        await asyncio.sleep(probes.first_delay_s(state.probe, running_for_s=running_for))
+        while not state.done:
+            ok, text = await prober.probe(
+                self._s.cri,
+                status.id,
+                container,
+                state.probe,
+                pod_ip=self._pod_ip(),
+                timeout_s=probes.timeout_s(state.probe),
+            )
+            if ok is False:
+                await self._event(
+                    "Warning",
+                    "Unhealthy",
+                    f"{state.kind.value.title()} probe failed: {text}",
+                    container.name,
+                )
+            if ok is not None and state.result(ok):
+                self.poke()
+            await asyncio.sleep(probes.period_s(state.probe))
+
+    def _drop_probes(self, container_id: str) -> None:
+        for kind in probes.Kind:
+            entry = self._probes.pop((container_id, kind), None)
+            if entry is not None:
+                entry[1].cancel()
+
+    def _verdicts(self) -> statuses.Verdicts:
+        not_ready, not_started = set(), set()
+        for c in self._runtime.running():
+            try:
+                container = self.pod.container(c.name)
+            except KeyError:
+                continue
+            startup = self._probes.get((c.id, probes.Kind.STARTUP))
+            if container.startup_probe is not None and not (startup and startup[0].ready):
+                not_started.add(c.id)
+            readiness = self._probes.get((c.id, probes.Kind.READINESS))
+            if container.readiness_probe is not None and not (readiness and readiness[0].ready):
+                not_ready.add(c.id)
+        return statuses.Verdicts(not_ready=frozenset(not_ready), not_started=frozenset(not_started))
+
+    # -- status
+
+    def _compute(self, *, terminated: bool = False) -> PodStatus:
+        view = statuses.View(
+            now=self._s.clock.now(),
+            previous=self._status,
+            waiting={**self._waiting, **self._held},
+            verdicts=self._verdicts(),
+            messages=self._messages,
+            host_ips=self._s.node.ips,
+            outcome=self.machine.outcome,
+            terminated=terminated or self.machine.life in (Life.TERMINATED, Life.FINISHED),
+        )
+        return statuses.compute_status(self.pod, self._runtime, view)
+
+    async def _report(self, *, terminated: bool = False) -> None:
+        """Report the status if it is another one than the last.  Durable when it returns."""
+        status = self._compute(terminated=terminated)
+        if status == self._status:
+            return
+        if self.machine.started_at is None:
+            self.machine.started_at = self._s.clock.now()
+        sandbox = self._runtime.sandbox
+        row = record.encode(
+            status=status,
+            delays=self._delays,
+            outcome=self.machine.outcome,
+            sandbox=sandbox.id if sandbox is not None and sandbox.ready else "",
+        )
+        pod = self.pod
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._s.state.save(record.key(pod.uid), row))
+            both.create_task(
+                self._s.reports.pod_status(pod.namespace, pod.name, pod.uid, msgspec.json.encode(status))
+            )
+        self._status = status
+
+    async def _event(self, kind: str, reason: str, message: str, container: str = "") -> None:
+        event = self._events.make(kind, reason, message, now=self._s.clock.now(), container=container)
+        if event is not None:
+            await self._s.reports.event(event)
+
+    # -- ending
+
+    async def _kill(self, status: ContainerStatus, grace_s: int) -> None:
+        """preStop, then the stop signal, then the kill signal when the grace period is over."""
+        began = self._s.clock.monotonic()
+        try:
+            container: Container | None = self.pod.container(status.name)
+        except KeyError:
+            container = None
+        if (
+            container is not None
+            and container.lifecycle is not None
+            and container.lifecycle.pre_stop is not None
+            and grace_s > 0
+        ):
+            problem = await prober.hook(
+                self._s.cri,
+                status.id,
+                container,
+                container.lifecycle.pre_stop,
+                pod_ip=self._pod_ip(),
+                timeout_s=float(grace_s),
+            )
+            if problem:
+                await self._event(
+                    "Warning", "FailedPreStopHook", f"PreStopHook failed: {problem}", status.name
+                )
+        used = self._s.clock.monotonic() - began
+        await self._s.cri.stop_container(status.id, max(MIN_STOP_S if used > 1 else 0, round(grace_s - used)))
+
+    async def _kill_all(self, grace_s: int) -> None:
+        """End every container: the app ones together, then sidecars in reverse order."""
+        sidecars = [c.name for c in self.pod.spec.init_containers if self.pod.is_sidecar(c)]
+        running = self._runtime.running()
+        began = self._s.clock.monotonic()
+        async with asyncio.TaskGroup() as group:
+            for status in running:
+                if status.name not in sidecars:
+                    group.create_task(self._kill(status, grace_s))
+        for name in reversed(sidecars):
+            for status in running:
+                if status.name == name:
+                    left = grace_s - (self._s.clock.monotonic() - began)
+                    await self._kill(status, max(MIN_STOP_S, round(left)))
+
+    async def _terminate(self) -> None:
+        """Stop everything; the state moves on only when a reading shows that nothing runs."""
+        for container_id, kind in list(self._probes):
+            if kind is not probes.Kind.READINESS:
+                self._drop_probes(container_id)
+        self._waiting, self._held = {}, {}
+        if self._runtime.running():
+            await self._event("Normal", "Killing", f"Stopping container {self._runtime.running()[0].name}")
+        while self._runtime.running():
+            self._grace_cut.clear()
+            await self._kill_until_cut(self.machine.grace_s)
+            await self._reread()
+        for sandbox in self._runtime.sandboxes:
+            if sandbox.ready:
+                await self._s.cri.stop_sandbox(sandbox.id)
+        await self._reread()
+        if self._runtime.running() or any(s.ready for s in self._runtime.sandboxes):
+            raise CriError("cannot end pod: something still runs", retryable=True)
+        self.machine.stopped()
+        for container_id, _ in list(self._probes):
+            self._drop_probes(container_id)
+        await self._report(terminated=True)
+        log.info("Pod %s/%s ended (%s)", self.pod.namespace, self.pod.name, self.machine.reason)
+
+    async def _kill_until_cut(self, grace_s: int) -> None:
+        """Kill, but begin anew when the grace period is shortened meanwhile."""
+        async with asyncio.TaskGroup() as race:
+            task = race.create_task(_outcome(self._kill_all(grace_s)))
+            cut = race.create_task(self._grace_cut.wait())
+            await asyncio.wait({task, cut}, return_when=asyncio.FIRST_COMPLETED)
+            cut.cancel()
+            if not task.done():
+                task.cancel()
+                return
+        _, error = task.result()
+        if error is not None:
+            raise error
+
+    async def _clean(self) -> None:
+        """Remove every trace, then say so.  Each step may be repeated."""
+        cri, pod, config = self._s.cri, self.pod, self._s.config
+        for sandbox in self._runtime.sandboxes:
+            await cri.remove_sandbox(sandbox.id)
+        for container in self._runtime.containers:
+            await cri.remove_container(container.id)
+        await asyncio.to_thread(tree.remove_tree, config.root_dir, pod.uid)
+        await asyncio.to_thread(tree.remove_tree, config.log_dir, Path(spec.pod_log_dir(config, pod)).name)
+        await asyncio.to_thread(cgroups.remove, spec.cgroup_parent(config, pod), config.cgroup_driver)
+        self._s.images.forget(pod.uid)
+        if pod.deleting:
+            await self._s.reports.pod_gone(pod.namespace, pod.name, pod.uid)
+        await self._s.state.drop(record.key(pod.uid))
+        self._runtime, self._alive = PodRuntime(), set()
+        self.machine.cleaned()
+
+    async def _collect(self) -> None:
+        """Remove dead containers beyond the last of each name, and sandboxes that nothing needs any more."""
+        newest = self._runtime.sandbox
+        by_name: dict[str, list[ContainerStatus]] = {}
+        for c in self._runtime.containers:
+            by_name.setdefault(c.name, []).append(c)
+        for records in by_name.values():
+            for old in records[2:]:
+                if old.state is ContainerState.EXITED:
+                    await self._s.cri.remove_container(old.id)
+                    self._forget_container(old.id)
+                    await asyncio.to_thread(self._remove_log, old)
+        needed = {c.sandbox_id for records in by_name.values() for c in records[:2]}
+        for sandbox in self._runtime.sandboxes[1:]:
+            if newest is not None and newest.ready and not sandbox.ready and sandbox.id not in needed:
+                await self._s.cri.remove_sandbox(sandbox.id)
+                rest = tuple(s for s in self._runtime.sandboxes if s.id != sandbox.id)
+                self._adopt(replace(self._runtime, sandboxes=rest))
+
+    def _remove_log(self, old: ContainerStatus) -> None:
+        folder = Path(spec.pod_log_dir(self._s.config, self.pod)) / old.name
+        if folder.is_dir():
+            tree.remove_tree(folder, f"{old.restart_count}.log")
+        messages = self._message_file(old.name, old.restart_count)
+        if messages.parent.is_dir():
+            tree.remove_tree(messages.parent, messages.name)
+
+    def _forget_container(self, container_id: str) -> None:
+        rest = tuple(c for c in self._runtime.containers if c.id != container_id)
+        self._adopt(replace(self._runtime, containers=rest))
+
+
+async def _outcome(work: Coroutine[Any, Any, _T]) -> tuple[_T | None, Exception | None]:
+    """Result or error as a value, so that a race in a TaskGroup does not wrap it in a group."""
+    try:
+        return await work, None
+    except Exception as err:
+        # handed to the caller, which raises it
+        return None, err
+
+
+def statuses_start(status: PodStatus) -> float | None:
+    """Unix seconds of a status' startTime."""
+    return record.seconds(status.start_time) if status.start_time else None
+
+
+def kept_pod(raw: bytes) -> bytes:
+    """A pod as it is kept on its sandbox: without its status and managed fields."""
+    try:
+        pod = msgspec.json.decode(raw)
+        pod.pop("status", None)
+        pod["metadata"].pop("managedFields", None)
+        return msgspec.json.encode(pod)
+    except (msgspec.MsgspecError, AttributeError, KeyError):
+        return b"{}"

@@ -1,0 +1,25 @@
+"""Remove every sandbox of a runtime, as the last act of a test."""
+
+from __future__ import annotations
+
+import asyncio
+
+from edgecore.edged.cri import Cri
+
+
+def wipe(endpoint: str) -> None:
+    """Stop and remove all sandboxes; what runs in them is killed."""
+
+    async def run() -> None:
+        cri = Cri(endpoint)
+        try:
+            for container in await cri.list_containers():
+                await cri.stop_container(container.id, 0)
+                await cri.remove_container(container.id)
+            for sandbox in await cri.list_sandboxes():
+                await cri.stop_sandbox(sandbox.id)
+                await cri.remove_sandbox(sandbox.id)
+        finally:
+            cri.close()
+
+    asyncio.run(run())
