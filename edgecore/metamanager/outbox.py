@@ -201,6 +201,10 @@ class Outbox:
         self._settle(item)
         return True
 
+    def is_final(self, message_id: str) -> bool:
+        """Whether this frame ends its key."""
+        return any(report.kind.final and report.message.id == message_id for report in self._reports.values())
+
     def expire(self, now_ms: int) -> None:
         """Drop what nobody wants to hear any more."""
         old = [

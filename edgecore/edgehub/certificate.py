@@ -1,0 +1,334 @@
+"""The node's identity on disk: getting it with a token, renewing it before it ends, and the TLS contexts made of it.
+
+One file, `node.pem`, holds certificate and key together and is replaced by rename: a mixed pair cannot be on disk, whenever
+the power goes.  In front of them are lines for people and for the daemon (PEM readers skip them).  `ca.pem` is the authority,
+trusted because its hash was in the token; the hub is recognised by this authority alone, not by its name or address, so that it
+may move."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import random
+import re
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from beehive import clock, codec, session
+from beehive.codec import MAX_JOIN_BYTES
+from beehive.errors import ConfigError, NotFound, ProtocolError, Refused, SkerryError, Unavailable
+from beehive.message import Failure, Group, JoinAnswer, JoinRequest, Message, Op, RenewRequest, Source, new
+from edgecore.edgehub import keys
+from edgecore.edgehub.websocket import dial
+from edgecore.errors import JoinRefused
+
+log = logging.getLogger(__name__)
+
+JOIN_S = 30.0
+"""How long the cloud may take to answer a request for a certificate."""
+
+RENEW_RETRY_S = 300.0
+"""Pause after a renewal that failed: there is at least a tenth of the lifetime left for more tries."""
+
+MAX_SLEEP_S = 3600.0
+"""The wall clock may be set while we wait, so look at it again now and then."""
+
+_TOKEN = re.compile(r"([0-9a-f]{64})\.([a-z0-9]{6})\.([a-z0-9]{32})")
+_MAX_CA_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """ca_hash: SHA-256 of the authority's DER, hex.   secret: `<id>.<secret>`, what the hub checks."""
+
+    ca_hash: str
+    secret: str
+
+
+def parse_token(text: str) -> Token:
+    """Raises: ConfigError, without the token in its text."""
+    found = _TOKEN.fullmatch(text.strip())
+    if found is None:
+        raise ConfigError(
+            "the join token is not <hash>.<id>.<secret>: copy it whole from `skerry token create` or `skerry join`"
+        )
+    return Token(found[1], f"{found[2]}.{found[3]}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What `node.pem` says.  Times are Unix seconds; `clouds` is empty when the configuration names the addresses."""
+
+    node: str
+    clouds: tuple[str, ...]
+    not_before: float
+    not_after: float
+
+    def renew_at(self, rng: random.Random) -> float:
+        """Between 70 and 90 % of its life, so that a fleet that joined together does not renew together."""
+        return self.not_before + (self.not_after - self.not_before) * rng.uniform(0.7, 0.9)
+
+
+class Files:
+    """The folder of the node's identity; everything in it is for root only."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ca = folder / "ca.pem"
+        self.node = folder / "node.pem"
+
+    def identity(self) -> Identity:
+        """Raises: NotFound (not joined), ConfigError (unreadable)."""
+        try:
+            text = self.node.read_text("ascii")
+        except FileNotFoundError as error:
+            raise NotFound("this machine has not joined: run `edgecore join --token …`") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read {self.node}: {error}") from error
+        notes = dict(re.findall(r"^([a-z-]+): (.*)$", text.split("-----BEGIN", 1)[0], re.MULTILINE))
+        try:
+            return Identity(
+                node=notes["node"],
+                clouds=tuple(notes["clouds"].split(",")) if notes.get("clouds") else (),
+                not_before=float(notes["not-before"]),
+                not_after=float(notes["not-after"]),
+            )
+        except (KeyError, ValueError) as error:
+            raise ConfigError(f"cannot read {self.node}: it was not written by `edgecore join`") from error
+
+    def write(self, identity: Identity, *, key: str, certificate: str, ca: str) -> None:
+        """Replace the identity as a whole.  Raises: ConfigError."""
+        notes = (
+            f"node: {identity.node}\nclouds: {','.join(identity.clouds)}\n"
+            f"not-before: {identity.not_before:.0f}\nnot-after: {identity.not_after:.0f}\n"
+        )
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # the authority first: without node.pem the machine still counts as not joined
+            _replace(self.ca, ca)
+            _replace(self.node, f"{notes}{certificate.strip()}\n{key.strip()}\n")
+        except OSError as error:
+            raise ConfigError(f"cannot write to {self.folder}: {error.strerror}") from error
+
+    def tls(self) -> ssl.SSLContext:
+        """The context for the link.  Raises: Refused (expired), ConfigError."""
+        identity = self.identity()
+        if clock.wall().timestamp() >= identity.not_after:
+            raise Refused(
+                f"the certificate of node {identity.node} has expired: run `edgecore join --token …` with a new token",
+                reason="Expired",
+            )
+        try:
+            context = trusting(self.ca.read_text("ascii"))
+            context.load_cert_chain(self.node)
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            raise ConfigError(f"cannot use the certificate in {self.folder}: {error}") from error
+        return context
+
+
+def trusting(ca_pem: str) -> ssl.SSLContext:
+    """A client's context that trusts whoever this authority made a server, wherever it is.
+
+    A node's certificate does not pass for a server's: OpenSSL checks the purpose."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(cadata=ca_pem)
+    return context
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file of mode 0600 and put it in place once it is on the disk."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(
+        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+    )
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+# joining
+
+
+async def join(
+    files: Files, *, node: str, addresses: Sequence[str], token: Token, remember: Sequence[str] = ()
+) -> Identity:
+    """Get an identity with a token and store it.  Nothing is written unless all of it worked.
+
+    remember: addresses to note beside it, if the configuration does not name them.
+    Raises: JoinRefused, Unavailable, ConfigError."""
+    last: SkerryError = Unavailable("cannot reach the cloud")
+    request = await keys.make_request(node)
+    for address in addresses:
+        try:
+            ca = await _fetch_ca(address)
+            if hashlib.sha256(ca).hexdigest() != token.ca_hash:
+                raise JoinRefused(
+                    f"the authority at {address} is not the one in the token: wrong address, or somebody in between"
+                )
+            ca_pem = ssl.DER_cert_to_PEM_cert(ca)
+            answer = await _ask_to_join(address, ca_pem, node, request.csr, token)
+        except Unavailable as error:
+            last = error
+            continue
+        validity = await keys.check(node, key=request.key, certificate=answer.certificate, ca=ca_pem)
+        identity = Identity(
+            node=node,
+            clouds=tuple(remember),
+            not_before=validity.not_before,
+            not_after=validity.not_after,
+        )
+        files.write(identity, key=request.key, certificate=answer.certificate, ca=ca_pem)
+        return identity
+    raise last
+
+
+async def _fetch_ca(address: str) -> bytes:
+    """The authority's certificate (DER) as `address` gives it.  Not to be trusted before its hash is compared.
+
+    Raises: Unavailable, ProtocolError."""
+    host, _, port = address.rpartition(":")
+    unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    unverified.check_hostname = False
+    unverified.verify_mode = ssl.CERT_NONE
+    try:
+        async with asyncio.timeout(JOIN_S):
+            reader, writer = await asyncio.open_connection(host.strip("[]"), int(port), ssl=unverified)
+            try:
+                writer.write(f"GET /ca.crt HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n".encode())
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+                # one byte more than allowed, so that too much is seen without being read
+                body = b""
+                while len(body) <= _MAX_CA_BYTES and (piece := await reader.read(_MAX_CA_BYTES)):
+                    body += piece
+            finally:
+                writer.close()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
+    except TimeoutError as error:
+        raise Unavailable(f"cannot reach the cloud at {address}: no answer in {JOIN_S:.0f} s") from error
+    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+        raise ProtocolError(f"what answers at {address} is not a hub") from error
+    except OSError as error:
+        raise Unavailable(f"cannot reach the cloud at {address}: {error.strerror or error}") from error
+    if not re.match(r"HTTP/1\.[01] 200 ", head) or not body or len(body) > _MAX_CA_BYTES:
+        raise ProtocolError(f"what answers at {address} is not a hub: it has no /ca.crt")
+    if body.lstrip().startswith(b"-----BEGIN"):
+        try:
+            return ssl.PEM_cert_to_DER_cert(body.decode("ascii").strip())
+        except ValueError as error:
+            raise ProtocolError(f"what answers at {address} is not a hub: bad /ca.crt") from error
+    return body
+
+
+async def _ask_to_join(address: str, ca_pem: str, node: str, csr: str, token: Token) -> JoinAnswer:
+    try:
+        tls = trusting(ca_pem)
+    except (ssl.SSLError, ValueError) as error:
+        raise ProtocolError(f"the authority at {address} is not a certificate") from error
+    socket = await dial(
+        f"wss://{address}/join",
+        tls=tls,
+        headers={
+            session.HEADER_NODE: node,
+            session.HEADER_USE: "msg",
+            session.HEADER_PROTOCOL: str(session.PROTOCOL_VERSION),
+        },
+    )
+    question = new(
+        source=Source.METAMANAGER,
+        group=Group.HUB,
+        operation=Op.JOIN,
+        resource=f"null/node/{node}",
+        content=JoinRequest(node=node, token=token.secret, csr=csr),
+    )
+    try:
+        async with asyncio.timeout(JOIN_S):
+            await socket.send(codec.encode(question))
+            answer = codec.decode(await socket.receive(), limit=MAX_JOIN_BYTES)
+    except TimeoutError as error:
+        raise Unavailable(f"the cloud at {address} did not answer in {JOIN_S:.0f} s") from error
+    finally:
+        await socket.close()
+    return read_answer(answer)
+
+
+def read_answer(answer: Message) -> JoinAnswer:
+    """The certificate in an answer to join or renew.  Raises: JoinRefused, Unavailable, ProtocolError."""
+    if answer.route.operation == Op.ERROR:
+        failure = answer.decode(Failure)
+        if failure.reason == Unavailable.reason:
+            raise Unavailable(f"the cloud cannot take nodes now: {failure.message[:256]}")
+        raise JoinRefused(failure.message[:256], reason=failure.reason)
+    return answer.decode(JoinAnswer)
+
+
+# renewing
+
+Ask = Callable[[Message, float], Awaitable[Message]]
+"""Send a question over the live link; raises Unavailable without one or without an answer in so many seconds."""
+
+
+class Renewal:
+    """Keeps the certificate from ending, over the live link of a hub of ours."""
+
+    def __init__(self, files: Files, ask: Ask, *, rng: random.Random | None = None) -> None:
+        self._files = files
+        self._ask = ask
+        self._rng = rng or random.Random()
+
+    async def run(self) -> None:
+        """For ever: wait until it is time, renew, and again."""
+        while True:
+            due = self._files.identity().renew_at(self._rng)
+            while (left := due - clock.wall().timestamp()) > 0:  # noqa: ASYNC110 - a clock is no event
+                await asyncio.sleep(min(left, MAX_SLEEP_S))
+            try:
+                await self.renew()
+            except SkerryError as error:
+                log.warning("Cannot renew the node's certificate, trying again: %s", error)
+                await asyncio.sleep(RENEW_RETRY_S * self._rng.uniform(0.75, 1.25))
+
+    async def renew(self) -> Identity:
+        """A new key and certificate, used from the next connection on.  Raises: Unavailable, JoinRefused, ConfigError."""
+        old = self._files.identity()
+        request = await keys.make_request(old.node)
+        question = new(
+            source=Source.METAMANAGER,
+            group=Group.HUB,
+            operation=Op.RENEW,
+            resource=f"null/node/{old.node}",
+            content=RenewRequest(csr=request.csr),
+        )
+        answer = read_answer(await self._ask(question, JOIN_S))
+        # the authority stays the pinned one: another can only come with a token
+        ca = self._files.ca.read_text("ascii")
+        validity = await keys.check(old.node, key=request.key, certificate=answer.certificate, ca=ca)
+        identity = Identity(
+            node=old.node,
+            clouds=old.clouds,
+            not_before=validity.not_before,
+            not_after=validity.not_after,
+        )
+        self._files.write(identity, key=request.key, certificate=answer.certificate, ca=ca)
+        log.info("Renewed the node's certificate")
+        return identity

@@ -1,0 +1,318 @@
+"""The link to the cloud: dial, carry one session after another, come back.
+
+Theory of operation.  `run` tries the hub's addresses in turn; after a round in which none answered it waits with jittered
+back-off, or until the machine's network changed.  A connection is carried by four tasks: reading frames, writing them,
+ticking the session, and asking for signs of life, so that a silent line is found in under ten seconds.  The first to fail ends
+all four.
+
+What frames mean is `beehive.session`'s; what is in them is the `Peer`'s, who also holds what waits to be sent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import ssl
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from beehive import clock, codec, session
+from beehive.backoff import Backoff
+from beehive.errors import ProtocolError, Refused, SkerryError, Unavailable
+from beehive.message import Inventory, Message, Op
+from edgecore.edgehub import netlink
+from edgecore.edgehub.websocket import Closed, Socket, dial
+
+log = logging.getLogger(__name__)
+
+PONG_S = session.SILENCE_S - session.PING_S
+"""How long an answer to a ping may take: with PING_S between pings a dead line is found after SILENCE_S."""
+
+STEADY_S = 5.0
+"""A session that lasted so long was a success: the next dial starts with the shortest back-off."""
+
+MAX_DIRECT = 1024
+"""Frames waiting to be written beside the outbox: answers, acknowledgements, questions."""
+
+
+class Peer(Protocol):
+    """The part of the daemon that the link carries frames for."""
+
+    async def inventory(self) -> Inventory:
+        """What the node holds, for a hub of ours."""
+        ...
+
+    def connected(self, current: Session, inventory_id: str) -> None:
+        """Frames may be sent from now on.  A hub of ours acknowledges `inventory_id` when all it implies is committed."""
+        ...
+
+    def disconnected(self) -> None:
+        """They may not any more; what was in flight has to go again."""
+        ...
+
+    async def forwarded(self, part: str, message: Message) -> None:
+        """A frame that answers nothing.  Waiting here holds up the link."""
+        ...
+
+    def answered(self, message: Message) -> None:
+        """A frame that answers one of ours."""
+        ...
+
+    def acked(self, ids: Sequence[str]) -> None:
+        """The hub committed these."""
+        ...
+
+    def take(self, now: float) -> list[Message]:
+        """Reports to write now."""
+        ...
+
+    def written(self, message: Message) -> None:
+        """One of those was given to the socket."""
+        ...
+
+    def next_wakeup(self) -> float | None:
+        """When `take` may have more without a `wake`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The one that is live.  ours: the hub speaks our protocol.   number: fences late frames of older sessions."""
+
+    address: str
+    ours: bool
+    number: int
+
+
+class Link:
+    """One at a time to one of several addresses of the same cloud.
+
+    tls: makes the context for a dial, so that a renewed certificate is used from the next one on.  Raises what makes
+    dialling senseless now; the text is shown to the operator."""
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        addresses: Sequence[str],
+        tls: Callable[[], ssl.SSLContext],
+        peer: Peer,
+        project: str = session.PROJECT_ID,
+        rng: random.Random | None = None,
+    ) -> None:
+        if not addresses:
+            raise ValueError("a link needs an address")
+        self.node = node
+        self.session: Session | None = None
+        self.last_error = ""
+        self._addresses = list(addresses)
+        self._tls = tls
+        self._peer = peer
+        self._project = project
+        self._rng = rng or random.Random()
+        self._direct: deque[Message] = deque()
+        self._wake = asyncio.Event()
+        self._network_changed = asyncio.Event()
+
+    # for the peer
+
+    def wake(self) -> None:
+        """Something new may be taken."""
+        self._wake.set()
+
+    def send(self, message: Message) -> None:
+        """Write a frame before all reports.  Raises: Unavailable (no link, or too much waits)."""
+        if self.session is None:
+            raise Unavailable("cannot reach the cloud: no link")
+        if len(self._direct) >= MAX_DIRECT:
+            raise Unavailable("cannot reach the cloud: the link does not keep up")
+        self._direct.append(message)
+        self._wake.set()
+
+    # the life
+
+    async def run(self) -> None:
+        """Keep a link for ever."""
+        watch = netlink.Watch(self._network_changed.set)
+        try:
+            watch.start()
+        except OSError as error:
+            log.info("Changes of the network are not seen (%s): reconnecting relies on back-off", error)
+        try:
+            await self._run()
+        finally:
+            watch.stop()
+
+    async def _run(self) -> None:
+        backoff = Backoff()
+        failing_since: float | None = None
+        while True:
+            for address in list(self._addresses):
+                socket = await self._try(address)
+                if socket is None:
+                    continue
+                # the address that worked is the first to be tried again
+                self._addresses.remove(address)
+                self._addresses.insert(0, address)
+                failing_since = None
+                began = clock.monotonic()
+                await self._carry(address, socket)
+                if clock.monotonic() - began >= STEADY_S:
+                    backoff.reset()
+                break
+            else:
+                if failing_since is None:
+                    failing_since = clock.monotonic()
+                    log.warning("Cannot reach the cloud, trying on: %s", self.last_error)
+            await self._pause(backoff.next_s(self._rng))
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not when the network changed meanwhile: then another way may exist."""
+        self._network_changed.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._network_changed.wait()
+                # a change comes as a burst of messages, and routes come after addresses
+                await asyncio.sleep(min(0.2, seconds))
+
+    async def _try(self, address: str) -> Socket | None:
+        try:
+            tls = self._tls()
+            return await dial(
+                f"wss://{address}/{self._project}/{self.node}/events",
+                tls=tls,
+                headers={
+                    session.HEADER_NODE: self.node,
+                    session.HEADER_PROJECT: self._project,
+                    session.HEADER_USE: "msg",
+                    session.HEADER_PROTOCOL: str(session.PROTOCOL_VERSION),
+                },
+            )
+        except SkerryError as error:
+            if isinstance(error, Refused) and str(error) != self.last_error:
+                log.error("%s", error)
+            self.last_error = str(error)
+            log.debug("! %s", error)
+            return None
+
+    async def _carry(self, address: str, socket: Socket) -> None:
+        """One session, from the upgrade to its end."""
+        ours = socket.header(session.HEADER_PROTOCOL) == str(session.PROTOCOL_VERSION)
+        number = socket.header(session.HEADER_SESSION)
+        current = Session(address, ours, int(number) if number.isdecimal() else 0)
+        machine = session.EdgeSession(node=self.node, ours=ours, number=current.number)
+        log.info("Connected to %s (%s)", address, f"session {current.number}" if ours else "a KubeEdge hub")
+        reason = "stopping"
+        try:
+            try:
+                inventory = await self._peer.inventory() if ours else Inventory(objects={})
+                self._direct.clear()
+                # the first frames say who we are; whatever the parts send comes behind them
+                opening = machine.opened(inventory, clock.monotonic())
+                await self._perform(machine, opening, socket)
+                self.session = current
+                self._peer.connected(current, _inventory_id(opening))
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._read(machine, socket), name="link-read")
+                    group.create_task(self._write(machine, socket), name="link-write")
+                    group.create_task(self._tick(machine, socket), name="link-tick")
+                    group.create_task(self._probe(machine, socket), name="link-probe")
+            except* SkerryError as faults:
+                reason = self.last_error = str(_first(faults))
+                log.warning("Disconnected from %s: %s", address, reason)
+        finally:
+            self.session = None
+            self._peer.disconnected()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(3.0):
+                    await socket.close(1001, reason)
+            socket.abort()
+
+    async def _read(self, machine: session.EdgeSession, socket: Socket) -> None:
+        while True:
+            frame = await socket.receive()
+            try:
+                message = codec.decode(frame)
+            except ProtocolError as error:
+                # the hub is ours or a stock one; either way the next frame is readable again
+                log.warning("Ignored a frame: %s", error)
+                machine.heard(clock.monotonic())
+                continue
+            log.debug("< %s %s %s", message.route.operation, message.route.resource, message.id)
+            await self._perform(machine, machine.handle_frame(message, clock.monotonic()), socket)
+
+    async def _write(self, machine: session.EdgeSession, socket: Socket) -> None:
+        while True:
+            self._wake.clear()
+            while self._direct:
+                await self._write_one(self._direct.popleft(), socket)
+            for message in self._peer.take(clock.monotonic()):
+                # answers and questions overtake a long row of reports
+                while self._direct:
+                    await self._write_one(self._direct.popleft(), socket)
+                await self._write_one(message, socket)
+                self._peer.written(message)
+            wakeup = self._peer.next_wakeup()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(None) as limit:
+                    if wakeup is not None:
+                        limit.reschedule(
+                            asyncio.get_running_loop().time() + max(0.01, wakeup - clock.monotonic())
+                        )
+                    await self._wake.wait()
+
+    async def _write_one(self, message: Message, socket: Socket) -> None:
+        log.debug("> %s %s %s", message.route.operation, message.route.resource, message.id)
+        await socket.send(codec.encode(message))
+
+    async def _tick(self, machine: session.EdgeSession, socket: Socket) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            await self._perform(machine, machine.tick(clock.monotonic()), socket)
+
+    async def _probe(self, machine: session.EdgeSession, socket: Socket) -> None:
+        while True:
+            await socket.ping(PONG_S)
+            machine.heard(clock.monotonic())
+            # after a change of the network the next question comes at once
+            await self._pause(session.PING_S)
+
+    async def _perform(
+        self, machine: session.EdgeSession, commands: list[session.Command], socket: Socket
+    ) -> None:
+        for command in commands:
+            match command:
+                case session.Send(message):
+                    self._direct.append(message)
+                    self._wake.set()
+                case session.Forward(part, message):
+                    await self._peer.forwarded(part, message)
+                case session.Answered(message):
+                    self._peer.answered(message)
+                case session.Acked(ids):
+                    self._peer.acked(ids)
+                    self._wake.set()
+                case session.Close(code, reason):
+                    await socket.close(code, reason)
+                    raise Closed(code, reason)
+                case _:
+                    raise AssertionError(f"an edge session asked for {command}")
+
+
+def _inventory_id(commands: list[session.Command]) -> str:
+    for command in commands:
+        if isinstance(command, session.Send) and command.message.route.operation == Op.INVENTORY:
+            return command.message.id
+    return ""
+
+
+def _first(faults: BaseExceptionGroup[SkerryError]) -> SkerryError:
+    """The first fault is the cause; the others are its echoes."""
+    found: BaseException = faults
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    assert isinstance(found, SkerryError), "except* let something else through"
+    return found

@@ -1,0 +1,138 @@
+"""The edge's websocket: dial a hub, exchange frames, measure whether it still answers.  The only file that knows `websockets`.
+
+What leaves this file are bytes, and our errors instead of the library's."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections.abc import Mapping
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidStatus,
+    InvalidURI,
+    ProxyError,
+)
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
+
+from beehive.codec import MAX_FRAME_BYTES
+from beehive.errors import ProtocolError, Refused, Unavailable
+
+OPEN_S = 10.0
+"""How long one dial may take, name look-up and TLS included.  A stock edge allows 30 s; ours has other addresses to try."""
+
+CLOSE_S = 2.0
+"""How long a farewell may take on a link that may be dead."""
+
+_WAITING = 64  # frames read and not yet taken, the hub's window
+
+
+class Closed(Unavailable):
+    """The connection is over.  `code`: the peer's close code, 1006 when it just vanished."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"link closed: {text or 'connection lost'} ({code})")
+        self.code = code
+
+
+class Socket:
+    """One open connection.  Reading and writing may go on in two tasks."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+
+    def header(self, name: str) -> str:
+        """A header of the hub's answer, or an empty string."""
+        response = self._connection.response
+        return (response.headers.get(name, "") if response else "")[:256]
+
+    async def send(self, frame: bytes) -> None:
+        """Write one frame as text.  Returns when the socket took it.  Raises: Closed."""
+        try:
+            await self._connection.send(frame, text=True)
+        except ConnectionClosed as closed:
+            raise _closed(closed) from closed
+
+    async def receive(self) -> bytes:
+        """The next frame, text or binary.  Raises: Closed."""
+        try:
+            return await self._connection.recv(decode=False)
+        except ConnectionClosed as closed:
+            raise _closed(closed) from closed
+
+    async def ping(self, timeout_s: float) -> None:
+        """Ask for a sign of life.  Raises: Closed, also when none comes in time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await (await self._connection.ping())
+        except ConnectionClosed as closed:
+            raise _closed(closed) from closed
+        except TimeoutError as late:
+            raise Closed(1006, f"no answer to a ping in {timeout_s:.0f} s") from late
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Say farewell if possible, and end the connection in any case within CLOSE_S."""
+        await self._connection.close(code, reason[:120])
+
+    def abort(self) -> None:
+        """End the connection without a word."""
+        self._connection.transport.abort()
+
+
+async def dial(
+    url: str, *, tls: ssl.SSLContext, headers: Mapping[str, str], open_s: float = OPEN_S
+) -> Socket:
+    """Connect, through the environment's proxy if it names one.
+
+    Raises: Unavailable (not reachable, not now), Refused (the hub or its certificate is not for us), ProtocolError."""
+    proxied = any(name.lower() in ("https_proxy", "all_proxy") for name in os.environ)
+    try:
+        connection = await connect(
+            url,
+            ssl=tls,
+            additional_headers=dict(headers),
+            user_agent_header=None,
+            extensions=[
+                # half the default window: the saving stays, a quarter of the memory
+                ClientPerMessageDeflateFactory(
+                    server_max_window_bits=12, client_max_window_bits=12, compress_settings={"memLevel": 5}
+                )
+            ],
+            compression=None,
+            proxy=True if proxied else None,
+            open_timeout=open_s,
+            close_timeout=CLOSE_S,
+            ping_interval=None,
+            max_size=MAX_FRAME_BYTES,
+            max_queue=_WAITING,
+        )
+    except ssl.SSLCertVerificationError as error:
+        raise Refused(
+            f"cannot trust the hub at {url}: {error.verify_message}", reason="UntrustedHub"
+        ) from error
+    except InvalidStatus as error:
+        status = error.response.status_code
+        text = f"cannot connect to {url}: the hub answered {status} {error.response.reason_phrase}"
+        body = bytes(error.response.body or b"")[:200].decode("utf-8", "replace").strip()
+        text = f"{text}: {body}" if body else text
+        raise (Refused(text) if status in (400, 401, 403, 404) else Unavailable(text)) from error
+    except ProxyError as error:
+        raise Unavailable(f"cannot connect to {url} through the proxy: {error}") from error
+    except (InvalidHandshake, InvalidURI, EOFError) as error:
+        raise ProtocolError(f"cannot connect to {url}: {error or 'it closed the connection'}") from error
+    except TimeoutError as error:
+        raise Unavailable(f"cannot connect to {url}: no answer in {open_s:.0f} s") from error
+    except OSError as error:  # ssl.SSLError too
+        raise Unavailable(f"cannot connect to {url}: {error.strerror or error}") from error
+    return Socket(connection)
+
+
+def _closed(closed: ConnectionClosed) -> Closed:
+    received = closed.rcvd
+    if received is None:
+        return Closed(1006, "")
+    return Closed(received.code, received.reason[:120])

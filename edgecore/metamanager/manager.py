@@ -1,0 +1,563 @@
+"""Between the link, the store and the parts of the node: what comes is kept and handed on, what goes up waits here.
+
+Theory of operation.  Frames from the cloud queue up in an inbox.  A worker takes all that is there, lets `process` decide on
+each inside one transaction, and only after the commit acknowledges them together and tells the parts.  So a burst costs one
+fsync, and an acknowledged object survives a power cut.  While the disk refuses, nothing is acknowledged and the hub sends
+again.
+
+Going up, reports lie in `outbox` and are written to the disk as their kind demands; questions wait for their answers in
+memory, a bounded time.
+
+It is the `Objects` and `Reports` of edged, the `Uplink` of devicetwin, and the `Peer` of the link."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from beehive import clock, resource
+from beehive.errors import Conflict, NotFound, ProtocolError, SkerryError, Unavailable
+from beehive.message import (
+    Failure,
+    Group,
+    Inventory,
+    InventoryEntry,
+    Message,
+    Op,
+    Source,
+    new,
+    reply,
+)
+from edgecore.edgehub.link import Session
+from edgecore.metamanager import answers, outbox, process, reports, tokens
+from edgecore.metamanager.outbox import Outbox
+from edgecore.metamanager.process import Change, Verdict
+from edgecore.metamanager.store import Store, Transaction
+
+log = logging.getLogger(__name__)
+
+INBOX = 256
+"""Frames waiting to be stored: four windows of the hub, beyond which the link is not read."""
+
+MAX_BATCH = 64
+MAX_WAITING = 1024
+"""Questions without an answer yet."""
+
+QUERY_S = 60.0
+"""KubeEdge's remoteQueryTimeout."""
+
+SAVE_S = 0.5
+"""How often the outbox's durable copy follows."""
+
+QUIET_S = 3.0
+"""A hub that has sent nothing new for so long after hearing what we hold has nothing new."""
+
+STOCK_QUIET_S = 30.0
+
+_DELIVERED_EVENTS = 2000
+
+
+class Down(Protocol):
+    """The link, as far as sending goes."""
+
+    def send(self, message: Message) -> None: ...
+
+    def wake(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What became of one frame of a batch."""
+
+    message: Message
+    verdict: Verdict | None = None
+    refused: ProtocolError | None = None
+
+
+class MetaManager:
+    """Made before the link exists; `bind` gives it the link, `on_change` and `handlers` the parts.
+
+    on_change: told of every stored object that came, changed or went, after the commit; must not block.
+    handlers: by part name ("devicetwin", "eventbus", …), given frames in the order in which they came."""
+
+    def __init__(self, store: Store, node: str, *, query_s: float = QUERY_S) -> None:
+        self.store = store
+        self.node = node
+        self.outbox = Outbox()
+        self.session: Session | None = None
+        self.on_change: list[Callable[[Change], None]] = []
+        self.on_connected: list[Callable[[Session], None]] = []
+        self.handlers: dict[str, Callable[[Message], Awaitable[None]]] = {}
+        self._link: Down | None = None
+        self._query_s = query_s
+        self._inbox: asyncio.Queue[Message] = asyncio.Queue(INBOX)
+        self._waiting: dict[str, asyncio.Future[Message]] = {}
+        self._fetching: dict[str, asyncio.Task[msgspec.Raw | None]] = {}
+        self._delivered: OrderedDict[str, None] = OrderedDict()
+        self._saving = asyncio.Lock()
+        self._confirmed = asyncio.Event()
+        self._inventory_id = ""
+        self._last_push = 0.0
+        self._saved_dropped = 0
+        self._saved_session = 0
+        self._damaged_before = 0
+        self._applying = False
+
+    def bind(self, link: Down) -> None:
+        self._link = link
+
+    async def load(self) -> None:
+        """Take over what an earlier process left.  Call once, before anything else."""
+        self.outbox.restore(await self.store.read(lambda view: view.outbox()))
+        counted = await self.store.read(lambda view: view.state(_DROPPED))
+        if counted:
+            for kind, reason, count in msgspec.json.decode(counted, type=list[tuple[str, str, int]]):
+                self.outbox.dropped[kind, reason] += count
+        self._saved_dropped = self.outbox.dropped.total()
+        number = await self.store.read(lambda view: view.state(_SESSION))
+        self._saved_session = int(number or b"0")
+
+    async def run(self) -> None:
+        """Store, acknowledge and hand on; keep the outbox on disk.  Never returns."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._apply_forever(), name="meta-apply")
+            group.create_task(self._save_forever(), name="meta-save")
+            group.create_task(self._confirm_complete(), name="meta-confirm")
+
+    @property
+    def online(self) -> bool:
+        return self.session is not None
+
+    # Peer of the link
+
+    async def inventory(self) -> Inventory:
+        """Raises: Unavailable."""
+        held = await self.store.read(lambda view: view.held())
+        known = await self.store.read(lambda view: view.state(_SESSION))
+        objects = {
+            uid: InventoryEntry(resource=key, version=str(max(0, version))) for uid, key, version in held
+        }
+        return Inventory(objects=objects, session=int(known or b"0"))
+
+    def connected(self, current: Session, inventory_id: str) -> None:
+        self.session = current
+        self._inventory_id = inventory_id
+        self._last_push = clock.monotonic()
+        for tell in self.on_connected:
+            tell(current)
+
+    def disconnected(self) -> None:
+        self.session = None
+        self._inventory_id = ""
+        self.outbox.new_session()
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(Unavailable("the link was lost before the cloud answered"))
+        self._waiting.clear()
+
+    async def forwarded(self, part: str, message: Message) -> None:
+        if part == "metamanager" or part in self.handlers:
+            self._last_push = clock.monotonic()
+            await self._inbox.put(message)
+        else:
+            log.debug("x nobody here takes %s for %s", message.route.operation, part)
+
+    def answered(self, message: Message) -> None:
+        waiting = self._waiting.pop(message.parent, None)
+        if waiting is not None:
+            if not waiting.done():
+                waiting.set_result(message)
+        elif not self._settle(message):
+            self._keep_late(message)
+
+    def acked(self, ids: Sequence[str]) -> None:
+        for message_id in ids:
+            if message_id == self._inventory_id:
+                self._confirmed.set()
+            self.outbox.acked(message_id)
+
+    def take(self, now: float) -> list[Message]:
+        return self.outbox.take(now)
+
+    def written(self, message: Message) -> None:
+        if message.route.resource.split("/")[1:2] == ["event"]:
+            self._delivered[message.route.resource] = None
+            if len(self._delivered) > _DELIVERED_EVENTS:
+                self._delivered.popitem(last=False)
+        if self.session is not None and not self.session.ours:
+            self.outbox.written(message)
+
+    def next_wakeup(self) -> float | None:
+        return self.outbox.next_wakeup()
+
+    def _settle(self, message: Message) -> bool:
+        """Whether `message` answers a report.  What that means for the report is done."""
+        if not message.parent:
+            return False
+        try:
+            answers.read(message)
+        except (NotFound, Conflict) as error:
+            if self.outbox.is_final(message.parent):  # gone, or another object by now: what was wanted
+                return self.outbox.acked(message.parent)
+            return self.outbox.refused(message.parent, error.reason)
+        except Unavailable as error:
+            log.debug("! the cloud could not take %s: %s", message.route.resource, error)
+            return self.outbox.failed(message.parent, clock.monotonic())
+        except SkerryError as error:
+            found = self.outbox.refused(message.parent, error.reason)
+            if found:
+                log.warning("The cloud refused %s: %s", message.route.resource, error)
+            return found
+        return self.outbox.acked(message.parent)
+
+    def _keep_late(self, message: Message) -> None:
+        """An answer that nobody waits for any more may hold an object, and the hub counts it as delivered."""
+        kind = message.route.resource.split("/")[1:2]
+        if message.version and kind and kind[0] in _STORED_ANSWERS and not self._inbox.full():
+            self._inbox.put_nowait(_as_update(message))
+
+    # applying
+
+    async def _apply_forever(self) -> None:
+        while True:
+            batch = [await self._inbox.get()]
+            while len(batch) < MAX_BATCH and not self._inbox.empty():
+                batch.append(self._inbox.get_nowait())
+            self._applying = True
+            try:
+                await self._apply(batch)
+            finally:
+                self._applying = False
+
+    async def _apply(self, batch: list[Message]) -> None:
+        stored = [message for message in batch if message.route.group != Group.TWIN and _is_stored(message)]
+        try:
+            outcomes = await self.store.write(lambda tx: [_apply_one(tx, message) for message in stored])
+        except Unavailable as error:
+            log.error("Nothing of the cloud's is acknowledged: %s", error)
+            for message in stored:
+                self._say(self._error(message, error))
+            return
+        self._acknowledge(outcomes)
+        by_id = {id(outcome.message): outcome for outcome in outcomes}
+        for message in batch:
+            await self._hand_on(message, by_id.get(id(message)))
+
+    def _acknowledge(self, outcomes: list[_Outcome]) -> None:
+        done = [outcome.message for outcome in outcomes if outcome.refused is None]
+        for outcome in outcomes:
+            if outcome.refused is not None:
+                log.warning("Refused from the cloud: %s", str(outcome.refused)[:256])
+                self._say(self._error(outcome.message, outcome.refused))
+        if not done or self.session is None:
+            return
+        if self.session.ours:
+            ids = [message.id for message in done]
+            self._say(
+                new(
+                    source=Source.METAMANAGER,
+                    group=Group.RESOURCE,
+                    operation=Op.ACK,
+                    resource=f"null/node/{self.node}",
+                    content=ids,
+                )
+            )
+        else:
+            for message in done:
+                self._say(reply(message))
+
+    async def _hand_on(self, message: Message, outcome: _Outcome | None) -> None:
+        if outcome is None:
+            part = _PART_BY_GROUP.get(message.route.group, "")
+            handler = self.handlers.get(part or message.route.source)
+            if handler is not None:
+                await handler(message)
+            return
+        if outcome.verdict is None or outcome.verdict.change is None:
+            return
+        change = outcome.verdict.change
+        if change.resource.type in process.TWIN_TYPES:
+            handler = self.handlers.get("devicetwin")
+            if handler is not None:
+                await handler(message)
+        for tell in self.on_change:
+            tell(change)
+
+    def _error(self, message: Message, error: SkerryError) -> Message:
+        ours = self.session is not None and self.session.ours
+        text = str(error)[:256]
+        content: object = Failure(reason=error.reason, message=text) if ours else text
+        return reply(message, content, source=Source.METAMANAGER, operation=Op.ERROR)
+
+    def _say(self, message: Message) -> None:
+        """Send what is of use only in this session."""
+        if self._link is None:
+            return
+        try:
+            self._link.send(message)
+        except Unavailable:
+            log.debug("x %s %s: no link", message.route.operation, message.route.resource)
+
+    async def _confirm_complete(self) -> None:
+        """Find out when everything that the cloud wants here is here, whenever that was not known."""
+        while True:
+            confirmed = await self._is_confirmed()
+            if self.store.complete or not confirmed:
+                continue
+            try:
+                await self.store.confirm_complete()
+            except Unavailable as error:
+                log.warning("Cannot note that the store is complete: %s", error)
+                continue
+            log.info("The store holds all that the cloud wants on this node")
+            for tell in self.on_change:
+                tell(Change(resource=resource.make("pod"), uid="", gone=False))
+
+    async def _is_confirmed(self) -> bool:
+        """Wait a little; then whether the hub said that it sent all, or was silent for so long that it has nothing to send."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(5.0 if self.store.complete else 0.5):
+                await self._confirmed.wait()
+        told = self._confirmed.is_set()
+        self._confirmed.clear()
+        session = self.session
+        if session is None or self._applying or not self._inbox.empty():
+            return False
+        if self.store.counters.damaged_rows > self._damaged_before:
+            return False  # the hub was told that we hold a row that is damaged: the next session tells better
+        if not session.ours and self.store.set_aside is not None:
+            return False  # a stock hub does not send again what we once acknowledged
+        quiet = clock.monotonic() - self._last_push
+        return told or quiet > (QUIET_S if session.ours else STOCK_QUIET_S)
+
+    # the outbox's copy on disk
+
+    async def _save_forever(self) -> None:
+        while True:
+            await asyncio.sleep(SAVE_S)
+            self.outbox.expire(clock.wall_ms())
+            try:
+                await self._save()
+            except Unavailable as error:
+                log.error("Reports are kept in memory only: %s", error)
+                await asyncio.sleep(5.0)
+
+    async def _save(self) -> None:
+        """Bring the disk up to date.  Raises: Unavailable."""
+        async with self._saving:  # two at once would write the same rows
+            change = self.outbox.unsaved(clock.wall_ms())
+            dropped = self.outbox.dropped.total()
+            number = self.session.number if self.session is not None else self._saved_session
+            if not change and dropped == self._saved_dropped and number == self._saved_session:
+                return
+            counted = [(kind, reason, count) for (kind, reason), count in sorted(self.outbox.dropped.items())]
+            encoded = msgspec.json.encode(counted)
+
+            def work(tx: Transaction) -> None:
+                tx.drop_pending(change.drops)
+                for pending in change.puts:
+                    tx.put_pending(pending)
+                if dropped != self._saved_dropped:
+                    tx.set_state(_DROPPED, encoded)
+                if number != self._saved_session:
+                    tx.set_state(_SESSION, b"%d" % number)
+
+            await self.store.write(work)
+            self.outbox.saved(change)
+            self._saved_dropped = dropped
+            self._saved_session = number
+
+    async def _report(self, kind: outbox.Kind, key: str, message: Message) -> None:
+        self.outbox.put(kind, key, message, clock.wall_ms())
+        if self._link is not None:
+            self._link.wake()
+        if kind.durability is outbox.Durability.NOW:
+            await self._save()
+
+    # questions
+
+    async def request(self, message: Message, timeout_s: float | None = None) -> Message:
+        """Send a question over the link; the answer, whatever it says.  Raises: Unavailable."""
+        if self._link is None or self.session is None:
+            raise Unavailable("cannot reach the cloud: no link")
+        if len(self._waiting) >= MAX_WAITING:
+            raise Unavailable("cannot reach the cloud: too many questions wait for answers")
+        waiting: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._waiting[message.id] = waiting
+        limit = self._query_s if timeout_s is None else timeout_s
+        try:
+            self._link.send(message)
+            async with asyncio.timeout(limit):
+                return await waiting
+        except TimeoutError as error:
+            raise Unavailable(
+                f"the cloud did not answer about {message.route.resource} in {limit:.0f} s"
+            ) from error
+        finally:
+            self._waiting.pop(message.id, None)
+
+    async def ask(self, operation: str, where: str, content: object = None) -> msgspec.Raw | None:
+        """A question of the kubelet's kind; the object in the answer.
+
+        Raises: NotFound, Refused, Conflict, Unavailable, ProtocolError."""
+        question = new(
+            source=Source.EDGED,
+            group=Group.META,
+            operation=operation,
+            resource=where,
+            content=msgspec.Raw(b"null") if content is None else content,
+        )
+        answer = await self.request(question)
+        self._thank(answer)
+        return answers.read(answer)
+
+    def _thank(self, answer: Message) -> None:
+        """A stock hub sends some answers until they are acknowledged; ours counts what is acknowledged as held."""
+        if self.session is not None and not self.session.ours and not answer.is_ok:
+            self._say(reply(answer))
+
+    # Objects
+
+    async def pods(self) -> list[msgspec.Raw]:
+        """Raises: Unavailable while the store may lack some."""
+        if not self.store.complete:
+            raise Unavailable(
+                "the store is not complete: the cloud has not confirmed what belongs on this node"
+            )
+        return [msgspec.Raw(row.value) for row in await self.store.read(lambda view: view.all_of("pod"))]
+
+    async def known(self, kind: str, namespace: str = "") -> list[msgspec.Raw]:
+        """All stored objects of a type, complete or not.  Raises: Unavailable."""
+        return [
+            msgspec.Raw(row.value) for row in await self.store.read(lambda view: view.all_of(kind, namespace))
+        ]
+
+    async def get(self, kind: str, namespace: str, name: str) -> msgspec.Raw | None:
+        """Raises: Unavailable (the disk)."""
+        key = resource.make(kind, name, namespace).key
+        row = await self.store.read(lambda view: view.get(key))
+        return msgspec.Raw(row.value) if row else None
+
+    async def fetch(self, kind: str, namespace: str, name: str) -> msgspec.Raw | None:
+        """Local first, else from the cloud, which is then stored.  Raises: Unavailable, Refused."""
+        found = await self.get(kind, namespace, name)
+        if found is not None:
+            return found
+        where = resource.parse(resource.make(kind, name, namespace).key)
+        question = new(
+            source=Source.EDGED, group=Group.META, operation=Op.QUERY, resource=where.key, content=None
+        )
+        answer = await self.request(question)
+        try:
+            found = answers.read(answer)
+        except NotFound:
+            self._thank(answer)
+            return None
+        if found is None:
+            return None
+        update = _as_update(answer, found)
+        (outcome,) = await self.store.write(lambda tx: [_apply_one(tx, update)])
+        if outcome.refused is not None:
+            raise Unavailable(f"cannot use the cloud's answer about {where}: {outcome.refused}")
+        if self.session is not None and self.session.ours:
+            self._acknowledge([_Outcome(answer)])
+        else:
+            self._thank(answer)
+        return found
+
+    async def token(self, namespace: str, service_account: str, request: bytes) -> bytes:
+        """Stored until 80 % of its life, then asked for again; offline the old one stays.  Raises: Unavailable."""
+        key = tokens.key(namespace, service_account, request)
+        stored = await self.store.read(lambda view: view.state(key))
+        held = tokens.read(stored) if stored else None
+        if held is not None and held.is_fresh(clock.wall().timestamp()):
+            return bytes(held.token)
+        try:
+            answer = await self.ask(
+                Op.QUERY, f"{namespace}/serviceaccounttoken/{service_account}", msgspec.Raw(request)
+            )
+            if answer is None:
+                raise Unavailable("the cloud answered without a token")
+            fresh = tokens.accept(bytes(answer), now=clock.wall().timestamp())
+        except SkerryError as error:
+            if held is not None:
+                log.debug("! token of %s/%s stays: %s", namespace, service_account, error)
+                return bytes(held.token)
+            if isinstance(error, Unavailable):
+                raise
+            raise Unavailable(
+                f"no token for service account {namespace}/{service_account}: {error}"
+            ) from error
+        await self.store.write(lambda tx: tx.set_state(key, msgspec.json.encode(fresh)))
+        return bytes(fresh.token)
+
+    # Reports
+
+    async def pod_status(self, namespace: str, name: str, uid: str, status: bytes) -> None:
+        """Raises: Unavailable (queued, but only in memory), ProtocolError."""
+        message = reports.pod_status(namespace, name, uid, status)
+        await self._report(outbox.POD, reports.pod_key(uid), message)
+
+    async def pod_gone(self, namespace: str, name: str, uid: str) -> None:
+        """Raises: Unavailable (queued, but only in memory), ProtocolError."""
+        message = reports.pod_gone(namespace, name, uid)
+        await self._report(outbox.POD_GONE, reports.pod_key(uid), message)
+
+    async def event(self, event: bytes) -> None:
+        """Raises: Unavailable (queued, but only in memory), ProtocolError."""
+        where = reports.event_path(event)
+        operation = Op.UPDATE if where in self._delivered else Op.INSERT
+        message = reports.up(operation, where, msgspec.Raw(event))
+        await self._report(outbox.EVENT, f"event/{where}", message)
+
+    async def node_status(self, patch: bytes) -> None:
+        """The newest patch of this node's status; made again after a restart, so never written to disk."""
+        message = reports.up(Op.PATCH, f"null/nodepatch/{self.node}", patch.decode())
+        await self._report(outbox.NODE, "node/status", message)
+
+    # Uplink
+
+    async def send(self, message: Message, *, coalesce: str) -> None:
+        """A report of devicetwin; it replaces an unsent one of the same key.  Raises: nothing."""
+        await self._report(outbox.TWIN, f"twin/{coalesce}", message)
+
+
+_SESSION = "link.session"
+_DROPPED = "outbox.dropped"
+
+_STORED_ANSWERS = frozenset({"configmap", "secret", "persistentvolume", "persistentvolumeclaim"})
+
+_PART_BY_GROUP = {Group.TWIN: "devicetwin", Group.TASKMANAGER: "taskmanager"}
+
+
+def _is_stored(message: Message) -> bool:
+    return message.route.group in (Group.RESOURCE, "func")
+
+
+def _as_update(answer: Message, found: msgspec.Raw | None = None) -> Message:
+    """An answer as if its object had been pushed, so that one set of rules stores both."""
+    route = msgspec.structs.replace(answer.route, operation=Op.UPDATE)
+    return msgspec.structs.replace(answer, route=route, content=answer.content if found is None else found)
+
+
+def _apply_one(tx: Transaction, message: Message) -> _Outcome:
+    try:
+        where = process.target(message)
+        verdict = process.decide(message, where, tx.get(where.key))
+    except ProtocolError as error:
+        return _Outcome(message, refused=error)
+    if verdict.put is not None:
+        tx.put(verdict.put)
+    if verdict.delete:
+        tx.delete(verdict.delete)
+        if where.type == "pod" and verdict.change is not None:
+            for key in tx.states(tokens.prefix(verdict.change.uid)):
+                tx.drop_state(key)
+    return _Outcome(message, verdict)

@@ -1,0 +1,63 @@
+"""The frames that the node's parts send up of their own accord, as KubeEdge's cloud expects them.  Pure.
+
+Source: protocol notes on the hub, 6.2."""
+
+from __future__ import annotations
+
+import msgspec
+
+from beehive import resource
+from beehive.errors import ProtocolError
+from beehive.message import Group, Message, Op, Source, new
+from edgecore.metamanager.process import Object
+
+
+def pod_key(uid: str) -> str:
+    """What the statuses of a pod coalesce by, and its end replaces."""
+    return f"pod/{uid}"
+
+
+def pod_status(namespace: str, name: str, uid: str, status: bytes) -> Message:
+    """A pod's whole status.  Raises: ProtocolError."""
+    where = resource.parse(f"{namespace}/podpatch/{name}")
+    return up(Op.PATCH, str(where), pod_patch(uid, status).decode())
+
+
+def pod_gone(namespace: str, name: str, uid: str) -> Message:
+    """A pod that ended and was cleaned up may go from the API.  Raises: ProtocolError."""
+    where = resource.parse(f"{namespace}/pod/{name}")
+    return up(Op.DELETE, str(where), {"gracePeriodSeconds": 0, "preconditions": {"uid": uid}})
+
+
+def event_path(event: bytes) -> str:
+    """Where a core/v1 Event belongs.  Raises: ProtocolError."""
+    try:
+        meta = msgspec.json.decode(event, type=Object).metadata
+    except msgspec.DecodeError as error:
+        raise ProtocolError(f"cannot read the event: {error}") from error
+    if not meta.name:
+        raise ProtocolError("the event has no name")
+    return str(resource.parse(f"{meta.namespace or 'default'}/event/{meta.name}"))
+
+
+def pod_patch(uid: str, status: bytes) -> bytes:
+    """The strategic merge patch that makes a pod's status this one.
+
+    A merge keeps what the patch does not name.  So the two texts that come and go are named always, and the addresses,
+    which would be merged by address, are replaced.   Raises: ProtocolError."""
+    try:
+        fields = msgspec.json.decode(status, type=dict[str, msgspec.Raw])
+    except msgspec.DecodeError as error:
+        raise ProtocolError(f"cannot read the pod's status: {error}") from error
+    for key in ("reason", "message"):
+        fields.setdefault(key, msgspec.Raw(b"null"))
+    addresses = bytes(fields.get("podIPs", b"")).strip()
+    if addresses.startswith(b"["):
+        inner = addresses[1:-1].strip()
+        fields["podIPs"] = msgspec.Raw(b'[{"$patch":"replace"}' + (b"," + inner if inner else b"") + b"]")
+    return msgspec.json.encode({"metadata": {"uid": uid}, "status": fields})
+
+
+def up(operation: str, where: str, content: object) -> Message:
+    """A frame of the kubelet's kind."""
+    return new(source=Source.EDGED, group=Group.META, operation=operation, resource=where, content=content)
