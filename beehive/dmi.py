@@ -260,6 +260,12 @@ class Client:
             raise Refused(f"cannot call {method.path}: the answer is empty")
         return reply
 
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Drop the connection; the next call makes a new one."""
         channel, self._channel = self._channel, None

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from google.protobuf.message import Message
 from msgspec import Struct
 
 from beehive import dmi
@@ -219,8 +220,8 @@ class Link:
         except Refused as error:
             log.debug("! mapper %s had no device %s: %s", self.info.name, id_, error)
 
-    async def _call(self, method: str, request: object) -> None:
-        await self._client.call(dmi.MAPPER[method], request, timeout_s=CALL_TIMEOUT_S)  # type: ignore[arg-type]
+    async def _call(self, method: str, request: Message) -> None:
+        await self._client.call(dmi.MAPPER[method], request, timeout_s=CALL_TIMEOUT_S)
 
 
 class Dmi:

@@ -231,7 +231,8 @@ class DeviceTwin:
             if not any(p.blocking for p in problems):
                 self._good[id_] = good
                 record = self._records[id_]
-                change = twin.desire(record.twins, good, self._rows(id_), self._clock.wall_ms())
+                bad = {_property_at(device, p.path) for p in problems if p.path.endswith(".desired.value")}
+                change = twin.desire(record.twins, good, self._rows(id_), self._clock.wall_ms(), keep=bad)
                 self._adopt(id_, change)
                 if change.changed:
                     self._announce(id_, change, event_id=_uuid(), result=False)
@@ -389,20 +390,21 @@ class DeviceTwin:
     def _refusal(self, id_: str, name: str, why: str | None) -> None:
         """Remember what is wrong with a value (or with the device, name ""), or that nothing is; tell the cloud when that
         changes."""
-        bad = self._bad.setdefault(id_, {})
-        if why is None:
-            changed = bad.pop(name, None) is not None
+        bad = self._bad.get(id_, {})
+        if why == bad.get(name):
+            return
+        rest = {n: text for n, text in bad.items() if n != name}
+        if why is not None:
+            rest[name] = why
+        if rest:
+            self._bad[id_] = rest
         else:
-            changed = bad.get(name) != why
-            bad[name] = why
-        if not bad:
             del self._bad[id_]
-        if changed:
-            if why is not None:
-                log.warning(
-                    "Device %s, %s: refused, the last good value stays: %s", id_, name or "all of it", why
-                )
-            self._note(id_, TWIN)
+        if why is not None and (name not in bad or not name):
+            log.warning(
+                "Device %s, %s: refused, the last good value stays: %s", id_, name or "all of it", why
+            )
+        self._note(id_, TWIN)
 
     async def registered(self, info: MapperInfo) -> list[Tell]:
         await self._loaded.wait()
@@ -426,8 +428,10 @@ class DeviceTwin:
         record = self._records[id_]
         now = self._clock.wall_ms()
         change = twin.report(record.twins, read, self._rows(id_), now)
+        rows = self._rows(id_)
         for reading in read:
-            if reading.name in self._bad.get(id_, {}) or reading.name in change.refused:
+            # What a mapper makes up as names is answered and counted, but not kept.
+            if reading.name in rows:
                 self._refusal(id_, reading.name, change.refused.get(reading.name))
         self._adopt(id_, change)
         if change.changed:
@@ -620,11 +624,8 @@ class DeviceTwin:
 
     def _problems(self, id_: str) -> dict[str, str]:
         """All that is wrong with a device now, by property ("" for the whole)."""
-        out = {"": str(p) for p in self._blocked.get(id_, ()) if p.blocking}
         device = self._devices.get(id_)
-        for problem in self._blocked.get(id_, ()):
-            if not problem.blocking:
-                out[_property_at(device, problem.path)] = str(problem)
+        out = {_property_at(device, p.path): str(p) for p in self._blocked.get(id_, ())}
         return {**out, **self._bad.get(id_, {})}
 
     async def _send(self, resource: str, content: bytes, *, coalesce: str, op: str = Op.UPDATE) -> None:

@@ -16,7 +16,7 @@ stays.
 Source: protocol notes on MQTT sections 6 and 7."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from msgspec import Struct
@@ -231,11 +231,12 @@ def report(twins: Twins, readings: Iterable[Reading], rows: Rows, now_ms: int) -
 # --- the cloud -------------------------------------------------------------------------------------------------------
 
 
-def desire(twins: Twins, device: Device, rows: Rows, now_ms: int) -> Change:
+def desire(twins: Twins, device: Device, rows: Rows, now_ms: int, *, keep: Collection[str] = ()) -> Change:
     """Bring the wishes in line with a Device's spec (the deliverable one: what is bad is already left out).
 
     A wish is taken over when the spec's value is another than the last one taken; until then the edge's own stands.
-    Twins of properties that left the spec go.  Doing it again changes nothing."""
+    Twins of properties that left the spec go.  keep: properties whose new wish is bad; the last good one stays.
+    Doing it again changes nothing."""
     after = dict(twins)
     changed: dict[str, Twin | None] = {}
     desired: set[str] = set()
@@ -252,7 +253,7 @@ def desire(twins: Twins, device: Device, rows: Rows, now_ms: int) -> Change:
         row = rows.get(prop.name)
         text = prop.desired.value if prop.desired is not None else ""
         old_ = after.get(prop.name)
-        if row is None or text == ((old_.spec if old_ is not None else None) or ""):
+        if row is None or prop.name in keep or text == ((old_.spec if old_ is not None else None) or ""):
             continue
         base = old_ or Twin(type=row.twin_type)
         wish = _canonical(text, row.twin_type)

@@ -1,0 +1,101 @@
+"""The `mapper` command: run a driver file, start a new one, check one.
+
+Exit codes: 0 done, 1 the driver or the check failed, 2 wrong usage."""
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from beehive.errors import SkerryError
+from mappers.framework import config
+from mappers.framework.runner import load_driver, run_mapper
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the console script."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.DEBUG if arguments.verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("hpack").setLevel(logging.INFO)
+    try:
+        code: int = arguments.do(arguments)
+    except SkerryError as error:
+        sys.stderr.write(f"mapper: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mapper", description="Drivers for devices on an edge.")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log every call")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="run a driver file, or an importable module")
+    run.add_argument("file", metavar="FILE")
+    run.add_argument(
+        "--dmi-dir", type=Path, metavar="DIR", help="folder of edgecore's dmi.sock (default /etc/kubeedge)"
+    )
+    run.add_argument(
+        "--config", type=Path, metavar="F", help="configuration file, as KubeEdge's mappers have it"
+    )
+    run.add_argument("--name", help="name to register under, when several mappers share a protocol")
+    run.add_argument(
+        "--simulate", action="store_true", help="run without an edgecore and print what would be reported"
+    )
+    run.add_argument(
+        "--device", type=Path, metavar="YAML", help="with --simulate: DeviceModel and Device to run"
+    )
+    run.set_defaults(do=_run)
+    new = commands.add_parser("new", help="write a driver file to start from")
+    new.add_argument("name", metavar="NAME")
+    new.set_defaults(do=_new)
+    test = commands.add_parser("test", help="check a driver against what the framework expects")
+    test.add_argument("file", metavar="FILE")
+    test.add_argument(
+        "--device", type=Path, metavar="YAML", help="DeviceModel and Device to use, else the driver's example"
+    )
+    test.set_defaults(do=_test)
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    driver = load_driver(arguments.file)
+    if arguments.simulate:
+        from mappers.framework.desk import simulate
+
+        asyncio.run(simulate(driver, arguments.device))
+        return 0
+    settings = config.load(arguments.config) if arguments.config is not None else config.MapperConfig()
+    if arguments.dmi_dir is not None:
+        settings = replace(settings, edgecore_sock=arguments.dmi_dir / "dmi.sock")
+    if arguments.name:
+        settings = replace(settings, name=arguments.name)
+    asyncio.run(run_mapper(driver, settings))
+    return 0
+
+
+def _new(arguments: argparse.Namespace) -> int:
+    from mappers.framework.desk import write_template
+
+    path = write_template(arguments.name)
+    print(f"wrote {path}; try it with: mapper run {path} --simulate")
+    return 0
+
+
+def _test(arguments: argparse.Namespace) -> int:
+    from mappers.framework.desk import check_driver
+
+    good = asyncio.run(check_driver(load_driver(arguments.file), arguments.device))
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

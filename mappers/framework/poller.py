@@ -1,0 +1,281 @@
+"""Runs one device: opens it, writes what is wanted, reads it in its cycles, and says when it goes and comes back.
+
+One task per device.  What is wanted is written first, and again after the device was away.  A change of a desired value
+interrupts the wait for the next reading and is followed by one, so it shows at once; nothing else about the device is
+disturbed.  A device that fails is closed and tried again with growing pauses: one log line when it goes, one when it is back.
+Missed readings are not made up."""
+
+import asyncio
+import inspect
+import logging
+import random
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from beehive.backoff import Backoff
+from beehive.errors import SkerryError
+from mappers.framework.convert import Value, from_text, to_text
+from mappers.framework.driver import Driver, Property
+from mappers.framework.errors import DeviceError, ValueRefused
+from mappers.framework.spec import DeviceSpec
+
+log = logging.getLogger(__name__)
+
+CALL_TIMEOUT_S = 10.0  # of one read or write; a device on a slow line answers in a few seconds or not at all
+RETRY_BASE_S, RETRY_CAP_S = 0.5, 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One reading as text, with the wish it was taken under."""
+
+    name: str
+    type: str
+    value: str
+    desired: str
+
+
+class Reports(Protocol):
+    """Where readings go.  Neither may block."""
+
+    def readings(self, id_: str, samples: list[Sample]) -> None: ...
+
+    def state(self, id_: str, state: str) -> None: ...
+
+
+def first_due(properties: Iterable[Property], now: float) -> dict[str, float]:
+    """When each property is to be read first: now."""
+    return {p.name: now for p in properties}
+
+
+def take_due(
+    due: dict[str, float], properties: Mapping[str, Property], now: float, rng: random.Random
+) -> list[Property]:
+    """The properties to be read now, moved on to their next time.
+
+    Up to a twentieth of a cycle is added or taken at random, so that many devices do not fall into step."""
+    ready = [properties[name] for name, at in due.items() if at <= now and name in properties]
+    for prop in ready:
+        due[prop.name] = now + prop.cycle_s * (0.95 + rng.random() * 0.1)
+    return ready
+
+
+class Poller:
+    """One device in a task of its own.  `run` never returns; `update` and `stop` may be called from the event loop."""
+
+    def __init__(
+        self,
+        make: Callable[[], Driver],
+        spec: DeviceSpec,
+        reports: Reports,
+        *,
+        rng: random.Random,
+        call_timeout_s: float = CALL_TIMEOUT_S,
+    ) -> None:
+        self.spec = spec
+        self.state = ""  # last told
+        self._make = make
+        self._reports = reports
+        self._rng = rng
+        self._timeout_s = call_timeout_s
+        self._wake = asyncio.Event()
+        self._reopen = False
+        self._written: dict[str, str] = {}
+        self._refused: dict[str, str] = {}  # said once per property
+        self._lost = False
+        self._lock = asyncio.Lock()  # held while the driver is called
+        self._driver: Driver | None = None
+        self._pool: ThreadPoolExecutor | None = None
+
+    def update(self, spec: DeviceSpec) -> None:
+        """Take a new spec.  Only if more than wishes or cycles changed is the device reopened."""
+        if not self.spec.same_but_desired(spec):
+            self._reopen = True
+        self.spec = spec
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Never returns; cancel it to stop.  The driver is closed then."""
+        backoff = Backoff(base_s=RETRY_BASE_S, cap_s=RETRY_CAP_S)
+        try:
+            while True:
+                try:
+                    await self._session(backoff)
+                except Exception as error:  # whatever a driver raises stays with its device
+                    self._gone(error)
+                    await self._pause(backoff.next_s(self._rng))
+        finally:
+            if self._pool is not None:
+                self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _session(self, backoff: Backoff) -> None:
+        """Open the device and serve it until it fails (raises) or is to be reopened (returns)."""
+        self._reopen = False
+        driver = self._make()
+        driver.id = self.spec.id
+        driver.settings = self.spec.settings
+        driver.properties = self.spec.properties
+        driver._push = self._pushed
+        await self._do(driver.open)
+        self._driver = driver
+        self._written.clear()
+        try:
+            due = first_due(self.spec.properties.values(), self._now())
+            next_state = self._now()
+            while not self._reopen:
+                if await self._write_wishes(driver):
+                    due.update(first_due(self.spec.properties.values(), self._now()))
+                for name in self.spec.properties:
+                    due.setdefault(name, self._now())
+                await self._read(driver, take_due(due, self.spec.properties, self._now(), self._rng))
+                if self._lost:
+                    self._lost = False
+                    log.info("Device %s is back", self.spec.id)
+                backoff.reset()
+                next_state = await self._report_state(driver, next_state)
+                await self._sleep_until(min([*due.values(), next_state]))
+        finally:
+            self._driver = None
+            await self._close(driver)
+
+    async def _close(self, driver: Driver) -> None:
+        try:
+            await self._do(driver.close)
+        except Exception as error:  # it is being given up anyway
+            log.debug("! closing %s: %s", self.spec.id, error)
+
+    # --- what is done with the driver
+
+    async def _write_wishes(self, driver: Driver) -> bool:
+        """Write each desired value that is not written yet.  Says whether something was."""
+        wrote = False
+        for prop in list(self.spec.properties.values()):
+            if not prop.writable or prop.desired == "" or self._written.get(prop.name) == prop.desired:
+                continue
+            try:
+                value = from_text(prop.desired, prop.type)
+                await self._do(driver.write, prop, value)
+            except ValueRefused as error:
+                self._refuse(prop.name, error)
+            else:
+                wrote = True
+                log.debug("> %s %s", self.spec.id, prop.name)
+            self._written[prop.name] = prop.desired
+        return wrote
+
+    async def _read(self, driver: Driver, ready: list[Property]) -> None:
+        """Read properties and pass them on together.  Raises: what the driver raised, if not one property could be read."""
+        samples: list[Sample] = []
+        failure: Exception | None = None
+        for prop in ready:
+            try:
+                sample = self._sample(prop, await self._do(driver.read, prop))
+            except ValueRefused as error:
+                self._refuse(prop.name, error)
+                continue
+            except Exception as error:  # one register that cannot be read does not take the others with it
+                failure = error
+                self._refuse(prop.name, error)
+                continue
+            self._refused.pop(prop.name, None)
+            samples.append(sample)
+        reported = [s for s in samples if self.spec.properties[s.name].report] if samples else []
+        if reported:
+            self._reports.readings(self.spec.id, reported)
+        if failure is not None and not samples:
+            raise failure
+
+    def _sample(self, prop: Property, value: Value) -> Sample:
+        # The wish may have changed while the device was read; this one is what the reading was taken under.
+        text = to_text(value, prop.type)
+        return Sample(name=prop.name, type=prop.type, value=text, desired=self._written.get(prop.name, ""))
+
+    def _pushed(self, name: str, value: Value) -> None:
+        prop = self.spec.properties.get(name)
+        if prop is None or not prop.report:
+            return
+        try:
+            self._reports.readings(self.spec.id, [self._sample(prop, value)])
+        except ValueRefused as error:
+            self._refuse(name, error)
+
+    async def _report_state(self, driver: Driver, due: float) -> float:
+        """Tell the state when it is time or it is another.  Returns when it is time again."""
+        if not self.spec.state_cycle_s:
+            return float("inf")
+        if self._now() < due and self.state in ("online", "ok"):
+            return due
+        state = str(await self._do(driver.state))
+        self._tell(state)
+        return self._now() + self.spec.state_cycle_s
+
+    async def call(self, method: str, name: str, text: str) -> None:
+        """Do a method of the device.  Raises: SkerryError."""
+        prop = self.spec.properties.get(name)
+        driver = self._driver
+        if method not in self.spec.methods or prop is None or name not in self.spec.methods[method]:
+            raise SkerryError(f"device {self.spec.id} has no method {method!r} for {name!r}")
+        if driver is None:
+            raise DeviceError(f"device {self.spec.id} does not answer")
+        await self._do(driver.call, method, prop, from_text(text, prop.type))
+        self._wake.set()
+
+    async def _do(self, method: Callable[..., Any], *args: Any) -> Any:
+        """Call the driver, one call at a time, within the timeout.  Plain functions run in the device's own thread."""
+        try:
+            async with self._lock, asyncio.timeout(self._timeout_s):
+                if inspect.iscoroutinefunction(method):
+                    return await method(*args)
+                if self._pool is None:
+                    self._pool = ThreadPoolExecutor(1, thread_name_prefix=self.spec.id)
+                return await asyncio.get_running_loop().run_in_executor(self._pool, method, *args)
+        except TimeoutError:
+            if self._pool is not None:
+                # The thread may hang for ever; leave it and take a new one next time.
+                self._pool.shutdown(wait=False, cancel_futures=True)
+                self._pool = None
+            name = getattr(method, "__name__", "call")
+            raise DeviceError(f"{name} did not return within {self._timeout_s:g} s") from None
+
+    # --- waiting and telling
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def _sleep_until(self, when: float) -> None:
+        try:
+            async with asyncio.timeout_at(when if when != float("inf") else None):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+        self._wake.clear()
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before the next try.  A new spec ends it: it may be the cure."""
+        self._wake.clear()
+        await self._sleep_until(self._now() + seconds)
+
+    def _tell(self, state: str) -> None:
+        self.state = state
+        self._reports.state(self.spec.id, state)
+
+    def _gone(self, error: Exception) -> None:
+        if not self._lost:
+            self._lost = True
+            expected = isinstance(error, SkerryError | OSError)
+            log.warning(
+                "Device %s does not answer: %s",
+                self.spec.id,
+                error or type(error).__name__,
+                exc_info=None if expected else error,
+            )
+        if self.state != "offline":
+            self._tell("offline")
+
+    def _refuse(self, name: str, error: Exception) -> None:
+        text = str(error) or type(error).__name__
+        if self._refused.get(name) != text:
+            self._refused[name] = text
+            log.warning("Device %s, property %s: %s", self.spec.id, name, text)

@@ -1,0 +1,270 @@
+"""The twin part and a real `mapper run` process, over a real unix socket."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+
+from beehive import clock, dmi
+from beehive._generated import dmi_pb2 as pb
+from beehive.errors import NotFound, Refused
+from devicetwin.module import DeviceTwin
+from tests.unit.devicetwin.fakes import MemoryBus, MemoryStore, MemoryUplink, resource_message, until
+
+ROOT = Path(__file__).parents[3]
+SAMPLES = ROOT / "deploy" / "samples"
+ID = "default/thermostat"
+
+
+def sample(name: str) -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load((SAMPLES / f"thermostat-{name}.yaml").read_text())
+    return document
+
+
+def with_target(value: str) -> dict[str, Any]:
+    device = sample("device")
+    for prop in device["spec"]["properties"]:
+        if prop["name"] == "target":
+            prop["desired"] = {"value": value}
+    return device
+
+
+@pytest.fixture
+def folder() -> Any:
+    # Short: the path of a unix socket has 107 bytes at most.
+    with tempfile.TemporaryDirectory(prefix="sk") as name:
+        yield Path(name)
+
+
+class Edge:
+    """A DeviceTwin on fakes that can be stopped and started again on the same store."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = MemoryStore()
+        self.uplink = MemoryUplink()
+        self.bus = MemoryBus()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[DeviceTwin]:
+        twin = DeviceTwin(
+            node_name="edge-1",
+            store=self.store,
+            uplink=self.uplink,
+            publisher=self.bus,
+            dmi_dir=self.folder,
+            clock=clock,
+        )
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(twin.run())
+            try:
+                await until((self.folder / "dmi.sock").exists)
+                yield twin
+            finally:
+                task.cancel()
+
+    async def put(self, twin: DeviceTwin, kind: str, obj: dict[str, Any], operation: str = "insert") -> None:
+        """As metamanager does: store, then pass on."""
+        key = f"{obj['metadata']['namespace']}/{obj['metadata']['name']}"
+        if operation == "delete":
+            self.store.rows.pop((kind, key), None)
+        else:
+            self.store.rows[kind, key] = msgspec.json.encode(obj)
+        await twin.on_message(resource_message(kind, obj, operation))
+
+
+@contextlib.asynccontextmanager
+async def opened(path: Path) -> AsyncIterator[dmi.Client]:
+    with dmi.Client(str(path)) as client:
+        yield client
+
+
+@contextlib.asynccontextmanager
+async def mapper(
+    folder: Path, *extra: str, file: str = "mappers/virtual/thermostat.py"
+) -> AsyncIterator[Any]:
+    """A `mapper run` process; it must end cleanly on SIGTERM."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "mappers.cli", "run", file, "--dmi-dir", str(folder), *extra, cwd=ROOT
+    )
+    try:
+        yield process
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(5):
+                assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def test_a_desired_value_becomes_a_reading_within_two_seconds(folder: Path) -> None:
+    async def scenario() -> None:
+        edge = Edge(folder)
+        async with edge.running() as twin:
+            await edge.put(twin, "devicemodel", sample("model"))
+            await edge.put(twin, "device", sample("device"))
+            async with mapper(folder):
+                await until(lambda: edge.uplink.twin(ID).get("target") == ("21.5", "21.5"))
+                await until(lambda: edge.uplink.state(ID) == "online")
+                await asyncio.sleep(0.5)
+                began = time.monotonic()
+                await edge.put(twin, "device", with_target("25"), "update")
+                await until(lambda: edge.uplink.twin(ID)["target"] == ("25", "25"), 2)
+                assert time.monotonic() - began < 1
+                await until(lambda: float(edge.uplink.twin(ID)["temperature"][0]) > 24.5, 5)
+                types = {
+                    name: t["metadata"]["type"]
+                    for name, t in msgspec.json.decode(edge.uplink.latest[f"twin/{ID}"].content)[
+                        "twin"
+                    ].items()
+                }
+                assert types == {"temperature": "float", "target": "float", "heating": "boolean"}
+                (shown,) = twin.devices()
+                assert shown["delivered"]
+                assert shown["mapper"] == "virtual"
+                # What was never wished for is not written: an out-of-range value is refused and the last good one stays.
+                await edge.put(twin, "device", with_target("500"), "update")
+                await until(
+                    lambda: b"is above the maximum" in bytes(edge.uplink.latest[f"twin/{ID}"].content)
+                )
+                assert edge.uplink.twin(ID)["target"][0] == "25"
+
+    asyncio.run(scenario())
+    assert not list(folder.iterdir())
+
+
+def test_either_side_may_restart(folder: Path) -> None:
+    async def scenario() -> None:
+        edge = Edge(folder)
+        async with mapper(folder) as process:
+            async with edge.running() as twin:
+                await edge.put(twin, "devicemodel", sample("model"))
+                await edge.put(twin, "device", sample("device"))
+                await until(lambda: edge.uplink.twin(ID).get("target") == ("21.5", "21.5"))
+            # While the edge is down, the wish changes in its store (as after a crash between storing and telling).
+            edge.store.rows["device", ID] = msgspec.json.encode(with_target("23"))
+            edge.uplink.latest.clear()
+            async with edge.running():
+                await until(lambda: edge.uplink.twin(ID).get("target") == ("23", "23"))
+                process.kill()
+                await process.wait()
+                await until(lambda: edge.uplink.state(ID) == "unknown", 20)
+                async with mapper(folder):
+                    await until(lambda: edge.uplink.state(ID) == "online")
+                    await until(lambda: edge.uplink.twin(ID)["target"] == ("23", "23"))
+
+    asyncio.run(scenario())
+
+
+def test_a_device_comes_and_goes_while_the_mapper_runs(folder: Path) -> None:
+    async def scenario() -> None:
+        edge = Edge(folder)
+        async with edge.running() as twin, mapper(folder), contextlib.AsyncExitStack() as stack:
+            await until((folder / "virtual.sock").exists)
+            await until(lambda: "virtual" in twin.dmi.links)
+            await edge.put(twin, "devicemodel", sample("model"))
+            await edge.put(twin, "device", sample("device"))
+            await until(lambda: edge.uplink.twin(ID).get("target") == ("21.5", "21.5"))
+            await edge.put(twin, "devicemodel", sample("model"), "delete")
+            await edge.put(twin, "device", sample("device"), "delete")
+            await until(lambda: ("twin", ID) not in edge.store.rows)
+            client = stack.enter_context(dmi.Client(str(folder / "virtual.sock")))
+            ask = pb.GetDeviceRequest(deviceNamespace="default", deviceName="thermostat")
+
+            async def gone() -> bool:
+                try:
+                    await client.call(dmi.MAPPER["GetDevice"], ask, timeout_s=2)
+                except NotFound:
+                    return True
+                return False
+
+            async with asyncio.timeout(5):
+                while not await gone():
+                    await asyncio.sleep(0.05)
+            assert twin.devices() == []
+
+    asyncio.run(scenario())
+
+
+def test_a_hanging_mapper_stalls_nobody(folder: Path) -> None:
+    """Its socket accepts and never answers; the thermostat's changes go through meanwhile."""
+
+    async def scenario() -> None:
+        edge = Edge(folder)
+        other = sample("device")
+        other["metadata"]["name"] = "stuck"
+        other["spec"]["protocol"]["protocolName"] = "slow"
+        with socket.socket(socket.AF_UNIX) as silent:
+            silent.bind(str(folder / "slow.sock"))
+            silent.listen()
+            async with edge.running() as twin, mapper(folder), opened(folder / "dmi.sock") as client:
+                info = pb.MapperInfo(name="slow", protocol="slow", address=os.fsencode(folder / "slow.sock"))
+                request = pb.MapperRegisterRequest(withData=True, mapper=info)
+                await client.call(dmi.MANAGER["MapperRegister"], request, timeout_s=2)
+                await edge.put(twin, "devicemodel", sample("model"))
+                await edge.put(twin, "device", other)
+                await edge.put(twin, "device", sample("device"))
+                await until(lambda: edge.uplink.twin(ID).get("target") == ("21.5", "21.5"), 4)
+                assert not next(d for d in twin.devices() if d["id"] == "default/stuck")["delivered"]
+
+    asyncio.run(scenario())
+
+
+def test_what_a_hostile_mapper_says_is_refused(folder: Path) -> None:
+    async def scenario() -> None:
+        edge = Edge(folder)
+        async with edge.running() as twin, opened(folder / "dmi.sock") as client:
+            await edge.put(twin, "devicemodel", sample("model"))
+            await edge.put(twin, "device", sample("device"))
+
+            async def register(**info: Any) -> None:
+                request = pb.MapperRegisterRequest(withData=True, mapper=pb.MapperInfo(**info))
+                await client.call(dmi.MANAGER["MapperRegister"], request, timeout_s=2)
+
+            async def report(value: str, *, name: str = "thermostat", prop: str = "temperature") -> None:
+                request = pb.ReportDeviceStatusRequest(deviceNamespace="default", deviceName=name)
+                request.reportedDevice.twins.add(propertyName=prop).reported.value = value
+                await client.call(dmi.MANAGER["ReportDeviceStatus"], request, timeout_s=2)
+
+            for bad in (
+                {"name": "", "protocol": "virtual", "address": b"/x"},
+                {"name": "../x", "protocol": "virtual", "address": b"/x"},
+                {"name": "x" * 200, "protocol": "virtual", "address": b"/x"},
+                {"name": "m", "protocol": "", "address": b"/x"},
+                {"name": "m", "protocol": "virtual", "address": b"relative"},
+                {"name": "m", "protocol": "virtual", "address": b"\xff"},
+                {"name": "m", "protocol": "virtual", "address": b"/" + b"x" * 200},
+            ):
+                with pytest.raises(Refused):
+                    await register(**bad)
+            with pytest.raises(Refused, match="no mapper"):
+                await report("20")
+            await register(name="m", protocol="virtual", address=b"/nowhere.sock")
+            await report("20")
+            for value in ("NaN", "1e999", "warm", "", "9" * 5000):
+                with pytest.raises(Refused):
+                    await report(value)
+            with pytest.raises(NotFound):
+                await report("20", name="other")
+            with pytest.raises(NotFound):
+                await report("20", name="../etc")
+            with pytest.raises(Refused):
+                await report("20", prop="x" * 600_000)
+            await until(lambda: edge.uplink.twin(ID).get("temperature", ("",))[0] == "20")
+            with pytest.raises(Refused, match="limit"):
+                await report("20", name="x" * 2_000_000)
+
+    asyncio.run(scenario())
