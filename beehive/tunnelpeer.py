@@ -70,6 +70,7 @@ class Stream:
     async def answer(self, answer: tunnel.Answer) -> None:
         """Answer the hub.  Raises StreamReset."""
         self._check()
+        self._answer = answer
         await self._peer._send(self._peer.mux.answer(self.number, answer, clock.monotonic()))
 
     async def read(self) -> bytes:
@@ -112,6 +113,11 @@ class Stream:
         self._fail(reason)
         if frame is not None:
             self._peer.send_soon(frame)
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether the answer has been given, by us or by the peer."""
+        return self._answer is not None
 
     @property
     def over(self) -> bool:

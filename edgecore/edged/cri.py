@@ -372,22 +372,26 @@ class Cri:
 
     # -- streams: the runtime answers with a URL of its own streaming server
 
-    async def exec_url(self, container_id: str, argv: list[str], *, tty: bool, stdin: bool) -> str:
-        """Where to connect for an interactive exec."""
+    async def exec_url(
+        self, container_id: str, argv: list[str], *, tty: bool, stdin: bool, stdout: bool, stderr: bool
+    ) -> str:
+        """Where to connect for an interactive exec.  With a tty there is no stderr."""
         r = await self._call(
             "Exec",
             pb.ExecRequest(
-                container_id=container_id, cmd=argv, tty=tty, stdin=stdin, stdout=True, stderr=not tty
+                container_id=container_id, cmd=argv, tty=tty, stdin=stdin, stdout=stdout, stderr=stderr
             ),
             pb.ExecResponse,
         )
         return r.url
 
-    async def attach_url(self, container_id: str, *, tty: bool, stdin: bool) -> str:
-        """Where to connect for an attach."""
+    async def attach_url(
+        self, container_id: str, *, tty: bool, stdin: bool, stdout: bool, stderr: bool
+    ) -> str:
+        """Where to connect for an attach.  With a tty there is no stderr."""
         r = await self._call(
             "Attach",
-            pb.AttachRequest(container_id=container_id, tty=tty, stdin=stdin, stdout=True, stderr=not tty),
+            pb.AttachRequest(container_id=container_id, tty=tty, stdin=stdin, stdout=stdout, stderr=stderr),
             pb.AttachResponse,
         )
         return r.url

@@ -31,6 +31,9 @@ def log_in(folder: Path) -> LogFile:
     return LogFile(str(folder.parent.parent), str(folder / "0.log"))
 
 
+EVERYTHING = Options()
+
+
 async def ended() -> bool:
     return False
 
@@ -39,9 +42,9 @@ async def runs() -> bool:
     return True
 
 
-def read(log: LogFile, options: Options = Options()) -> bytes:
+def read(log: LogFile, options: Options = EVERYTHING) -> bytes:
     async def main() -> bytes:
-        return b"".join([part async for part in read_log(log, options, ended)])
+        return b"".join([part async for part in read_log(log, log.open(), options, ended)])
 
     return asyncio.run(main())
 
@@ -118,7 +121,9 @@ def test_following_goes_on_across_rotation_and_ends_with_the_container(
         got = b""
         async with (
             asyncio.timeout(5),
-            aclosing(read_log(log_in(folder), Options(follow=True), still_running)) as parts,
+            aclosing(
+                read_log(log_in(folder), log_in(folder).open(), Options(follow=True), still_running)
+            ) as parts,
         ):
             async for part in parts:
                 got += part
@@ -151,7 +156,9 @@ def test_following_a_file_that_is_emptied_in_place(folder: Path, monkeypatch: py
         got = b""
         async with (
             asyncio.timeout(5),
-            aclosing(read_log(log_in(folder), Options(follow=True, limit_bytes=20), runs)) as parts,
+            aclosing(
+                read_log(log_in(folder), log_in(folder).open(), Options(follow=True, limit_bytes=20), runs)
+            ) as parts,
         ):
             async for part in parts:
                 if not got:
@@ -168,7 +175,12 @@ def test_the_limit_ends_following(folder: Path) -> None:
     async def main() -> bytes:
         async with asyncio.timeout(5):
             return b"".join(
-                [p async for p in read_log(log_in(folder), Options(follow=True, limit_bytes=3), runs)]
+                [
+                    p
+                    async for p in read_log(
+                        log_in(folder), log_in(folder).open(), Options(follow=True, limit_bytes=3), runs
+                    )
+                ]
             )
 
     assert asyncio.run(main()) == b"123"

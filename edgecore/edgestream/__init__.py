@@ -1,0 +1,1 @@
+"""The edge end of logs, exec, attach and port-forward."""

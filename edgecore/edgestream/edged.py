@@ -1,0 +1,122 @@
+"""Pods and streams of edged, as edgestream wants them: the adapter between the two."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from edgecore.edged.cri import Cri
+from edgecore.edged.errors import NotFound
+from edgecore.edged.pod import Pod, PodStatus
+from edgecore.edged.runtime import ContainerState, PodRuntime
+from edgecore.edgestream.ports import ContainerView, Instance, PodView
+
+
+class Judge(Protocol):
+    """edged's worker of a pod."""
+
+    @property
+    def pod(self) -> Pod: ...
+
+    @property
+    def status(self) -> PodStatus: ...
+
+    @property
+    def runtime(self) -> PodRuntime: ...
+
+    @property
+    def raw(self) -> bytes: ...
+
+
+class Judges(Protocol):
+    """edged."""
+
+    def find(self, namespace: str, name: str) -> Judge | None: ...
+
+    def judges(self) -> Sequence[Judge]: ...
+
+
+class EdgedRuntime:
+    """Implements ports.StreamRuntime over edged and its runtime client."""
+
+    def __init__(self, edged: Judges, cri: Cri, *, log_root: str) -> None:
+        """log_root: edged's log_dir."""
+        self._edged = edged
+        self._cri = cri
+        self._log_root = log_root
+
+    async def pod(self, namespace: str, name: str) -> PodView | None:
+        judge = self._edged.find(namespace, name)
+        return None if judge is None else view(judge, self._log_root)
+
+    async def running(self, container_id: str) -> bool:
+        try:
+            status = await self._cri.container_status(container_id)
+        except NotFound:
+            return False
+        return status.state in (ContainerState.RUNNING, ContainerState.UNKNOWN)
+
+    async def exec_url(
+        self, container_id: str, command: Sequence[str], *, stdin: bool, stdout: bool, stderr: bool, tty: bool
+    ) -> str:
+        return await self._cri.exec_url(
+            container_id, list(command), tty=tty, stdin=stdin, stdout=stdout, stderr=stderr
+        )
+
+    async def attach_url(
+        self, container_id: str, *, stdin: bool, stdout: bool, stderr: bool, tty: bool
+    ) -> str:
+        return await self._cri.attach_url(container_id, tty=tty, stdin=stdin, stdout=stdout, stderr=stderr)
+
+    async def port_forward_url(self, sandbox_id: str) -> str:
+        return await self._cri.port_forward_url(sandbox_id, [])
+
+    async def pods_json(self) -> bytes:
+        items = []
+        for judge in self._edged.judges():
+            whole = msgspec.json.decode(judge.raw, type=dict[str, msgspec.Raw])
+            whole["status"] = msgspec.Raw(msgspec.json.encode(judge.status))
+            items.append(whole)
+        return msgspec.json.encode({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
+
+
+def view(judge: Judge, log_root: str) -> PodView:
+    """A pod as its judge last saw it.  Pure."""
+    pod, runtime = judge.pod, judge.runtime
+    waiting: dict[str, str] = {}
+    for row in (*judge.status.init_container_statuses, *judge.status.container_statuses):
+        if row.state.waiting is not None:
+            waiting[row.name] = row.state.waiting.reason
+    wanted = {c.name: c for c in pod.all_containers()}
+    # containers that the runtime has and the pod does not name were added to it while it ran
+    names = [*wanted, *(c.name for c in runtime.containers if c.name not in wanted)]
+    containers = tuple(
+        ContainerView(
+            name=name,
+            instances=tuple(
+                Instance(
+                    id=c.id,
+                    attempt=c.attempt,
+                    running=c.state in (ContainerState.RUNNING, ContainerState.UNKNOWN),
+                    log=c.log_path,
+                )
+                for c in runtime.containers
+                if c.name == name and c.state is not ContainerState.CREATED
+            ),
+            waiting=waiting.get(name, ""),
+            tty=name in wanted and wanted[name].tty,
+            stdin=name in wanted and wanted[name].stdin,
+        )
+        for name in dict.fromkeys(names)
+    )
+    sandbox = runtime.sandbox
+    return PodView(
+        namespace=pod.namespace,
+        name=pod.name,
+        uid=pod.uid,
+        sandbox=sandbox.id if sandbox is not None and sandbox.ready else "",
+        containers=containers,
+        log_root=log_root,
+    )
