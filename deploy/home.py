@@ -86,6 +86,11 @@ class Home:
         return "skerry" if self.is_default else f"skerry-{self.tag}"
 
     @property
+    def cgroup(self) -> str:
+        """The control group that all pods of this home are below."""
+        return self.network
+
+    @property
     def cloud(self) -> Path:
         return self.root / "cloud"
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -129,6 +130,10 @@ class Daemon:
             if self.pid() == pid:
                 _signal(pid, signal.SIGKILL)
                 self._wait(timeout_s)
+        if running and self._child is not None:
+            # Its first thread can be gone before its others are.
+            with suppress(subprocess.TimeoutExpired):
+                self._child.wait(timeout_s)
         self._pid_file.unlink(missing_ok=True)
         return running
 

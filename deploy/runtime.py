@@ -18,6 +18,7 @@ from deploy.home import Home
 from deploy.settings import Before
 
 _NAMESPACE = "k8s.io"
+_CGROUPS = Path("/sys/fs/cgroup")
 _IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 # Folders outside of the home that containerd, its shims and the CNI library insist on, with what to look below.
 _FIXED_FOLDERS = ("/run/containerd/s", "/run/containerd", "/var/lib/cni/results", "/var/lib/cni")
@@ -124,6 +125,7 @@ def clean_up(home: Home, before: Before | None) -> list[str]:
     if before is not None and before.boot_id != machine.boot_id():
         before = None  # the machine has started anew since
     problems += _clean_firewall(home, before)
+    problems += _remove_cgroups(home)
     if before is not None:
         # Pods of others may have come to need forwarding meanwhile.
         if before.ip_forward != _IP_FORWARD.read_text().strip() and not any(_all_shims()):
@@ -160,6 +162,20 @@ def _unmount(home: Home) -> list[str]:
         if not problems:
             return []
         time.sleep(0.05 * (attempt + 1))
+    return problems
+
+
+def _remove_cgroups(home: Home) -> list[str]:
+    """The pods' control groups: one tree on version 2, one for each controller on version 1."""
+    problems = []
+    for top in (_CGROUPS, *(entry for entry in _CGROUPS.iterdir() if entry.is_dir())):
+        if top.is_symlink():
+            continue
+        for folder, _, _ in os.walk(top / home.cgroup, topdown=False):
+            try:
+                Path(folder).rmdir()
+            except OSError as error:
+                problems.append(f"cannot remove the control group {folder}: {error.strerror}")
     return problems
 
 

@@ -36,7 +36,7 @@ def first_up(machine: None) -> Iterator[tuple[Skerry, str]]:
         yield skerry, said
     finally:
         skerry.close()
-    assert footprint.difference(before, footprint.look(skerry.home)) == {}
+    assert footprint.left_behind(before, skerry.home) == {}
 
 
 @pytest.fixture

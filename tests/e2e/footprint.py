@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,14 @@ def look(home: Path) -> Footprint:
         forwarding=Path("/proc/sys/net/ipv4/ip_forward").read_text(),
         cgroups=frozenset(folder for folder, _, _ in os.walk("/sys/fs/cgroup")),
     )
+
+
+def left_behind(before: Footprint, home: Path, timeout_s: float = 20.0) -> dict[str, object]:
+    """difference() to now, once it is empty or has not become so in time: others may use the machine, too."""
+    deadline = time.monotonic() + timeout_s
+    while (found := difference(before, look(home))) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return found
 
 
 def difference(before: Footprint, after: Footprint) -> dict[str, object]:

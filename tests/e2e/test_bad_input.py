@@ -24,7 +24,7 @@ def other(machine: None) -> Iterator[Skerry]:
     before = footprint.look(skerry.home)
     try:
         yield skerry
-        assert footprint.difference(before, footprint.look(skerry.home)) == {}
+        assert footprint.left_behind(before, skerry.home) == {}
         assert not any(skerry.pids().values())
     finally:
         skerry.close()

@@ -18,7 +18,7 @@ def test_down_leaves_nothing_and_up_goes_on(machine: None) -> None:
         skerry.kubectl("label", "node", "edge-d", "shelf=north")
 
         skerry.down()
-        assert footprint.difference(before, footprint.look(skerry.home)) == {}
+        assert footprint.left_behind(before, skerry.home) == {}
         assert skerry.run("down").returncode == 0  # again, with nothing to do
 
         skerry.up()
@@ -32,7 +32,7 @@ def test_down_leaves_nothing_and_up_goes_on(machine: None) -> None:
             skerry.run("stop", part, "--kill")
         skerry.down("--purge")
         assert not skerry.home.exists()
-        assert footprint.difference(before, footprint.look(skerry.home)) == {}
+        assert footprint.left_behind(before, skerry.home) == {}
     finally:
         skerry.close()
 
