@@ -41,7 +41,10 @@ def render_edgecore(home: Home, settings: Settings) -> str:
                 "edgeHub": {"websocket": {"server": f"127.0.0.1:{ports.hub}"}},
                 "edged": {
                     "hostnameOverride": settings.node_name,
-                    "tailoredKubeletConfig": {"containerRuntimeEndpoint": f"unix://{home.containerd_socket}"},
+                    "tailoredKubeletConfig": {
+                        "containerRuntimeEndpoint": f"unix://{home.containerd_socket}",
+                        "cgroupRoot": home.cgroup,
+                    },
                 },
                 "eventBus": {"mqttServerExternal": f"tcp://127.0.0.1:{ports.mqtt}"},
             },
