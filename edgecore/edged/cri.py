@@ -202,7 +202,7 @@ class Cri:
         )
 
     async def list_sandboxes(self, *, uid: str = "") -> list[SandboxInfo]:
-        """All sandboxes, or those of one pod UID by its label."""
+        """All sandboxes, or those of one pod UID by its label; without annotations, which may be large."""
         query = pb.PodSandboxFilter(label_selector={"io.kubernetes.pod.uid": uid} if uid else None)
         r = await self._call(
             "ListPodSandbox",
@@ -220,7 +220,6 @@ class Cri:
                 ready=s.state == pb.SANDBOX_READY,
                 created_at=s.created_at / 1e9,
                 labels=dict(s.labels),
-                annotations=dict(s.annotations),
             )
             for s in r.items
         ]
@@ -272,7 +271,7 @@ class Cri:
             return
 
     async def list_containers(self, *, uid: str = "") -> list[ContainerInfo]:
-        """All containers in every state, or those of one pod UID by its label."""
+        """All containers in every state, or those of one pod UID by its label; without annotations."""
         query = pb.ContainerFilter(label_selector={"io.kubernetes.pod.uid": uid} if uid else None)
         r = await self._call(
             "ListContainers",
@@ -291,7 +290,6 @@ class Cri:
                 image=c.image.image,
                 image_ref=c.image_ref,
                 labels=dict(c.labels),
-                annotations=dict(c.annotations),
             )
             for c in r.containers
         ]

@@ -243,16 +243,14 @@ class Edged:
             self._changed.clear()
             wait = self._config.resync_s
             try:
-                wanted = await self._objects.pods()
+                if await self._compare(group, await self._objects.pods()):
+                    wait = ABSENCE_S
+                trouble = ""
             except Unavailable as err:
                 if str(err) != trouble:
                     log.warning("Cannot read which pods are wanted: %s", err)
                 trouble = str(err)
                 wait = ABSENCE_S
-            else:
-                trouble = ""
-                if await self._compare(group, wanted):
-                    wait = ABSENCE_S
             began = self._clock.monotonic()
             try:
                 async with asyncio.timeout(wait):
@@ -278,7 +276,7 @@ class Edged:
         self._finished &= seen
         for uid in [u for u in self._bad if u not in seen]:
             del self._bad[uid]
-        return self._absences(group, seen)
+        return await self._absences(group, seen)
 
     async def _want(self, group: asyncio.TaskGroup, raw: bytes) -> str:
         """One wanted pod; its UID, or nothing when not even that can be read."""
@@ -320,7 +318,7 @@ class Edged:
         )
         await self._reports.pod_status(key.namespace, key.name, key.uid, msgspec.json.encode(status))
 
-    def _absences(self, group: asyncio.TaskGroup, seen: set[str]) -> bool:
+    async def _absences(self, group: asyncio.TaskGroup, seen: set[str]) -> bool:
         """Count the readings that miss a pod that runs; the second one in a row ends it."""
         missing = {uid for uid, w in self._workers.items() if uid not in seen and not w.machine.absent}
         strays = {uid for uid in self._listing.pods if uid not in self._workers and uid not in seen}
@@ -333,39 +331,44 @@ class Edged:
                 del self._absent[uid]
         for uid, readings in list(self._strays.items()):
             if readings >= AGREEING_READINGS:
-                pod, raw = self._stray(uid)
+                pod, raw = await self._stray(uid)
                 if pod is not None:
                     log.info("Pod %s/%s (%s) runs and is not wanted", pod.namespace, pod.name, uid)
                     self._spawn(group, pod, raw, absent=True)
                 del self._strays[uid]
         return bool(self._absent or self._strays)
 
-    def _stray(self, uid: str) -> tuple[Pod | None, bytes]:
-        """A pod of which only the runtime knows, from what its sandbox says."""
-        found: list[SandboxInfo | ContainerInfo] = [*self._sandboxes, *self._containers]
-        for labelled in found:
-            if labelled.labels.get(LABEL_POD_UID) != uid:
+    async def _stray(self, uid: str) -> tuple[Pod | None, bytes]:
+        """A pod of which only the runtime knows, from what its sandbox says; None while that cannot be asked."""
+        for sandbox in self._sandboxes:
+            if sandbox.labels.get(LABEL_POD_UID) != uid:
                 continue
-            kept = labelled.annotations.get(ANNOTATION_POD, "").encode()
             try:
+                kept = (
+                    (await self._cri.sandbox_status(sandbox.id)).annotations.get(ANNOTATION_POD, "").encode()
+                )
                 if kept:
                     return decode_pod(kept), kept
-            except BadPod as err:
-                log.warning("The pod kept on sandbox %s cannot be read: %s", labelled.id[:12], str(err)[:256])
-            meta = ObjectMeta(
-                name=labelled.labels.get(LABEL_POD_NAME, ""),
-                namespace=labelled.labels.get(LABEL_POD_NAMESPACE, "default"),
-                uid=uid,
-            )
-            names = sorted({c.name for c in self._containers if c.uid == uid}) or ["unknown"]
-            pod = Pod(metadata=meta, spec=PodSpec(containers=[Container(name=n) for n in names]))
-            try:
-                # never trust a name with a path in it, wherever it comes from
-                decode_key(msgspec.json.encode({"metadata": meta}))
-            except BadPod:
+            except CriError as err:
+                log.warning("Cannot ask for sandbox %s: %s", sandbox.id[:12], str(err)[:256])
                 return None, b""
-            return pod, b"{}"
-        return None, b""
+            except BadPod as err:
+                log.warning("The pod kept on sandbox %s cannot be read: %s", sandbox.id[:12], str(err)[:256])
+        found: list[SandboxInfo | ContainerInfo] = [*self._sandboxes, *self._containers]
+        labels = next((dict(f.labels) for f in found if f.labels.get(LABEL_POD_UID) == uid), {})
+        meta = ObjectMeta(
+            name=labels.get(LABEL_POD_NAME, ""),
+            namespace=labels.get(LABEL_POD_NAMESPACE, "default"),
+            uid=uid,
+        )
+        try:
+            # never trust a name with a path in it, wherever it comes from
+            decode_key(msgspec.json.encode({"metadata": meta}))
+        except BadPod as err:
+            log.warning("A pod that runs and is not wanted cannot be ended: %s", str(err)[:256])
+            return None, b""
+        names = sorted({c.name for c in self._containers if c.uid == uid}) or ["unknown"]
+        return Pod(metadata=meta, spec=PodSpec(containers=[Container(name=n) for n in names])), b"{}"
 
     def _spawn(self, group: asyncio.TaskGroup, pod: Pod, raw: bytes, *, absent: bool) -> None:
         assert self._shared is not None

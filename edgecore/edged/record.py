@@ -8,7 +8,7 @@ from beehive import clock
 from beehive.errors import Unavailable
 from edgecore.edged.backoff import Delay
 from edgecore.edged.plan import Memory
-from edgecore.edged.pod import PodStatus
+from edgecore.edged.pod import ContainerStatusJson, PodStatus
 from edgecore.edged.status import PREFIX, Outcome
 
 
@@ -75,10 +75,14 @@ def memory(status: PodStatus, delays: dict[str, Delay]) -> Memory:
     """What the planner is told of containers whose records are gone."""
     statuses = (*status.init_container_statuses, *status.container_statuses)
     return Memory(
-        restarts={s.name: s.restart_count for s in statuses if isinstance(s.container_id, str)},
+        restarts={s.name: s.restart_count for s in statuses if _has_run(s)},
         delays=delays,
         finished={s.name: s.state.terminated.exit_code for s in statuses if s.state.terminated is not None},
     )
+
+
+def _has_run(s: ContainerStatusJson) -> bool:
+    return isinstance(s.container_id, str) or s.last_state.terminated is not None or s.restart_count > 0
 
 
 def alive(record: Record) -> set[str]:

@@ -168,11 +168,11 @@ class SandboxInfo:
     ready: bool
     created_at: float
     labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxStatus(SandboxInfo):
+    annotations: Mapping[str, str] = field(default_factory=dict)
     ips: tuple[str, ...] = ()
     host_network: bool = False
 
@@ -190,7 +190,6 @@ class ContainerInfo:
     image: str = ""
     image_ref: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def uid(self) -> str:

@@ -5,9 +5,10 @@ Source: kubelet, kuberuntime_sandbox.go, kuberuntime_container_linux.go, securit
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
+
+import msgspec
 
 from edgecore.edged import plan, quantity
 from edgecore.edged.config import EdgedConfig
@@ -200,7 +201,9 @@ def container_config(
     if container.lifecycle is not None and container.lifecycle.pre_stop is not None:
         hook = container.lifecycle.pre_stop
         if hook.exec is not None:
-            annotations[ANNOTATION_PRE_STOP] = json.dumps({"exec": {"command": hook.exec.command}})
+            annotations[ANNOTATION_PRE_STOP] = msgspec.json.encode(
+                {"exec": {"command": hook.exec.command}}
+            ).decode()
     capabilities = context.capabilities
     return ContainerConfig(
         name=container.name,

@@ -38,9 +38,9 @@ def opened(path: Path | str, *, dir_fd: int | None = None) -> Iterator[int]:
 
 
 def make_dirs(root: Path, relative: str, mode: int = 0o750) -> Path:
-    """Make the directories of `relative` below `root` (which is made too); none of them may be a link.  Returns the path."""
+    """Make the directories of `relative` below `root` (which is made too, and is trusted); none may be a link."""
     root.mkdir(parents=True, exist_ok=True)
-    fd = os.open(root, DIR_FLAGS)
+    fd = os.open(root, DIR_FLAGS & ~os.O_NOFOLLOW)
     try:
         for part in relative.split("/"):
             if part in ("", "."):
@@ -136,6 +136,7 @@ def _write_deep(dir_fd: int, path: str, file: File) -> None:
             deeper = os.open(part, DIR_FLAGS, dir_fd=fd)
             os.close(fd)
             fd = deeper
+            os.fchmod(fd, 0o755)
         _write(fd, name, file, os.O_EXCL)
     finally:
         os.close(fd)
@@ -239,7 +240,7 @@ def remove_tree(root: Path, name: str) -> None:
     if left:
         raise OSError(f"cannot remove {root / name}: {left[0]} is mounted")
     try:
-        with opened(root) as fd:
+        with opened(root.resolve()) as fd:
             _remove_entry(fd, name)
     except FileNotFoundError:
         return

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from beehive.errors import Unavailable
+from beehive.errors import SkerryError
 from edgecore.edged import backoff, cgroups, env, images, plan, prober, probes, record, spec, tree, volumes
 from edgecore.edged import status as statuses
 from edgecore.edged.config import EdgedConfig
@@ -175,7 +175,8 @@ class Worker:
 
     async def run(self) -> None:
         """Until the pod is finished."""
-        await self._remember()
+        while not await self._remember():  # noqa: ASYNC110  # nothing tells when a store works again
+            await asyncio.sleep(HELD_RETRY_S)
         async with asyncio.TaskGroup() as group:
             try:
                 while True:
@@ -196,7 +197,7 @@ class Worker:
         """One pass; seconds until the next one is due, None when only a poke is."""
         try:
             wait = await self._step(group)
-        except (CriError, Unavailable, OSError) as err:
+        except (SkerryError, OSError) as err:
             self._complain(str(err))
         except Exception:
             # the boundary of a pod (P9): whatever is wrong with this one, the others go on
@@ -213,8 +214,13 @@ class Worker:
         self._complaint = text
         log.log(level, "Pod %s/%s: %s", self.pod.namespace, self.pod.name, text[:256])
 
-    async def _remember(self) -> None:
-        row = record.decode(await self._s.state.load(record.key(self.pod.uid)))
+    async def _remember(self) -> bool:
+        """Take up what an earlier agent knew; False while that cannot be read."""
+        try:
+            row = record.decode(await self._s.state.load(record.key(self.pod.uid)))
+        except SkerryError as err:
+            self._complain(f"cannot read its record: {err}")
+            return False
         known = row.status if row.status.phase else self.pod.status
         self._status = known
         self._delays = record.delays(row)
@@ -230,6 +236,7 @@ class Worker:
         self.machine = machine
         if machine.life is not Life.SYNCING:
             self._ending.set()
+        return True
 
     async def _step(self, group: asyncio.TaskGroup) -> float | None:
         if not await self._read():
@@ -454,7 +461,12 @@ class Worker:
         )
 
     async def _create_sandbox(self, attempt: int) -> None:
-        config = self._sandbox_config(attempt)
+        try:
+            config = self._sandbox_config(attempt)
+        except Held as err:
+            self.machine.fail(Outcome(phase="Failed", reason=err.reason, message=str(err)))
+            self._ending.set()
+            return
         await asyncio.to_thread(self._make_log_dirs)
         self._sandbox_error = None
         async with asyncio.TaskGroup() as both:
@@ -655,6 +667,9 @@ class Worker:
     async def _gather(self) -> volumes.Sources:
         """Fetch what the pod refers to.  What cannot be had now is missing, which holds back only what needs it."""
         config_maps, secrets = env.references(self.pod)
+        # a pod that runs already is kept up to date from the store; only a start is worth asking the cloud
+        objects = self._s.objects
+        get = objects.get if self._runtime.running() else objects.fetch
         found: dict[str, dict[str, dict[str, bytes] | None]] = {"configmap": {}, "secret": {}}
         for kind, names, read in (
             ("configmap", config_maps, env.config_map_data),
@@ -662,8 +677,8 @@ class Worker:
         ):
             for name in sorted(names):
                 try:
-                    raw = await self._s.objects.fetch(kind, self.pod.namespace, name)
-                except Unavailable as err:
+                    raw = await get(kind, self.pod.namespace, name)
+                except SkerryError as err:
                     self._complain(f"cannot get {kind} {name}: {err}")
                     raw = None
                 found[kind][name] = read(msgspec.json.decode(raw)) if raw is not None else None
@@ -672,7 +687,7 @@ class Worker:
         for key in volumes.tokens_needed(self.pod):
             try:
                 token, expires = await self._token(key)
-            except Unavailable as err:
+            except SkerryError as err:
                 self._complain(f"cannot get a token: {err}")
                 self._refresh_at = self._s.clock.now() + HELD_RETRY_S
                 continue
@@ -790,6 +805,19 @@ class Worker:
         self._probes[(status.id, kind)] = (state, task)
 
     async def _probe(self, status: ContainerStatus, container: Container, state: probes.ProbeState) -> None:
+        while not state.done:
+            try:
+                await self._probe_on(status, container, state)
+            except Exception:
+                # a probe must not take its pod's worker down with it (P9)
+                log.exception(
+                    "Pod %s/%s: %s probe failed", self.pod.namespace, self.pod.name, state.kind.value
+                )
+                await asyncio.sleep(probes.period_s(state.probe))
+
+    async def _probe_on(
+        self, status: ContainerStatus, container: Container, state: probes.ProbeState
+    ) -> None:
         running_for = max(0.0, self._s.clock.now() - status.started_at)
         await asyncio.sleep(probes.first_delay_s(state.probe, running_for_s=running_for))
         while not state.done:
@@ -926,8 +954,8 @@ class Worker:
             if kind is not probes.Kind.READINESS:
                 self._drop_probes(container_id)
         self._waiting, self._held = {}, {}
-        if self._runtime.running():
-            await self._event("Normal", "Killing", f"Stopping container {self._runtime.running()[0].name}")
+        for status in self._runtime.running():
+            await self._event("Normal", "Killing", f"Stopping container {status.name}", status.name)
         while self._runtime.running():
             self._grace_cut.clear()
             await self._kill_until_cut(self.machine.grace_s)

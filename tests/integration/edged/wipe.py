@@ -7,18 +7,21 @@ import asyncio
 from edgecore.edged.cri import Cri
 
 
-def wipe(endpoint: str) -> None:
+async def wipe_async(cri: Cri) -> None:
     """Stop and remove all sandboxes; what runs in them is killed."""
+    for container in await cri.list_containers():
+        await cri.stop_container(container.id, 0)
+        await cri.remove_container(container.id)
+    for sandbox in await cri.list_sandboxes():
+        await cri.stop_sandbox(sandbox.id)
+        await cri.remove_sandbox(sandbox.id)
 
+
+def wipe(endpoint: str) -> None:
     async def run() -> None:
         cri = Cri(endpoint)
         try:
-            for container in await cri.list_containers():
-                await cri.stop_container(container.id, 0)
-                await cri.remove_container(container.id)
-            for sandbox in await cri.list_sandboxes():
-                await cri.stop_sandbox(sandbox.id)
-                await cri.remove_sandbox(sandbox.id)
+            await wipe_async(cri)
         finally:
             cri.close()
 
