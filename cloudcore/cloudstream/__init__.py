@@ -1,0 +1,1 @@
+"""The cloud end of logs, exec, attach and port-forward: a kubelet endpoint for each node."""

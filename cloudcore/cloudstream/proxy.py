@@ -1,0 +1,228 @@
+"""Logs, exec, attach and port-forward of pods for a control plane in the same process.
+
+The control plane has authenticated and authorized the request before it comes here."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from beehive import tunnel
+from beehive.errors import NotFound, ProtocolError, SkerryError, Unavailable
+from beehive.tunnelpeer import Stream, StreamReset
+from cloudcore.cloudstream import channels, relay
+from cloudcore.cloudstream.podrequests import BadRequest, PodRequest, pod_request
+from cloudcore.cloudstream.tunnels import Tunnels
+
+audit = logging.getLogger("cloudcore.cloudstream.audit")
+
+PORT_FORWARD = "portforward.k8s.io"
+PORT_FORWARD_TUNNEL = f"SPDY/3.1+{PORT_FORWARD}"
+MAX_ERROR_TEXT = 8 * 1024
+MAX_MESSAGE = 1024 * 1024
+"""Of a client's websocket: kubectl sends at most 32 KiB at once."""
+
+REQUEST_HEADERS = frozenset(
+    {
+        "connection",
+        "upgrade",
+        "x-stream-protocol-version",
+        "sec-websocket-key",
+        "sec-websocket-protocol",
+        "sec-websocket-version",
+    }
+)
+"""What of a client's headers goes on to the edge; its credentials are not among them."""
+
+GetPod = Callable[[str, str], Awaitable[Mapping[str, Any]]]
+
+_REASONS = {
+    400: "BadRequest",
+    403: "Forbidden",
+    404: "NotFound",
+    405: "MethodNotAllowed",
+    429: "TooManyRequests",
+    500: "InternalError",
+    503: "ServiceUnavailable",
+}
+
+
+class Refusal(Exception):
+    """An error for the client before anything was streamed."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class PodStreams:
+    """Serves pods/log, pods/exec, pods/attach and pods/portforward through the nodes' tunnels.
+
+    get_pod: the Pod of a namespace and name; raises NotFound, Unavailable.
+    switches: verbs that are off have False: logs, exec, attach, portForward."""
+
+    def __init__(
+        self, tunnels: Tunnels, *, get_pod: GetPod, switches: Mapping[str, bool] | None = None
+    ) -> None:
+        self._tunnels = tunnels
+        self._get_pod = get_pod
+        self._switches = dict(switches or {})
+
+    async def handle(
+        self, request: web.Request, namespace: str, pod: str, subresource: str, *, user: str = ""
+    ) -> web.StreamResponse:
+        """Answer a request about a pod.  Every error becomes an answer, or a cut connection where one has begun."""
+        began = time.monotonic()
+        result = "done"
+        container = ""
+        try:
+            wanted = pod_request(
+                await self._get_pod(namespace, pod),
+                subresource,
+                request.query.items(),
+                upgrade="Upgrade" in request.headers,
+            )
+            container = wanted.container
+            if self._switches.get(wanted.verb) is False:
+                raise Refusal(403, f"{wanted.verb} is switched off for this cluster's edge nodes")
+            return await self._serve(request, wanted)
+        except NotFound:
+            result = "no such pod"
+            return status_response(404, f'pods "{pod}" not found')
+        except BadRequest as error:
+            result = f"refused: {error}"
+            return status_response(400, str(error))
+        except Refusal as error:
+            result = f"{error.code}: {error}"
+            return status_response(error.code, str(error))
+        except StreamReset as error:
+            # the answer had begun; the client's connection was cut
+            result = f"broke off: {error}"
+            return relay.Taken(502)
+        except Unavailable as error:
+            result = f"503: {error}"
+            return status_response(503, str(error))
+        except ConnectionError:
+            result = "the client went away"
+            return relay.Taken(499)
+        finally:
+            audit.info(
+                "%s %s of %s container=%s by %s: %s after %.1f s",
+                request.method,
+                subresource,
+                f"{namespace}/{pod}",
+                container or "-",
+                user or "-",
+                result[:256],
+                time.monotonic() - began,
+            )
+
+    async def _serve(self, request: web.Request, wanted: PodRequest) -> web.StreamResponse:
+        if not wanted.node:
+            return web.Response(text="")  # a pod without a node has logged nothing yet
+        if wanted.verb == "logs":
+            stream, answer = await self._open(wanted, "http", "GET", [])
+            await _expect(stream, answer, 200)
+            return await relay.relay_body(request, stream, answer)
+        offered = _offered(request)
+        if channels.V5 in offered and wanted.verb != "portForward":
+            return await self._translated(request, wanted)
+        if PORT_FORWARD_TUNNEL in offered and wanted.verb == "portForward":
+            return await self._tunnelled(request, wanted)
+        headers = [(k, v) for k, v in request.headers.items() if k.lower() in REQUEST_HEADERS]
+        stream, answer = await self._open(wanted, "upgrade", request.method, headers)
+        await _expect(stream, answer, 101)
+        return await relay.relay_upgrade(request, stream, answer)
+
+    async def _translated(self, request: web.Request, wanted: PodRequest) -> web.StreamResponse:
+        stream, answer = await self._open(wanted, "upgrade", "POST", channels.SPDY_HEADERS)
+        await _expect(stream, answer, 101)
+        if answer.header("x-stream-protocol-version") != channels.RUNTIME_PROTOCOL:
+            stream.reset("protocol not known")
+            raise Refusal(502, "the node's runtime does not speak the stream protocol")
+        socket = await _accept(request, stream, channels.V5)
+        await channels.relay_channels(socket, stream, wanted)
+        return socket
+
+    async def _tunnelled(self, request: web.Request, wanted: PodRequest) -> web.StreamResponse:
+        headers = [
+            ("Connection", "Upgrade"),
+            ("Upgrade", "SPDY/3.1"),
+            ("X-Stream-Protocol-Version", PORT_FORWARD),
+        ]
+        stream, answer = await self._open(wanted, "upgrade", "POST", headers)
+        await _expect(stream, answer, 101)
+        socket = await _accept(request, stream, PORT_FORWARD_TUNNEL)
+        await relay.relay_tunnelled(socket, stream)
+        return socket
+
+    async def _open(
+        self, wanted: PodRequest, kind: str, method: str, headers: list[tuple[str, str]]
+    ) -> tuple[Stream, tunnel.Answer]:
+        head = tunnel.Head(kind=kind, method=method, path=wanted.path, headers=headers)
+        try:
+            return await self._tunnels.open(wanted.node, head)
+        except ProtocolError as error:
+            raise Refusal(400, str(error)) from error
+        except Unavailable as error:
+            raise Refusal(503, f"{error}: {wanted.verb} is not possible until it is back") from error
+
+
+def _offered(request: web.Request) -> list[str]:
+    values = request.headers.getall("Sec-WebSocket-Protocol", [])
+    return [part.strip() for value in values for part in value.split(",")]
+
+
+async def _accept(request: web.Request, stream: Stream, protocol: str) -> web.WebSocketResponse:
+    # nothing bounds the time of a session but its two ends; the tunnel ends idle ones
+    socket = web.WebSocketResponse(protocols=(protocol,), compress=False, max_msg_size=MAX_MESSAGE)
+    try:
+        await socket.prepare(request)
+    except BaseException:
+        stream.reset("the client went away")
+        raise
+    return socket
+
+
+async def _expect(stream: Stream, answer: tunnel.Answer, status: int) -> None:
+    """The edge's refusal as ours.  An edge says no with a text; it cannot redirect anybody."""
+    if answer.status == status:
+        return
+    text = await _text(stream)
+    stream.reset("refused")
+    if answer.status not in (400, 403, 404, 405, 429, 500):
+        raise Refusal(502, f"the node answered with status {answer.status}")
+    if answer.status == 500:
+        text = f"Internal error occurred: {text}"
+    raise Refusal(answer.status, text or f"the node answered with status {answer.status}")
+
+
+async def _text(stream: Stream) -> str:
+    body = b""
+    try:
+        while len(body) < MAX_ERROR_TEXT and (data := await stream.read()):
+            body += data
+    except SkerryError as error:
+        return str(error)
+    return body[:MAX_ERROR_TEXT].decode("utf-8", "replace").strip()
+
+
+def status_response(code: int, message: str) -> web.Response:
+    """A metav1.Status, which clients of Kubernetes show as their error."""
+    body = {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Failure",
+        "message": message,
+        "reason": _REASONS.get(code, "InternalError"),
+        "code": code,
+    }
+    response = web.json_response(body, status=code)
+    if code == 400 or code >= 500:
+        response.force_close()  # what follows on this connection may be meant for an upgrade that did not happen
+    return response

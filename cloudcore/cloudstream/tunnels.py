@@ -1,0 +1,61 @@
+"""Which node has a tunnel here: one each, the newest wins."""
+
+from __future__ import annotations
+
+import logging
+
+from beehive import tunnel
+from beehive.errors import SkerryError, Unavailable
+from beehive.tunnelpeer import BinaryConnection, Peer, Stream
+
+log = logging.getLogger(__name__)
+
+CLOSE_REPLACED = 4001
+"""As on the link: another connection of the same node took over."""
+ANSWER_S = 30.0
+"""How long an edge may take to answer: it may have to ask a busy runtime."""
+
+
+class Tunnels:
+    """The tunnels of all nodes that are connected to this cloudcore."""
+
+    def __init__(self) -> None:
+        self._peers: dict[str, tuple[Peer, BinaryConnection]] = {}
+
+    async def serve_tunnel(self, node: str, connection: BinaryConnection) -> None:
+        """Carry the tunnel of an identified node until it ends.  Raises nothing but cancellation.
+
+        A second tunnel of a node ends the first at once: that one is a line the node has given up."""
+        peer = Peer(connection, tunnel.Role.HUB)
+        old = self._peers.get(node)
+        self._peers[node] = (peer, connection)
+        if old is not None:
+            old[0].fail("the node has connected anew")
+        log.info("Node %s: tunnel for logs and exec is up", node)
+        reason, code = "closed", 1000
+        try:
+            await peer.run()
+        except SkerryError as error:
+            reason = str(error)
+            code = CLOSE_REPLACED if old is not None else 1011
+        finally:
+            if self._peers.get(node, (None,))[0] is peer:
+                del self._peers[node]
+            log.info("Node %s: tunnel for logs and exec ended: %s", node, reason)
+            await connection.close(code, reason[:120])
+
+    def connected(self, node: str) -> bool:
+        """Whether streams to a node can be opened now."""
+        return node in self._peers
+
+    async def open(self, node: str, head: tunnel.Head) -> tuple[Stream, tunnel.Answer]:
+        """Ask a node.  Raises Unavailable with a sentence for the user; ProtocolError for a request that is too long."""
+        entry = self._peers.get(node)
+        if entry is None:
+            raise Unavailable(f'node "{node}" is not connected')
+        stream = await entry[0].open(head)
+        try:
+            return stream, await stream.answered(ANSWER_S)
+        except BaseException:
+            stream.reset("cancelled")
+            raise
