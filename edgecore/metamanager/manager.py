@@ -85,6 +85,7 @@ class MetaManager:
     """Made before the link exists; `bind` gives it the link, `on_change` and `handlers` the parts.
 
     on_change: told of every stored object that came, changed or went, after the commit; must not block.
+    on_connected: told of a new session; must not block.   greetings: run in each new session, one after the other.
     handlers: by part name ("devicetwin", "eventbus", …), given frames in the order in which they came."""
 
     def __init__(self, store: Store, node: str, *, query_s: float = QUERY_S) -> None:
@@ -94,6 +95,7 @@ class MetaManager:
         self.session: Session | None = None
         self.on_change: list[Callable[[Change], None]] = []
         self.on_connected: list[Callable[[Session], None]] = []
+        self.greetings: list[Callable[[], Awaitable[None]]] = []
         self.handlers: dict[str, Callable[[Message], Awaitable[None]]] = {}
         self._link: Down | None = None
         self._query_s = query_s
@@ -109,6 +111,7 @@ class MetaManager:
         self._saved_session = 0
         self._damaged_before = 0
         self._applying = False
+        self._greet = asyncio.Event()
 
     def bind(self, link: Down) -> None:
         self._link = link
@@ -130,6 +133,7 @@ class MetaManager:
             group.create_task(self._apply_forever(), name="meta-apply")
             group.create_task(self._save_forever(), name="meta-save")
             group.create_task(self._confirm_complete(), name="meta-confirm")
+            group.create_task(self._greet_forever(), name="meta-greet")
 
     @property
     def online(self) -> bool:
@@ -152,6 +156,7 @@ class MetaManager:
         self._last_push = clock.monotonic()
         for tell in self.on_connected:
             tell(current)
+        self._greet.set()
 
     def disconnected(self) -> None:
         self.session = None
@@ -336,6 +341,13 @@ class MetaManager:
             return False  # a stock hub does not send again what we once acknowledged
         quiet = clock.monotonic() - self._last_push
         return told or quiet > (QUIET_S if session.ours else STOCK_QUIET_S)
+
+    async def _greet_forever(self) -> None:
+        while True:
+            await self._greet.wait()
+            self._greet.clear()
+            for greet in self.greetings:
+                await greet()
 
     # the outbox's copy on disk
 

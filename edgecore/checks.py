@@ -1,0 +1,103 @@
+"""Whether edgecore could run on this machine: each thing it needs, tried without changing anything."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from beehive import clock
+from beehive.errors import SkerryError
+from edgecore.config import EdgeConfig
+from edgecore.edgehub.certificate import Files
+from edgecore.metamanager import store
+
+CONNECT_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    good: bool
+    text: str
+
+
+def run(config: EdgeConfig) -> list[Check]:
+    """Everything, in the order in which a start would need it.  Blocks for some seconds at most."""
+    return list(_all(config))
+
+
+def _all(config: EdgeConfig) -> Iterator[Check]:
+    if config.edged is not None:
+        root = os.geteuid() == 0
+        yield Check(root, "runs as root" if root else "running pods needs root")
+        yield _unix_socket(config.edged.runtime_endpoint, "container runtime")
+        yield _cgroups()
+    yield _folder(config.data_dir)
+    if config.database.exists():
+        yield _store(config.database)
+    if config.link:
+        yield from _identity(config)
+
+
+def _identity(config: EdgeConfig) -> Iterator[Check]:
+    try:
+        identity = Files(config.pki).identity()
+    except SkerryError as error:
+        yield Check(False, str(error))
+        return
+    ends = datetime.fromtimestamp(identity.not_after, UTC)
+    text = f"certificate of node {identity.node} is valid until {ends:%Y-%m-%d %H:%M} UTC"
+    yield Check(identity.not_after > clock.wall().timestamp(), text)
+    for address in config.clouds or identity.clouds:
+        yield _tcp(address)
+
+
+def _unix_socket(path: str, what: str) -> Check:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(CONNECT_S)
+            probe.connect(path)
+    except OSError as error:
+        return Check(False, f"{what} at {path}: {error.strerror or error}")
+    return Check(True, f"{what} answers at {path}")
+
+
+def _tcp(address: str) -> Check:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        return Check(False, f"hub at {address}: {error.strerror or error} (pods run without it)")
+    return Check(True, f"hub at {address} can be reached")
+
+
+def _cgroups() -> Check:
+    unified = Path("/sys/fs/cgroup/cgroup.controllers")
+    if unified.exists():
+        missing = {"cpu", "memory", "pids"} - set(unified.read_text().split())
+        if missing:
+            return Check(
+                False, f"cgroup v2 lacks {', '.join(sorted(missing))}: add them to the kernel's command line"
+            )
+        return Check(True, "cgroup v2")
+    found = [name for name in ("cpu", "memory", "pids") if not Path("/sys/fs/cgroup", name).is_dir()]
+    return Check(not found, f"cgroup v1 lacks {', '.join(found)}" if found else "cgroup v1")
+
+
+def _folder(path: Path) -> Check:
+    existing = path
+    while not existing.exists():
+        existing = existing.parent
+    good = os.access(existing, os.W_OK | os.X_OK)
+    return Check(good, f"{path} can be written" if good else f"{existing} cannot be written")
+
+
+def _store(path: Path) -> Check:
+    try:
+        found = store.level(path)
+    except SkerryError as error:
+        return Check(False, str(error))
+    return Check(True, f"store at {path} has schema {found}")

@@ -1,0 +1,204 @@
+"""The `edgecore` command.
+
+Exit codes: 0 done, 1 it could not be done (one sentence on stderr says why), 2 wrong arguments, 3 a check failed.
+
+The daemon shares this entry point, so nothing that only a command needs is imported before that command runs."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from beehive.errors import ConfigError, SkerryError, Unavailable
+
+if TYPE_CHECKING:
+    from edgecore.config import EdgeConfig
+
+FAILED, CHECK_FAILED = 1, 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=getattr(logging, chosen.log_level.upper()),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    # its DEBUG would print every frame's payload, secrets included
+    logging.getLogger("websockets").setLevel(logging.WARNING)
+    try:
+        code: int = chosen.command(chosen)
+    except ConfigError as error:
+        for fault in error.faults:
+            print(f"edgecore: {fault}", file=sys.stderr)
+        return FAILED
+    except SkerryError as error:
+        print(f"edgecore: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edgecore",
+        description="The edge half of Skerry: keeps pods and devices of this machine going, with or without its cloud.",
+        epilog="Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 a check failed.",
+    )
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def verb(name: str, command: Any, text: str) -> argparse.ArgumentParser:
+        found = verbs.add_parser(name, help=text, description=text)
+        found.set_defaults(command=command)
+        found.add_argument(
+            "--config", type=Path, metavar="FILE", help="edgecore.yaml (default: /etc/kubeedge/config)"
+        )
+        found.add_argument(
+            "--log-level", default="info", choices=("debug", "info", "warning", "error"), help="what to log"
+        )
+        return found
+
+    verb("run", _run, "Run the daemon in the foreground.")
+    join = verb("join", _join, "Make this machine a node, with a token from the cloud.")
+    join.add_argument(
+        "--cloud", metavar="HOST:PORT[,…]", help="where the hub is (default: from the configuration)"
+    )
+    join.add_argument("--token", required=True, help="the join token; - reads it from standard input")
+    join.add_argument(
+        "--node-name", metavar="NAME", help="the node's name (default: configuration, then host name)"
+    )
+    join.add_argument("--force", action="store_true", help="even if this machine has a valid certificate")
+    get = verb("get", _get, "Show what this node holds, also without the cloud and without the daemon.")
+    get.add_argument("kind", choices=("pods", "nodes", "devices", "configmaps"))
+    get.add_argument("-n", "--namespace", help="of this namespace only")
+    get.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    status = verb("status", _status, "Show how the daemon and its link are.")
+    status.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    config = verb("config", _config, "Check the configuration, or print all keys with their defaults.")
+    config.add_argument(
+        "--defaults", action="store_true", help="print every key, its default and what it is for"
+    )
+    verb("check", _check, "Find out whether the daemon could run here.")
+    return parser
+
+
+def _load(chosen: argparse.Namespace) -> EdgeConfig:
+    from edgecore import config
+    from edgecore.version import KUBELET_VERSION
+
+    path: Path | None = chosen.config
+    if path is None and not config.DEFAULT_CONFIG.exists():
+        return config.parse(None, version=KUBELET_VERSION)
+    return config.load(path or config.DEFAULT_CONFIG, version=KUBELET_VERSION)
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    config = _load(chosen)
+    if config.edged is not None and os.geteuid() != 0:
+        raise ConfigError("running pods needs root: start edgecore as root")
+    os.umask(0o077)
+    from edgecore.main import run
+
+    run(config)
+    return 0
+
+
+def _join(chosen: argparse.Namespace) -> int:
+    import asyncio
+    from datetime import UTC, datetime
+
+    from beehive import clock, resource
+    from beehive.errors import NotFound
+    from edgecore import config as configs
+    from edgecore.edgehub import certificate
+
+    config = _load(chosen)
+    token = certificate.parse_token(sys.stdin.readline(4096) if chosen.token == "-" else chosen.token)
+    faults: list[str] = []
+    clouds = configs.addresses(chosen.cloud or "", "--cloud", faults) or config.clouds
+    node = chosen.node_name or config.node or configs.default_node_name()
+    if not resource.is_name(node):
+        faults.append(f"--node-name: {node!r} is not a node name: lower-case letters, digits, - and .")
+    elif config.node and node != config.node:
+        faults.append(f"--node-name: the configuration calls this node {config.node}")
+    if not clouds and not faults:
+        faults.append("--cloud: say where the hub is, as HOST:PORT")
+    if faults:
+        raise ConfigError(faults)
+    files = certificate.Files(config.pki)
+    try:
+        held = files.identity()
+    except NotFound:
+        held = None
+    if held is not None and held.not_after > clock.wall().timestamp() and not chosen.force:
+        until = datetime.fromtimestamp(held.not_after, UTC)
+        raise ConfigError(
+            f"this machine is node {held.node} already, with a certificate valid until {until:%Y-%m-%d}: "
+            "use --force to join again"
+        )
+    identity = asyncio.run(certificate.join(files, node=node, addresses=clouds, token=token, remember=clouds))
+    print(f"joined as node {identity.node}")
+    return 0
+
+
+def _get(chosen: argparse.Namespace) -> int:
+    import msgspec
+
+    from edgecore import local, questions, tables
+    from edgecore.metamanager import store
+
+    config = _load(chosen)
+    try:
+        answer = local.ask(config.socket, "get", kind=chosen.kind)
+    except Unavailable as error:
+        kind = questions.KINDS[chosen.kind]
+        objects = [msgspec.json.decode(value) for value in store.read_offline(config.database, kind)]
+        print(f"edgecore: {error}; this is what the store holds", file=sys.stderr)
+        answer = {"items": objects}
+    if chosen.namespace:
+        answer = tables.in_namespace(answer, chosen.namespace)
+    if chosen.output == "json":
+        print(questions.as_json({"apiVersion": "v1", "kind": "List", **answer}))
+    else:
+        print(tables.render(chosen.kind, answer))
+    return 0
+
+
+def _status(chosen: argparse.Namespace) -> int:
+    from edgecore import local, questions, tables
+
+    answer = local.ask(_load(chosen).socket, "status")
+    print(questions.as_json(answer) if chosen.output == "json" else tables.render_status(answer))
+    return 0
+
+
+def _config(chosen: argparse.Namespace) -> int:
+    from edgecore import config
+
+    if chosen.defaults:
+        print(config.render_defaults(), end="")
+    else:
+        _load(chosen)
+        print("the configuration is good")
+    return 0
+
+
+def _check(chosen: argparse.Namespace) -> int:
+    from edgecore import checks
+
+    found = checks.run(_load(chosen))
+    for check in found:
+        print(f"{'ok    ' if check.good else 'failed'}  {check.text}")
+    return 0 if all(check.good for check in found) else CHECK_FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

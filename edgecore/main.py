@@ -1,0 +1,132 @@
+"""The daemon on one screen: which parts there are, what each is given, in which order they start.
+
+Pods start from the store before anybody looks for the network; without a link everything else goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+
+from beehive import clock
+from beehive.errors import ConfigError, NotFound
+from beehive.supervise import Part, supervise
+from devicetwin.module import DeviceTwin
+from edgecore.config import EdgeConfig, default_node_name
+from edgecore.edged.manager import Edged
+from edgecore.edgehub.certificate import Files, Identity, Renewal
+from edgecore.edgehub.link import Link
+from edgecore.eventbus.mqtt import EventBus, TlsFiles
+from edgecore.local import LocalSocket
+from edgecore.metamanager.manager import MetaManager
+from edgecore.metamanager.rows import PartState, TwinRows
+from edgecore.metamanager.store import Store
+from edgecore.nodestatus import NodeStatus
+from edgecore.questions import Questions
+
+log = logging.getLogger(__name__)
+
+
+def run(config: EdgeConfig) -> None:
+    """Run until a signal.  Raises: SkerryError, when it cannot start or a part failed."""
+    store = Store.open(config.database)
+    try:
+        asyncio.run(_run(config, store))
+    finally:
+        store.close()
+
+
+async def _run(config: EdgeConfig, store: Store) -> None:
+    files = Files(config.pki)
+    identity = _identity(files, config)
+    name = config.node or (identity.node if identity else default_node_name())
+    meta = MetaManager(store, name, query_s=config.query_s)
+    await meta.load()
+    parts = [Part(name="store", run=store.run), Part(name="metamanager", run=meta.run)]
+
+    edged = None
+    if config.edged is not None:
+        edged = Edged(
+            config=config.edged,
+            node_name=name,
+            objects=meta,
+            reports=meta,
+            state=PartState(store, "edged"),
+        )
+        notify = edged.notify
+        meta.on_change.append(lambda c: notify(c.resource.type, c.resource.namespace, c.resource.name))
+        parts.append(Part(name="edged", run=edged.run))
+
+    parts += _devices(config, name, meta, store)
+
+    link = None
+    if identity is not None:
+        link = Link(
+            node=name,
+            addresses=config.clouds or identity.clouds,
+            tls=files.tls,
+            peer=meta,
+            project=config.project,
+        )
+        meta.bind(link)
+        if edged is not None:
+            node_status = NodeStatus(meta, edged, report_s=config.report_s)
+            parts.append(Part(name="node status", run=node_status.run))
+        parts.append(Part(name="edgehub", run=link.run))
+        if config.rotate:
+            renewal = Renewal(files, meta.request)
+            parts.append(Part(name="certificate", run=renewal.run))
+
+    questions = Questions(meta, edged=edged, link=link, identity=identity)
+    parts.append(Part(name="local socket", run=LocalSocket(config.socket, questions.by_verb()).run))
+    log.info("edgecore runs as node %s", name)
+    # what was imported stays for ever: the collector need not look at it again
+    gc.collect()
+    gc.freeze()
+    await supervise(parts)
+
+
+def _devices(config: EdgeConfig, name: str, meta: MetaManager, store: Store) -> list[Part]:
+    """Twins with their mappers, and the MQTT bus that both share."""
+    if config.dmi_dir is None:
+        return []
+    bus = None
+    if config.mqtt is not None:
+        bus = EventBus(
+            url=config.mqtt.url,
+            node_name=name,
+            on_message=lambda topic, payload: twin.on_mqtt(topic, payload),
+            username=config.mqtt.username,
+            password=config.mqtt.password,
+            tls=TlsFiles(**config.mqtt.tls) if config.mqtt.tls else None,
+        )
+    twin = DeviceTwin(
+        node_name=name,
+        store=TwinRows(store),
+        uplink=meta,
+        publisher=bus,
+        dmi_dir=config.dmi_dir,
+        clock=clock,
+    )
+    meta.handlers["devicetwin"] = twin.on_message
+    meta.greetings.append(twin.on_connected)
+    parts = [Part(name="devicetwin", run=twin.run)]
+    return [*parts, Part(name="eventbus", run=bus.run)] if bus is not None else parts
+
+
+def _identity(files: Files, config: EdgeConfig) -> Identity | None:
+    """Who this node is towards the cloud, or None when it is to run without one.  Raises: ConfigError."""
+    if not config.link:
+        return None
+    try:
+        identity = files.identity()
+    except NotFound as error:
+        raise ConfigError(str(error)) from error
+    if config.node and config.node != identity.node:
+        raise ConfigError(
+            f"modules.edged.hostnameOverride is {config.node} and this machine joined as {identity.node}: "
+            "take the name back, or join again under the new one"
+        )
+    if not (config.clouds or identity.clouds):
+        raise ConfigError("no address of a hub: set modules.edgeHub.websocket.server")
+    return identity

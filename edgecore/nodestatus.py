@@ -1,0 +1,131 @@
+"""Registers this node and keeps its status and lease current while there is a link."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from typing import Protocol
+
+import msgspec
+
+from beehive import clock
+from beehive.backoff import Backoff
+from beehive.errors import Conflict, NotFound, SkerryError, Unavailable
+from beehive.message import Op
+from edgecore.edgehub.link import Session
+from edgecore.metamanager import node
+from edgecore.metamanager.answers import AlreadyExists
+from edgecore.metamanager.manager import MetaManager
+from edgecore.metamanager.process import Change
+
+log = logging.getLogger(__name__)
+
+CHECK_S = 10.0
+"""How often the machine is looked at for something to tell; asking the runtime for its images costs a few milliseconds."""
+
+REGISTER_CAP_S = 30.0
+
+
+class Facts(Protocol):
+    """edged, as far as the node is concerned."""
+
+    async def node_object(self) -> bytes: ...
+
+    async def node_status(self) -> bytes: ...
+
+
+class NodeStatus:
+    """A part.  report_s: how often an unchanged status is sent."""
+
+    def __init__(
+        self, meta: MetaManager, facts: Facts, *, report_s: float, rng: random.Random | None = None
+    ) -> None:
+        self._meta = meta
+        self._facts = facts
+        self._reporter = node.Reporter(report_s)
+        self._rng = rng or random.Random()
+        self._session: Session | None = None
+        self._registered = False
+        self._lease: bytes | None = None
+        self._look = asyncio.Event()
+        meta.on_connected.append(self._connected)
+        meta.on_change.append(self._changed)
+
+    async def run(self) -> None:
+        """For ever: while there is a link, register, then tell."""
+        backoff = Backoff(base_s=1.0, cap_s=REGISTER_CAP_S)
+        while True:
+            self._look.clear()
+            wait = CHECK_S
+            session = self._meta.session
+            if session is not None:
+                try:
+                    if not self._registered:
+                        await self._register()
+                        backoff.reset()
+                    await self._tell(session)
+                except SkerryError as error:
+                    wait = backoff.next_s(self._rng)
+                    log.warning("Cannot tell the cloud about this node: %s", str(error)[:256])
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._look.wait()
+
+    def _connected(self, session: Session) -> None:
+        # the Node may have been deleted meanwhile, and a status may have been lost on its way
+        self._registered = False
+        self._lease = None
+        self._reporter.forget()
+        self._look.set()
+
+    def _changed(self, change: Change) -> None:
+        if change.resource.type == "node" and change.resource.name == self._meta.node and change.gone:
+            log.warning("The Node object of this node was deleted: registering again")
+            self._registered = False
+            self._reporter.forget()
+            self._look.set()
+
+    async def _register(self) -> None:
+        """Raises: Refused, Unavailable, ProtocolError."""
+        wanted = await self._facts.node_object()
+        where = f"null/node/{self._meta.node}"
+        try:
+            await self._meta.ask(Op.INSERT, where, msgspec.Raw(wanted))
+            log.info("Registered node %s", self._meta.node)
+        except AlreadyExists as error:
+            held = error.existing or await self._meta.get("node", "", self._meta.node)
+            patch = node.label_patch(wanted, bytes(held)) if held is not None else None
+            if patch is not None:
+                await self._meta.ask(Op.PATCH, f"null/nodepatch/{self._meta.node}", patch.decode())
+        self._registered = True
+
+    async def _tell(self, session: Session) -> None:
+        status = await self._facts.node_status()
+        patch = self._reporter.patch(status, clock.monotonic(), heartbeat=not session.ours)
+        if patch is not None:
+            await self._meta.node_status(patch)
+        if not session.ours:
+            await self._renew_lease()
+
+    async def _renew_lease(self) -> None:
+        """Towards a stock hub.  Raises: Refused, Unavailable."""
+        where = f"{node.LEASE_NAMESPACE}/lease/{self._meta.node}"
+        now = clock.rfc3339_micro()
+        try:
+            if self._lease is None:
+                found = await self._meta.ask(Op.QUERY, where)
+                self._lease = bytes(found) if found is not None else None
+            if self._lease is None:
+                raise NotFound("no lease yet")
+            lease = node.renewed_lease(self._lease, self._meta.node, now)
+            found = await self._meta.ask(Op.UPDATE, where, lease)
+        except NotFound:
+            found = await self._meta.ask(Op.INSERT, where, node.new_lease(self._meta.node, now))
+        except Conflict:
+            self._lease = None  # read it again next time
+            return
+        if found is None:
+            raise Unavailable("the cloud answered without a lease")
+        self._lease = bytes(found)

@@ -1,0 +1,105 @@
+"""What the daemon answers on its local socket: the state of the node for whoever stands in front of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from beehive import clock
+from beehive.errors import NotFound
+from edgecore.edged.manager import RunningPod
+from edgecore.edgehub.certificate import Identity
+from edgecore.edgehub.link import Link
+from edgecore.local import Question
+from edgecore.metamanager.manager import MetaManager
+from edgecore.version import VERSION
+
+KINDS = {"pods": "pod", "nodes": "node", "devices": "device", "configmaps": "configmap"}
+"""What may be asked for, and its type on the wire.  Secrets are not among them: nobody needs them on a screen."""
+
+
+class Pods(Protocol):
+    """edged, as far as it is asked."""
+
+    async def running_pods(self) -> list[RunningPod]: ...
+
+
+class Questions:
+    """edged, link, identity: None where the part is off."""
+
+    def __init__(
+        self, meta: MetaManager, *, edged: Pods | None, link: Link | None, identity: Identity | None
+    ) -> None:
+        self._meta = meta
+        self._edged = edged
+        self._link = link
+        self._identity = identity
+        self._began = clock.monotonic()
+
+    def by_verb(self) -> dict[str, Question]:
+        return {"get": self.get, "status": self.status}
+
+    async def get(self, question: Mapping[str, Any]) -> Any:
+        """Objects as the cloud gave them; pods also as they run here."""
+        kind = KINDS.get(str(question.get("kind")))
+        if kind is None:
+            raise NotFound(f"there are no {question.get('kind')!r} here, only {', '.join(KINDS)}")
+        objects = await self._meta.known(kind)
+        answer: dict[str, Any] = {"items": objects}
+        if kind == "pod" and self._edged is not None:
+            answer["running"] = [
+                {
+                    "uid": pod.uid,
+                    "namespace": pod.namespace,
+                    "name": pod.name,
+                    "phase": pod.phase,
+                    "ip": pod.ip,
+                    "ready": pod.ready,
+                    "restarts": pod.restarts,
+                }
+                for pod in await self._edged.running_pods()
+            ]
+        return answer
+
+    async def status(self, question: Mapping[str, Any]) -> Any:
+        """How the node and its parts are."""
+        meta, link = self._meta, self._link
+        held = await meta.store.read(lambda view: len(view.held()))
+        counters = meta.store.counters
+        session = meta.session
+        return {
+            "node": meta.node,
+            "version": VERSION,
+            "upSeconds": int(clock.monotonic() - self._began),
+            "cloud": {
+                "connected": session is not None,
+                "address": session.address if session else "",
+                "session": session.number if session else 0,
+                "kubeedge": session is not None and not session.ours,
+                "lastError": link.last_error if link is not None and session is None else "",
+                "certificateEnds": self._identity.not_after if self._identity else None,
+            },
+            "outbox": {
+                "waiting": len(meta.outbox),
+                "bytes": meta.outbox.bytes_held,
+                "dropped": {
+                    f"{kind}/{reason}": n for (kind, reason), n in sorted(meta.outbox.dropped.items())
+                },
+            },
+            "store": {
+                "complete": meta.store.complete,
+                "objects": held,
+                "commits": counters.commits,
+                "failures": counters.failures,
+                "damagedRows": counters.damaged_rows,
+                "setAside": str(meta.store.set_aside) if meta.store.set_aside else "",
+            },
+            "pods": len(await self._edged.running_pods()) if self._edged is not None else 0,
+        }
+
+
+def as_json(value: Any) -> str:
+    """For people and `jq`."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
