@@ -11,6 +11,7 @@ request cannot ask for a name, a usage or a lifetime.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -140,6 +141,98 @@ def sign_request(
 def fingerprint(pem: bytes) -> str:
     """SHA-256 of the certificate's DER form, in lower-case hex."""
     return _load_certificate(pem).fingerprint(hashes.SHA256()).hex()
+
+
+def to_der(pair: KeyPair) -> tuple[bytes, bytes]:
+    """The certificate, and its key in SEC1 form, both DER: how KubeEdge keeps them in its Secrets."""
+    key = _load_key(pair.key_pem).private_bytes(
+        serialization.Encoding.DER,
+        serialization.PrivateFormat.TraditionalOpenSSL,
+        serialization.NoEncryption(),
+    )
+    return _load_certificate(pair.certificate_pem).public_bytes(serialization.Encoding.DER), key
+
+
+def from_der(certificate: bytes, key: bytes) -> KeyPair:
+    """The reverse of `to_der`.  Raises: BadCertificate when it is no such pair."""
+    try:
+        loaded = x509.load_der_x509_certificate(certificate)
+        private = serialization.load_der_private_key(key, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise BadCertificate(f"cannot read certificate: {error}") from error
+    if not isinstance(private, ec.EllipticCurvePrivateKey) or private.public_key() != loaded.public_key():
+        raise BadCertificate("cannot read certificate: its key is another one, or not an elliptic-curve key")
+    return KeyPair(_certificate_pem(loaded), _key_pem(private))
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a certificate says that somebody decides by.  `names`: DNS names and addresses it is valid for."""
+
+    names: frozenset[str]
+    not_before: datetime
+    not_after: datetime
+
+
+def facts(pem: bytes) -> Facts:
+    """Raises: BadCertificate."""
+    certificate = _load_certificate(pem)
+    names: set[str] = set()
+    try:
+        san = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        pass
+    else:
+        names.update(san.get_values_for_type(x509.DNSName))
+        names.update(str(address) for address in san.get_values_for_type(x509.IPAddress))
+    return Facts(frozenset(names), certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+
+
+def signed_by(pem: bytes, ca_pem: bytes) -> bool:
+    """Whether `ca_pem` signed this certificate.  Raises: BadCertificate."""
+    try:
+        _load_certificate(pem).verify_directly_issued_by(_load_certificate(ca_pem))
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def request_key(csr_der_or_pem: bytes) -> str:
+    """SHA-256 of the public key in a signing request, in lower-case hex: two requests with the same key are the same asker.
+
+    Raises: BadRequest."""
+    if len(csr_der_or_pem) > MAX_REQUEST_BYTES:
+        raise BadRequest(f"cannot read request: it has more than {MAX_REQUEST_BYTES} bytes")
+    pem = csr_der_or_pem.lstrip().startswith(b"-----BEGIN")
+    load = x509.load_pem_x509_csr if pem else x509.load_der_x509_csr
+    try:
+        public = load(csr_der_or_pem).public_key()
+        data = public.public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise BadRequest(f"cannot read request: {error}") from error
+    return hashlib.sha256(data).hexdigest()
+
+
+def request_subject(csr_der_or_pem: bytes) -> tuple[str, frozenset[str]]:
+    """The common name and the organizations that a signing request asks for.  Raises: BadRequest."""
+    if len(csr_der_or_pem) > MAX_REQUEST_BYTES:
+        raise BadRequest(f"cannot read request: it has more than {MAX_REQUEST_BYTES} bytes")
+    pem = csr_der_or_pem.lstrip().startswith(b"-----BEGIN")
+    load = x509.load_pem_x509_csr if pem else x509.load_der_x509_csr
+    try:
+        subject = load(csr_der_or_pem).subject
+        names = [str(part.value) for part in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+        groups = [str(part.value) for part in subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
+    except (ValueError, TypeError) as error:
+        raise BadRequest(f"cannot read request: {error}") from error
+    return (names[0] if len(names) == 1 else ""), frozenset(groups)
+
+
+def not_after(pem: bytes) -> datetime:
+    """When the certificate ends, in UTC."""
+    return _load_certificate(pem).not_valid_after_utc
 
 
 def _acceptable(public: object) -> PublicKey:

@@ -1,0 +1,300 @@
+"""What the server itself adds to or refuses about an object before it is stored.  Reads the store, writes nothing.
+
+Stands for the default admission plug-ins: NamespaceLifecycle, ServiceAccount, DefaultTolerationSeconds, Priority,
+TaintNodesByCondition, and for the allocation of service addresses."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import random
+from collections.abc import Callable
+from typing import Any
+
+from cloudcore.standalone import defaults
+from cloudcore.standalone.kinds import Kind
+from cloudcore.standalone.status import Cause, forbidden, invalid, invalid_value, not_found
+from cloudcore.standalone.store import Record, Store
+
+Json = dict[str, Any]
+SERVICE_NETWORK = ipaddress.IPv4Network("10.96.0.0/16")
+NODE_PORTS = range(30000, 32768)
+NAMESPACES = ("", "namespaces")
+MIRROR = "kubernetes.io/config.mirror"
+NAME_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
+"""Letters of generated names: no vowels, so no words."""
+NO_EVICT = (
+    ("node.kubernetes.io/not-ready", "NoExecute"),
+    ("node.kubernetes.io/unreachable", "NoExecute"),
+)
+SYSTEM_PRIORITIES = {"system-node-critical": 2000001000, "system-cluster-critical": 2000000000}
+TOKEN_SECONDS = 3607
+
+
+class Admission:
+    """`rng` makes names and addresses."""
+
+    def __init__(self, store: Store, rng: random.Random) -> None:
+        self._store = store
+        self._rng = rng
+        self._rules: dict[tuple[str, str], Callable[[Json], None]] = {
+            ("", "pods"): self._pod,
+            ("", "services"): self._service,
+            ("", "nodes"): self._node,
+            ("apps", "daemonsets"): self._daemonset,
+            ("batch", "jobs"): self._job,
+        }
+
+    def suffix(self, length: int = 5) -> str:
+        return "".join(self._rng.choices(NAME_LETTERS, k=length))
+
+    def check_namespace(self, kind: Kind, namespace: str, name: str) -> None:
+        """New objects need a living namespace.  Raises ApiError."""
+        found = self._store.head(NAMESPACES, "", namespace)
+        if found is None:
+            raise not_found("namespaces", "", namespace)
+        if found.fields.get("status.phase") == "Terminating":
+            raise forbidden(
+                kind.plural,
+                kind.group,
+                name,
+                f"unable to create new content in namespace {namespace} because it is being terminated",
+                [
+                    Cause(
+                        reason="NamespaceTerminating",
+                        field="metadata.namespace",
+                        text=f"namespace {namespace} is being terminated",
+                    )
+                ],
+            )
+
+    def on_create(self, kind: Kind, body: Json) -> None:
+        """Change `body`, already defaulted, in place.  Raises ApiError."""
+        rule = self._rules.get(kind.key)
+        if rule is not None:
+            rule(body)
+
+    def on_update(self, kind: Kind, body: Json, old: Json) -> None:
+        if kind.key == ("", "services"):
+            for field in ("clusterIP", "clusterIPs"):
+                if (
+                    field in old["spec"]
+                    and field not in body["spec"]
+                    and body["spec"]["type"] != "ExternalName"
+                ):
+                    body["spec"][field] = old["spec"][field]
+            self._service(body, old)
+
+    # pods --------------------------------------------------------------------------------------------
+
+    def _pod(self, body: Json) -> None:
+        spec = body.get("spec")
+        if not isinstance(spec, dict):
+            return
+        metadata = body["metadata"]
+        mirror = MIRROR in (metadata.get("annotations") or {})
+        if not mirror:
+            self._service_account(metadata.get("namespace", ""), metadata, spec)
+        self._priority(spec)
+        tolerations = spec.setdefault("tolerations", [])
+        for key, effect in NO_EVICT:
+            if not any(
+                item.get("key") in (key, None, "") and item.get("effect") in (effect, None, "")
+                for item in tolerations
+            ):
+                tolerations.append(
+                    {"key": key, "operator": "Exists", "effect": effect, "tolerationSeconds": 300}
+                )
+        body["status"] = {"phase": "Pending", "qosClass": defaults.qos_class(spec)}
+        if spec.get("schedulingGates"):
+            body["status"]["conditions"] = [
+                {
+                    "type": "PodScheduled",
+                    "status": "False",
+                    "reason": "SchedulingGated",
+                    "message": "Scheduling is blocked due to non-empty scheduling gates",
+                }
+            ]
+
+    def _service_account(self, namespace: str, metadata: Json, spec: Json) -> None:
+        name = spec.setdefault("serviceAccountName", "default")
+        spec["serviceAccount"] = name
+        account = self._store.head(("", "serviceaccounts"), namespace, name)
+        if account is None:
+            raise forbidden(
+                "pods",
+                "",
+                metadata.get("name", ""),
+                f'error looking up service account {namespace}/{name}: serviceaccount "{name}" not found',
+            )
+        value = account.decode()
+        if not spec.get("imagePullSecrets") and value.get("imagePullSecrets"):
+            spec["imagePullSecrets"] = value["imagePullSecrets"]
+        wanted = spec.get("automountServiceAccountToken", value.get("automountServiceAccountToken", True))
+        if wanted:
+            self._mount_token(spec)
+
+    def _mount_token(self, spec: Json) -> None:
+        where = "/var/run/secrets/kubernetes.io/serviceaccount"
+        containers = [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
+        bare = [
+            container
+            for container in containers
+            if not any(mount.get("mountPath") == where for mount in container.get("volumeMounts") or ())
+        ]
+        if not bare:
+            return
+        name = f"kube-api-access-{self.suffix()}"
+        for container in bare:
+            container.setdefault("volumeMounts", []).append(
+                {"name": name, "readOnly": True, "mountPath": where}
+            )
+        spec.setdefault("volumes", []).append(
+            {
+                "name": name,
+                "projected": {
+                    "sources": [
+                        {"serviceAccountToken": {"expirationSeconds": TOKEN_SECONDS, "path": "token"}},
+                        {
+                            "configMap": {
+                                "name": "kube-root-ca.crt",
+                                "items": [{"key": "ca.crt", "path": "ca.crt"}],
+                            }
+                        },
+                        {
+                            "downwardAPI": {
+                                "items": [
+                                    {
+                                        "path": "namespace",
+                                        "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"},
+                                    }
+                                ]
+                            }
+                        },
+                    ],
+                    "defaultMode": 0o644,
+                },
+            }
+        )
+
+    def _priority(self, spec: Json) -> None:
+        name = spec.get("priorityClassName", "")
+        value, policy = 0, "PreemptLowerPriority"
+        if name:
+            found = self._store.head(("scheduling.k8s.io", "priorityclasses"), "", name)
+            if found is not None:
+                stored = found.decode()
+                value, policy = stored.get("value", 0), stored.get("preemptionPolicy", policy)
+            elif name in SYSTEM_PRIORITIES:
+                value = SYSTEM_PRIORITIES[name]
+            else:
+                raise forbidden("pods", "", "", f"no PriorityClass with name {name} was found")
+        spec["priority"] = value
+        spec.setdefault("preemptionPolicy", policy)
+
+    # others ------------------------------------------------------------------------------------------
+
+    def _node(self, body: Json) -> None:
+        taints = body["spec"].setdefault("taints", [])
+        key = "node.kubernetes.io/not-ready"
+        if not any(taint.get("key") == key and taint.get("effect") == "NoSchedule" for taint in taints):
+            taints.append({"key": key, "effect": "NoSchedule"})
+
+    def _daemonset(self, body: Json) -> None:
+        annotations = body["metadata"].setdefault("annotations", {})
+        annotations.setdefault("deprecated.daemonset.template.generation", "1")
+
+    def _job(self, body: Json) -> None:
+        spec, metadata = body["spec"], body["metadata"]
+        if spec.get("manualSelector"):
+            return
+        uid, name = metadata["uid"], metadata["name"]
+        labels = {
+            "batch.kubernetes.io/controller-uid": uid,
+            "batch.kubernetes.io/job-name": name,
+            "controller-uid": uid,
+            "job-name": name,
+        }
+        spec["template"]["metadata"].setdefault("labels", {}).update(labels)
+        spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
+        template_labels = spec["template"]["metadata"]["labels"]
+        metadata["labels"] = {**template_labels, **(metadata.get("labels") or {})}
+
+    def _service(self, body: Json, old: Json | None = None) -> None:
+        spec = body["spec"]
+        if spec["type"] == "ExternalName":
+            for field in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
+                spec.pop(field, None)
+            return
+        wanted = spec.get("clusterIP")
+        name = body["metadata"].get("name", "")
+        if wanted in (None, ""):
+            wanted = self._free_address(f"{body['metadata'].get('namespace')}/{name}")
+        elif wanted != "None" and (old is None or old["spec"].get("clusterIP") != wanted):
+            self._claim_address(name, wanted)
+        spec["clusterIP"], spec["clusterIPs"] = wanted, [wanted]
+        if spec["type"] in ("NodePort", "LoadBalancer"):
+            taken = {port for record in self._services() for port in _node_ports(record.decode())}
+            for port in spec.get("ports") or ():
+                if not port.get("nodePort"):
+                    free = [number for number in NODE_PORTS if number not in taken]
+                    port["nodePort"] = self._rng.choice(free)
+                    taken.add(port["nodePort"])
+
+    def _services(self) -> list[Record]:
+        return self._store.select(("", "services"))
+
+    def _taken(self) -> set[str]:
+        return {record.fields.get("spec.clusterIP", "") for record in self._services()}
+
+    def _free_address(self, seed: str) -> str:
+        taken, size = self._taken(), SERVICE_NETWORK.num_addresses
+        start = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:4], "big")
+        for step in range(size):
+            index = 256 + (start + step) % (size - 512)
+            address = str(SERVICE_NETWORK[index])
+            if address not in taken:
+                return address
+        raise forbidden("services", "", "", "no service address is free")
+
+    def _claim_address(self, name: str, wanted: str) -> None:
+        try:
+            address = ipaddress.ip_address(wanted)
+        except ValueError:
+            raise invalid(
+                "Service",
+                "",
+                name,
+                [invalid_value("spec.clusterIPs[0]", wanted, "must be a valid IP address")],
+            ) from None
+        if address not in SERVICE_NETWORK:
+            raise invalid(
+                "Service",
+                "",
+                name,
+                [
+                    invalid_value(
+                        "spec.clusterIPs",
+                        [wanted],
+                        f"failed to allocate IP {wanted}: the provided IP ({wanted}) is not in the valid range. "
+                        f"The range of valid IPs is {SERVICE_NETWORK}",
+                    )
+                ],
+            )
+        if wanted in self._taken():
+            raise invalid(
+                "Service",
+                "",
+                name,
+                [
+                    invalid_value(
+                        "spec.clusterIPs",
+                        [wanted],
+                        f"failed to allocate IP {wanted}: provided IP is already allocated",
+                    )
+                ],
+            )
+
+
+def _node_ports(service: Json) -> list[int]:
+    return [port["nodePort"] for port in service["spec"].get("ports") or () if port.get("nodePort")]

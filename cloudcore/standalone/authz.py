@@ -1,0 +1,246 @@
+"""May this user do that: `system:masters`, then the stored roles and bindings.
+
+Source: kubernetes, plugin/pkg/auth/authorizer/rbac and pkg/registry/rbac/validation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from cloudcore.standalone.authn import MASTERS, User
+from cloudcore.standalone.store import Store
+
+Json = dict[str, Any]
+GROUP = "rbac.authorization.k8s.io"
+OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/version"})
+"""Everybody may read these, with or without a name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is to be decided.  `path` is set instead of the rest for requests that are not about resources."""
+
+    verb: str
+    group: str = ""
+    resource: str = ""
+    subresource: str = ""
+    namespace: str = ""
+    name: str = ""
+    path: str = ""
+
+    @property
+    def full_resource(self) -> str:
+        return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
+
+
+class Authorizer:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def allowed(self, user: User, request: Request) -> bool:
+        if MASTERS in user.groups:
+            return True
+        if request.path:
+            open_path = request.path.rstrip("/")
+            if request.verb == "get" and any(
+                open_path == path or open_path.startswith(path + "/") for path in OPEN_PATHS
+            ):
+                return True
+        return any(_permits(rule, request) for rule in self.rules(user, request.namespace))
+
+    def rules(self, user: User, namespace: str) -> Iterator[Json]:
+        """Every rule that applies to `user`, cluster-wide and in `namespace`."""
+        for record in self._store.select((GROUP, "clusterrolebindings")):
+            binding = record.decode()
+            if _names(binding.get("subjects") or (), user, ""):
+                yield from self._rules_of(binding.get("roleRef") or {}, "")
+        if namespace:
+            for record in self._store.select((GROUP, "rolebindings"), namespace):
+                binding = record.decode()
+                if _names(binding.get("subjects") or (), user, namespace):
+                    yield from self._rules_of(binding.get("roleRef") or {}, namespace)
+
+    def _rules_of(self, ref: Json, namespace: str) -> list[Json]:
+        if ref.get("kind") == "ClusterRole":
+            record = self._store.get((GROUP, "clusterroles"), "", ref.get("name", ""))
+        else:
+            record = self._store.get((GROUP, "roles"), namespace, ref.get("name", ""))
+        rules: list[Json] = record.decode().get("rules") or [] if record is not None else []
+        return rules
+
+
+def _names(subjects: Iterable[Json], user: User, namespace: str) -> bool:
+    for subject in subjects:
+        kind, name = subject.get("kind"), subject.get("name")
+        if kind == "User" and (name == user.name or name == "*"):
+            return True
+        if kind == "Group" and name in user.groups:
+            return True
+        if kind == "ServiceAccount":
+            home = subject.get("namespace") or namespace
+            if user.name == f"system:serviceaccount:{home}:{name}":
+                return True
+    return False
+
+
+def _permits(rule: Json, request: Request) -> bool:
+    if not _any(rule.get("verbs"), request.verb):
+        return False
+    if request.path:
+        return any(
+            item == "*" or item == request.path or (item.endswith("*") and request.path.startswith(item[:-1]))
+            for item in rule.get("nonResourceURLs") or ()
+        )
+    if not _any(rule.get("apiGroups"), request.group):
+        return False
+    resources = rule.get("resources") or ()
+    if not (
+        "*" in resources
+        or request.full_resource in resources
+        or (request.subresource and f"*/{request.subresource}" in resources)
+        or (request.subresource and f"{request.resource}/*" in resources)
+    ):
+        return False
+    names = rule.get("resourceNames") or ()
+    return not names or request.name in names
+
+
+def _any(allowed: Iterable[str] | None, wanted: str) -> bool:
+    values = tuple(allowed or ())
+    return "*" in values or wanted in values
+
+
+_READ = ["get", "list", "watch"]
+_WRITE = ["create", "delete", "deletecollection", "patch", "update"]
+_WORKLOADS = [
+    (
+        ["apps"],
+        [
+            "daemonsets",
+            "deployments",
+            "deployments/scale",
+            "replicasets",
+            "replicasets/scale",
+            "statefulsets",
+            "statefulsets/scale",
+        ],
+    ),
+    (["batch"], ["cronjobs", "jobs"]),
+    (["autoscaling"], ["horizontalpodautoscalers"]),
+    (["networking.k8s.io"], ["ingresses", "networkpolicies"]),
+    (["policy"], ["poddisruptionbudgets"]),
+    ([""], ["configmaps", "endpoints", "persistentvolumeclaims", "pods", "services", "serviceaccounts"]),
+]
+_VIEWED = [
+    (
+        [""],
+        [
+            "events",
+            "namespaces",
+            "namespaces/status",
+            "pods/log",
+            "pods/status",
+            "limitranges",
+            "resourcequotas",
+        ],
+    ),
+    (["discovery.k8s.io"], ["endpointslices"]),
+]
+
+
+def _rule(groups: list[str], resources: list[str], verbs: list[str]) -> Json:
+    return {"apiGroups": groups, "resources": resources, "verbs": verbs}
+
+
+def default_roles() -> list[tuple[str, Json]]:
+    """(plural, object) of the roles and bindings that every cluster has.
+
+    Source: plugin/pkg/auth/authorizer/rbac/bootstrappolicy, cut to the kinds that exist here."""
+    view = [_rule(groups, names, _READ) for groups, names in (*_WORKLOADS, *_VIEWED)]
+    edit = [
+        *view,
+        *(_rule(groups, names, _WRITE) for groups, names in _WORKLOADS),
+        _rule(
+            [""],
+            [
+                "secrets",
+                "pods/attach",
+                "pods/exec",
+                "pods/portforward",
+                "pods/proxy",
+                "serviceaccounts/token",
+                "pods/eviction",
+            ],
+            [*_READ, *_WRITE],
+        ),
+        _rule(["coordination.k8s.io"], ["leases"], [*_READ, *_WRITE]),
+    ]
+    admin = [
+        *edit,
+        _rule([GROUP], ["roles", "rolebindings"], [*_READ, *_WRITE]),
+        _rule(["authorization.k8s.io"], ["localsubjectaccessreviews"], ["create"]),
+    ]
+    discovery = [
+        {
+            "nonResourceURLs": [
+                "/api",
+                "/api/*",
+                "/apis",
+                "/apis/*",
+                "/healthz",
+                "/livez",
+                "/openapi",
+                "/openapi/*",
+                "/readyz",
+                "/version",
+                "/version/",
+            ],
+            "verbs": ["get"],
+        }
+    ]
+    basic = [
+        _rule(["authorization.k8s.io"], ["selfsubjectaccessreviews", "selfsubjectrulesreviews"], ["create"]),
+        _rule(["authentication.k8s.io"], ["selfsubjectreviews"], ["create"]),
+    ]
+    issuer = [{"nonResourceURLs": ["/.well-known/openid-configuration", "/openid/v1/jwks"], "verbs": ["get"]}]
+    everything = [
+        {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
+        {"nonResourceURLs": ["*"], "verbs": ["*"]},
+    ]
+    roles = {
+        "cluster-admin": everything,
+        "admin": admin,
+        "edit": edit,
+        "view": view,
+        "system:discovery": discovery,
+        "system:basic-user": basic,
+        "system:service-account-issuer-discovery": issuer,
+    }
+    bindings = {
+        "cluster-admin": ("cluster-admin", "Group", MASTERS),
+        "system:discovery": ("system:discovery", "Group", "system:authenticated"),
+        "system:basic-user": ("system:basic-user", "Group", "system:authenticated"),
+        "system:service-account-issuer-discovery": (
+            "system:service-account-issuer-discovery",
+            "Group",
+            "system:serviceaccounts",
+        ),
+    }
+    labels = {"kubernetes.io/bootstrapping": "rbac-defaults"}
+    found: list[tuple[str, Json]] = [
+        ("clusterroles", {"metadata": {"name": name, "labels": dict(labels)}, "rules": rules})
+        for name, rules in roles.items()
+    ]
+    for name, (role, kind, subject) in bindings.items():
+        found.append(
+            (
+                "clusterrolebindings",
+                {
+                    "metadata": {"name": name, "labels": dict(labels)},
+                    "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": role},
+                    "subjects": [{"apiGroup": GROUP, "kind": kind, "name": subject}],
+                },
+            )
+        )
+    return found

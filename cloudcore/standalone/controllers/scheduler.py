@@ -1,0 +1,107 @@
+"""Give pods their nodes.  The decisions are in placement.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from cloudcore.standalone.controllers.base import Controller, Event, Item, set_condition
+from cloudcore.standalone.controllers.placement import Node, choose
+from cloudcore.standalone.store import Record
+from cloudcore.standalone.verbs import PODS
+
+Json = dict[str, Any]
+NODES = ("", "nodes")
+NAME = "default-scheduler"
+
+
+class Scheduler(Controller):
+    name = NAME
+    watches = (PODS, NODES)
+
+    def everything(self) -> Iterable[Item]:
+        return [(record.namespace, record.name) for record in self.store.select(PODS, matches=_waiting)]
+
+    def concerns(self, event: Event) -> Iterable[Item]:
+        record = event.record
+        if record.key == NODES:
+            return self.everything() if _node_matters(event) else []
+        if event.type == "DELETED":
+            return self.everything() if record.fields.get("spec.nodeName") else []
+        return [(record.namespace, record.name)] if _waiting(record) else []
+
+    async def reconcile(self, item: Item) -> float | None:
+        record = self.store.get(PODS, *item)
+        if record is None or not _waiting(record):
+            return None
+        pod = record.decode()
+        if "deletionTimestamp" in pod["metadata"] or pod["spec"].get("schedulingGates"):
+            return None
+        decision = choose(pod, self._nodes())
+        if not decision.node:
+            await self._unschedulable(pod, decision.message)
+            return None
+        pod["spec"]["nodeName"] = decision.node
+        condition = {
+            "type": "PodScheduled",
+            "status": "True",
+            "lastProbeTime": None,
+            "lastTransitionTime": self.resources.timestamp(),
+        }
+        await self.resources.bind(self.kind(PODS), pod, condition, self.options)
+        await self.event(pod, "Scheduled", f"Successfully assigned {item[0]}/{item[1]} to {decision.node}")
+        return None
+
+    def _nodes(self) -> list[Node]:
+        nodes = {}
+        for record in self.store.select(NODES):
+            body = record.decode()
+            if "deletionTimestamp" not in body["metadata"]:
+                nodes[record.name] = Node.of(body)
+        for record in self.store.select(PODS):
+            node = nodes.get(record.fields.get("spec.nodeName", ""))
+            if node is not None and record.fields.get("status.phase") not in ("Succeeded", "Failed"):
+                node.add(record.decode())
+        return list(nodes.values())
+
+    async def _unschedulable(self, pod: Json, message: str) -> None:
+        status = dict(pod.get("status") or {})
+        old: Json = next((c for c in status.get("conditions") or () if c["type"] == "PodScheduled"), {})
+        if (old.get("status"), old.get("message")) == ("False", message):
+            return
+        condition = {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": message,
+            "lastProbeTime": None,
+        }
+        status["conditions"] = set_condition(
+            status.get("conditions") or [], condition, self.resources.timestamp()
+        )
+        await self.set_status(PODS, pod, status)
+        await self.event(pod, "FailedScheduling", message, warning=True)
+
+
+def _waiting(record: Record) -> bool:
+    return (
+        not record.fields.get("spec.nodeName")
+        and record.fields.get("spec.schedulerName") == NAME
+        and record.fields.get("status.phase") in ("Pending", "")
+    )
+
+
+def _node_matters(event: Event) -> bool:
+    """Whether a node's change can let a pod fit; heartbeats cannot."""
+    if event.before is None or event.type == "DELETED":
+        return True
+    before, after = event.before.decode(), event.record.decode()
+
+    def seen(body: Json) -> tuple[Any, ...]:
+        return (
+            body["metadata"].get("labels"),
+            body.get("spec"),
+            (body.get("status") or {}).get("allocatable"),
+        )
+
+    return seen(before) != seen(after)

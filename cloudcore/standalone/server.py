@@ -1,0 +1,288 @@
+"""The control plane in the box as one part of a daemon: open the store, serve HTTPS, run the controllers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from aiohttp import web
+
+from beehive import clock
+from cloudcore.standalone import authz, credentials, selectors
+from cloudcore.standalone.admission import SERVICE_NETWORK, SYSTEM_PRIORITIES, Admission
+from cloudcore.standalone.api import Api, KubeletProxy
+from cloudcore.standalone.authn import Tokens
+from cloudcore.standalone.authz import Authorizer
+from cloudcore.standalone.controllers import definitions
+from cloudcore.standalone.controllers.base import Controller
+from cloudcore.standalone.controllers.definitions import Definitions
+from cloudcore.standalone.controllers.deployments import Deployments
+from cloudcore.standalone.controllers.garbage import Garbage
+from cloudcore.standalone.controllers.namespaces import Namespaces
+from cloudcore.standalone.controllers.nodes import GRACE_S, Nodes
+from cloudcore.standalone.controllers.replicas import ReplicaSets
+from cloudcore.standalone.controllers.scheduler import Scheduler
+from cloudcore.standalone.errors import StartError
+from cloudcore.standalone.kinds import Registry
+from cloudcore.standalone.openapi import OpenApi
+from cloudcore.standalone.requests import WriteOptions
+from cloudcore.standalone.status import ApiError
+from cloudcore.standalone.store import Key, Store
+from cloudcore.standalone.verbs import Resources
+
+log = logging.getLogger(__name__)
+Json = dict[str, Any]
+NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+MANAGER = WriteOptions(field_manager="skerry", field_validation="Ignore")
+STOP_S = 2.0
+"""How long open watches may hold up a stop: clients resume them."""
+EVENT_LIFE_S = 3600
+DEFINITION_S = 10.0
+"""How long a definition among the bootstrap manifests may take to be served."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandaloneConfig:
+    """`state_dir` holds the database, the keys and `admin.kubeconfig`.  `advertise`: further names and addresses clients
+    use.  `node_grace_s`: how long a node may be silent before it counts as unreachable."""
+
+    state_dir: Path
+    listen_host: str = "127.0.0.1"
+    listen_port: int = 6443
+    advertise: tuple[str, ...] = ()
+    cluster_name: str = "skerry"
+    node_grace_s: float = GRACE_S
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.state_dir / "admin.kubeconfig"
+
+
+class ControlPlane:
+    """One API server with its store and controllers.
+
+    `bootstrap_manifests` are applied at each start; `kubelet_proxy` serves logs, exec, attach and port-forward, which
+    answer 501 without it."""
+
+    def __init__(
+        self,
+        config: StandaloneConfig,
+        *,
+        bootstrap_manifests: Sequence[Path] = (),
+        kubelet_proxy: KubeletProxy | None = None,
+    ) -> None:
+        self._config = config
+        self._manifests = tuple(bootstrap_manifests)
+        self._proxy = kubelet_proxy
+        self._serving = asyncio.Event()
+        self._address = ""
+        self._store: Store | None = None
+
+    async def started(self) -> None:
+        """Wait until requests are answered and the bootstrap manifests are in."""
+        await self._serving.wait()
+
+    @property
+    def server(self) -> str:
+        """https://host:port, once started."""
+        return f"https://{self._address}"
+
+    async def backup(self, target: Path) -> None:
+        """Copy the database while it is in use.  Raises StoreError."""
+        if self._store is None:
+            raise StartError("cannot back up: the control plane does not run")
+        await self._store.backup(target)
+
+    async def run(self) -> None:
+        """Serve until cancelled; never returns.  Raises StartError, StoreError."""
+        config = self._config
+        try:
+            config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise StartError(f"cannot use {config.state_dir}: {error.strerror}") from error
+        keys = credentials.ensure(
+            config.state_dir / "pki",
+            hosts=(config.listen_host, *config.advertise),
+            now=datetime.now(UTC),
+        )
+        registry = Registry.core()
+
+        def fields(key: Key, body: Json) -> dict[str, str]:
+            kind = registry.stored(key)
+            return selectors.field_values(key, body, kind.selectable if kind is not None else ())
+
+        store = Store(config.state_dir / "objects.db", fields=fields)
+        await asyncio.to_thread(store.open)
+        definitions.load(store, registry)
+        store.start()
+        self._store = store
+        try:
+            await self._serve(store, registry, keys)
+        finally:
+            self._store = None
+            self._serving.clear()
+            await store.stop()
+
+    async def _serve(self, store: Store, registry: Registry, keys: credentials.Credentials) -> None:
+        config = self._config
+        resources = Resources(store, registry, Admission(store, random.SystemRandom()), now=_now)
+        tokens = Tokens(keys.token_key_pem, store, now=_now)
+        await self._furnish(resources)
+        runner, port = await self._listen(resources, registry, tokens, keys)
+        try:
+            host = config.listen_host if config.listen_host not in ("0.0.0.0", "::") else "127.0.0.1"
+            self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            credentials.write_kubeconfig(
+                config.kubeconfig, keys, server=self.server, cluster=config.cluster_name
+            )
+            async with asyncio.TaskGroup() as group:
+                for controller in self._controllers(resources, keys):
+                    group.create_task(controller.run(), name=controller.name)
+                group.create_task(self._expire_events(resources), name="event expiry")
+                await self._bootstrap(resources)
+                log.info("Control plane serves %s", self.server)
+                self._serving.set()
+        finally:
+            await runner.cleanup()
+
+    def _controllers(self, resources: Resources, keys: credentials.Credentials) -> list[Controller]:
+        tick = clock.monotonic
+        authority = keys.authority.certificate_pem.decode()
+        return [
+            Definitions(resources, clock=tick),
+            Namespaces(resources, clock=tick, authority_pem=authority),
+            Garbage(resources, clock=tick),
+            Nodes(resources, clock=tick, grace_s=self._config.node_grace_s),
+            Scheduler(resources, clock=tick),
+            ReplicaSets(resources, clock=tick),
+            Deployments(resources, clock=tick),
+        ]
+
+    async def _listen(
+        self, resources: Resources, registry: Registry, tokens: Tokens, keys: credentials.Credentials
+    ) -> tuple[web.ServerRunner, int]:
+        config = self._config
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(*keys.server_files)
+        context.load_verify_locations(cafile=keys.authority_file)
+        context.verify_mode = ssl.CERT_OPTIONAL
+        api = Api(
+            resources,
+            registry,
+            tokens,
+            Authorizer(resources.store),
+            OpenApi(registry, config.state_dir / "cache" / "openapi"),
+            address=f"{config.listen_host}:{config.listen_port}",
+            kubelet_proxy=self._proxy,
+            checks={"ping": lambda: True, "store": lambda: True, "bootstrap": self._serving.is_set},
+        )
+        server = web.Server(api.handle, access_log=None)  # type: ignore[arg-type]
+        runner = web.ServerRunner(server, shutdown_timeout=STOP_S)
+        await runner.setup()
+        site = web.TCPSite(runner, config.listen_host, config.listen_port, ssl_context=context, backlog=512)
+        try:
+            await site.start()
+        except OSError as error:
+            await runner.cleanup()
+            raise StartError(
+                f"cannot listen on {config.listen_host}:{config.listen_port}: {error.strerror}; "
+                "is another control plane running?"
+            ) from error
+        port: int = runner.addresses[0][1]
+        return runner, port
+
+    # what every cluster has --------------------------------------------------------------------------
+
+    async def _furnish(self, resources: Resources) -> None:
+        for name in NAMESPACES:
+            await _ensure(resources, ("", "namespaces"), "", {"metadata": {"name": name}})
+        for plural, body in authz.default_roles():
+            await _ensure(resources, (authz.GROUP, plural), "", body)
+        for name, value in SYSTEM_PRIORITIES.items():
+            await _ensure(
+                resources,
+                ("scheduling.k8s.io", "priorityclasses"),
+                "",
+                {"metadata": {"name": name}, "value": value},
+            )
+        service = {
+            "metadata": {
+                "name": "kubernetes",
+                "namespace": "default",
+                "labels": {"component": "apiserver", "provider": "kubernetes"},
+            },
+            "spec": {
+                "clusterIP": str(SERVICE_NETWORK[1]),
+                "ports": [{"name": "https", "port": 443, "targetPort": self._config.listen_port or 6443}],
+            },
+        }
+        await _ensure(resources, ("", "services"), "default", service)
+
+    async def _bootstrap(self, resources: Resources) -> None:
+        """Apply the manifests; definitions come first and are waited for."""
+        bodies: list[tuple[Path, Json]] = []
+        for path in self._manifests:
+            try:
+                text = await asyncio.to_thread(path.read_text)
+                bodies += [(path, body) for body in yaml.safe_load_all(text) if body]
+            except (OSError, yaml.YAMLError) as error:
+                raise StartError(f"cannot read {path}: {error}") from error
+        bodies.sort(key=lambda item: item[1].get("kind") != "CustomResourceDefinition")
+        deadline = clock.monotonic() + DEFINITION_S
+        for path, body in bodies:
+            try:
+                await self._apply(resources, body, deadline)
+            except ApiError as error:
+                raise StartError(f"cannot apply {path}: {error}") from error
+
+    async def _apply(self, resources: Resources, body: Json, deadline: float) -> None:
+        group, _, version = str(body.get("apiVersion", "")).rpartition("/")
+        while (kind := resources.registry.by_kind(group, version, str(body.get("kind")))) is None:
+            if clock.monotonic() > deadline:
+                raise StartError(f"cannot apply {body.get('kind')}: {body.get('apiVersion')} is not served")
+            await asyncio.sleep(0.05)
+        metadata = body.get("metadata") or {}
+        namespace = metadata.get("namespace", "default") if kind.namespaced else ""
+        body = {**body, "metadata": {n: v for n, v in metadata.items() if n != "creationTimestamp"}}
+        options = WriteOptions(field_manager="skerry-bootstrap", field_validation="Ignore", force=True)
+        await resources.patch(kind, namespace, metadata.get("name", ""), "apply", body, options)
+
+    async def _expire_events(self, resources: Resources) -> None:
+        """Events are news, not records: an hour after the last time they are gone."""
+        kind = resources.registry.stored(("", "events"))
+        while kind is not None:
+            await asyncio.sleep(60)
+            limit = _now().timestamp() - EVENT_LIFE_S
+            for record in resources.store.select(kind.key):
+                body = record.decode()
+                last = (
+                    body.get("lastTimestamp")
+                    or body.get("eventTime")
+                    or body["metadata"]["creationTimestamp"]
+                )
+                if clock.parse_rfc3339(last).timestamp() < limit:
+                    try:
+                        await resources.delete(kind, record.namespace, record.name)
+                    except ApiError as error:
+                        log.debug("Cannot expire event %s: %s", record.name, error)
+
+
+async def _ensure(resources: Resources, key: Key, namespace: str, body: Json) -> None:
+    """Create what is not there; what somebody changed is left as it is."""
+    kind = resources.registry.stored(key)
+    if kind is None or resources.store.head(key, namespace, body["metadata"]["name"]) is not None:
+        return
+    await resources.create(kind, namespace, body, MANAGER)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
