@@ -20,7 +20,7 @@ MAX_TOMBSTONE_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One object.  `resource` is `<group>/<plural>`; `namespace` is empty where there is none."""
+    """One object.  `resource` is `<group>/<version>/<plural>`; `namespace` is empty where there is none."""
 
     resource: str
     namespace: str
@@ -29,7 +29,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """`tombstone`: the last state of an object that is gone, or a part of it; empty for one that is there."""
+    """`tombstone`: the last state of an object that is gone; empty for one that is there.  `fresh`: it was not there before."""
 
     seq: int
     key: Key
@@ -37,6 +37,7 @@ class Change:
     version: int
     gone: bool
     tombstone: bytes = b""
+    fresh: bool = False
 
 
 class History:
@@ -52,7 +53,16 @@ class History:
         self.version = 0
         """The highest resourceVersion seen."""
 
-    def add(self, key: Key, *, uid: str, version: int, gone: bool, tombstone: bytes = b"") -> Change | None:
+    def add(
+        self,
+        key: Key,
+        *,
+        uid: str,
+        version: int,
+        gone: bool,
+        tombstone: bytes = b"",
+        fresh: bool = False,
+    ) -> Change | None:
         """Record a change.  None if the ring knows that state already, or a newer one of the same object."""
         last = self._last.get(key)
         if last is not None:
@@ -63,7 +73,7 @@ class History:
         self.seq += 1
         if self._bytes + len(tombstone) > MAX_TOMBSTONE_BYTES:
             tombstone = b""
-        change = Change(self.seq, key, uid, version, gone, tombstone)
+        change = Change(self.seq, key, uid, version, gone, tombstone, fresh)
         self._changes.append(change)
         self._last[key] = change
         self._bytes += len(tombstone)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from beehive.errors import ProtocolError
 from beehive.message import Message
 
 
@@ -42,8 +43,8 @@ class Store(Protocol):
 
     async def held_one(self, kind: str, namespace: str, name: str) -> Held | None: ...
 
-    def subscribe(self, listener: Callable[[HeldChange], None]) -> Callable[[], None]:
-        """Call `listener` after each committed change; it does not block.  Returns what ends that."""
+    def subscribe(self, listener: Callable[[HeldChange], None]) -> None:
+        """Call `listener` after each committed change; it does not block."""
         ...
 
     async def notes(self, prefix: str) -> dict[str, bytes]:
@@ -65,10 +66,18 @@ class Cloud(Protocol):
         """Whether the hub is there now."""
         ...
 
-    def on_change(self, listener: Callable[[bool], None]) -> Callable[[], None]:
-        """Call `listener` when the link comes (True) or goes.  Returns what ends that."""
+    def on_connected(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever the link has come; it does not block."""
         ...
 
     async def request(self, message: Message, *, timeout_s: float) -> Message:
         """The frame that answers `message`.  Raises Unavailable: no link, it broke, or no answer in time."""
+        ...
+
+    def acknowledge(self, messages: Sequence[Message]) -> None:
+        """Tell the hub that these pushes are committed; of no use, and no harm, when the link has gone meanwhile."""
+        ...
+
+    def refuse(self, message: Message, error: ProtocolError) -> None:
+        """Tell the hub that this push cannot be used."""
         ...

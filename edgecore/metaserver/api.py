@@ -1,0 +1,390 @@
+"""Answer the requests of the Kubernetes API: from the cloud while it is there, from the store when it is not.
+
+| verb                          | online                                     | offline                              |
+|-------------------------------|--------------------------------------------|--------------------------------------|
+| get                           | the cloud's answer, which is kept          | what is held or was asked for        |
+| list                          | the cloud's answer, which is kept          | the same, selected here              |
+| watch                         | from here; the hub keeps it fresh          | from here                            |
+| create, update, patch, delete | the cloud's answer                         | 503 with a sentence                  |
+| discovery, version, schemas   | the cloud's answer, which is kept          | what was kept, or a table of ours    |
+| healthz, livez, readyz        | `ok`: whether this API answers             | the same                             |
+
+A cloud that does not answer in time counts as offline for that request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+
+import msgspec
+
+from beehive import application
+from beehive.application import Target, Verb
+from beehive.errors import ProtocolError, Unavailable
+from beehive.selectors import BadSelector
+from edgecore.metaserver import discovery, objects, options, request, status
+from edgecore.metaserver.access import OWNER, Access, Caller
+from edgecore.metaserver.http import Answer, Request
+from edgecore.metaserver.mirror import Mirror, TooOld, Watch
+from edgecore.metaserver.objects import Filter, Gvr
+from edgecore.metaserver.ports import Store
+from edgecore.metaserver.remote import Remote, Scope
+from edgecore.metaserver.request import Info, Query
+from edgecore.metaserver.status import ApiError
+
+log = logging.getLogger(__name__)
+
+PATH_NOTE = "metaserver/path"
+MAX_PATH_BODY = 2 * 1024 * 1024
+"""A discovery document that is kept; the whole schema (/openapi/v2) is 4 MiB and is not."""
+
+MAX_WATCHES = 128
+MAX_WATCHES_PER_CALLER = 32
+WATCH_S = (1800, 3600)
+"""How long a watch lives that does not say: as at an API server, spread."""
+BOOKMARK_S = 60.0
+FIRST_S = application.TIMEOUT_S
+"""How long the first events of a watch wait for the cloud's."""
+
+_HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
+
+
+class _Kind(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    kind: str = ""
+
+
+class _Deleted(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    deletion_timestamp: str | None = None
+    finalizers: list[str] | None = None
+
+
+class _DeleteAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    kind: str = ""
+    metadata: _Deleted = _Deleted()
+
+
+class Api:
+    """The handler of the HTTP server."""
+
+    def __init__(
+        self,
+        access: Access,
+        mirror: Mirror,
+        remote: Remote,
+        store: Store,
+        *,
+        monotonic: Callable[[], float],
+        rng: random.Random | None = None,
+    ) -> None:
+        self._access = access
+        self._mirror = mirror
+        self._remote = remote
+        self._store = store
+        self._monotonic = monotonic
+        self._rng = rng or random.Random()
+        self._watching: Counter[str] = Counter()
+
+    async def handle(self, asked: Request) -> Answer:
+        """Raises ApiError; everything else that is expected becomes one."""
+        try:
+            path, query = request.split(asked.target)
+            info = request.parse(asked.method, path, query)
+        except ProtocolError as error:
+            raise status.bad_request(str(error)) from error
+        try:
+            caller = (
+                OWNER if asked.local else await self._access.authenticate(asked.headers.get("authorization"))
+            )
+            await self._access.authorize(caller, info)
+            _check_accept(asked.headers.get("accept", ""))
+            log.debug("< %s %s %s", caller.user.name, info.verb, asked.target[:256])
+            if info.path:
+                return await self._plain(info)
+            return await self._resource(asked, caller, info, query)
+        except BadSelector as error:
+            raise status.bad_request(str(error)) from error
+        except ProtocolError as error:
+            raise status.internal(f"the cloud's answer cannot be used: {error}") from error
+        except Unavailable as error:
+            raise status.unavailable(str(error)) from error
+
+    async def _resource(self, asked: Request, caller: Caller, info: Info, query: Query) -> Answer:
+        match info.verb:
+            case "get":
+                return await self._get(caller, info, query)
+            case "list":
+                return await self._list(caller, info, query)
+            case "watch":
+                return await self._watch(caller, info, query)
+            case "create" | "update" | "patch" | "delete":
+                return await self._write(asked, caller, info, query)
+            case _:
+                raise status.method_not_allowed()
+
+    # -- what is no resource -------------------------------------------------------------------------------------
+
+    async def _plain(self, info: Info) -> Answer:
+        path = application.pass_through(info.path)
+        if path is None:
+            raise ApiError(404, "NotFound", "the server could not find the requested resource", details={})
+        if info.verb not in ("get", "head"):
+            raise status.method_not_allowed()
+        if path in _HEALTH:
+            return Answer(body=b"ok", content_type="text/plain; charset=utf-8")
+        note = PATH_NOTE + path
+        try:
+            body = await self._remote.fetch(path)
+        except Unavailable as error:
+            kept = await self._store.note(note) or discovery.document(path)
+            if kept is None:
+                raise status.unavailable(f"{path} is not kept on this node: {error}") from error
+            return Answer(body=kept)
+        if len(body) <= MAX_PATH_BODY and await self._store.note(note) != body:
+            await self._keep_path(note, body)
+        return Answer(body=body)
+
+    async def _keep_path(self, note: str, body: bytes) -> None:
+        try:
+            await self._store.write_notes({note: body})
+        except Unavailable as error:
+            log.warning("Cannot keep %s for later: %s", note, error)
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    async def _get(self, caller: Caller, info: Info, query: Query) -> Answer:
+        gvr = Gvr(info.group, info.version, info.resource)
+        try:
+            body = await self._remote.ask(
+                _target(info),
+                Verb.GET,
+                option=options.for_get(query),
+                subresource=info.subresource,
+                account=caller.account,
+            )
+        except ApiError as error:
+            if error.code == 404 and not info.subresource:
+                await self._forget(gvr, info)
+            raise
+        except Unavailable as error:
+            if info.subresource:
+                raise
+            found = await self._mirror.get(gvr, _where(info), info.name)
+            if found is None:
+                raise status.not_found(info) from error
+            return Answer(body=found.value)
+        if not info.subresource:
+            await self._learn(gvr, body)
+        return Answer(body=body)
+
+    async def _list(self, caller: Caller, info: Info, query: Query) -> Answer:
+        gvr = Gvr(info.group, info.version, info.resource)
+        wanted = _filter(gvr, info, query)
+        options.read_version(query)
+        asked = options.for_list(query)
+        target = Target(
+            group=info.group, version=info.version, resource=info.resource, namespace=info.namespace
+        )
+        try:
+            body = await self._remote.ask(target, Verb.LIST, option=asked, account=caller.account)
+        except Unavailable:
+            if query.get("continue"):
+                raise status.expired(query["continue"][:16], max(1, self._mirror.history.version)) from None
+            found, version = await self._mirror.select(wanted)
+            return Answer(body=objects.list_body(gvr, found, version))
+        page = objects.read_list(body, gvr)
+        whole = page.whole and not query.get("continue")
+        try:
+            await self._mirror.learn(gvr, page.objects, within=wanted if whole else None)
+        except Unavailable as error:
+            log.warning("Cannot keep the list of %s for later: %s", gvr, error)
+        else:
+            self._mirror.told(page.version)
+        return Answer(body=body)
+
+    async def _learn(self, gvr: Gvr, body: bytes) -> None:
+        found = objects.read(body, gvr)
+        if found is None:
+            return
+        try:
+            await self._mirror.learn(gvr, [found])
+        except Unavailable as error:
+            log.warning("Cannot keep an object of %s for later: %s", gvr, error)
+
+    async def _forget(self, gvr: Gvr, info: Info) -> None:
+        try:
+            await self._mirror.forget(gvr, _where(info), info.name)
+        except Unavailable as error:
+            log.warning("Cannot forget an object of %s: %s", gvr, error)
+
+    # -- watching ------------------------------------------------------------------------------------------------
+
+    async def _watch(self, caller: Caller, info: Info, query: Query) -> Answer:
+        gvr = Gvr(info.group, info.version, info.resource)
+        wanted = _filter(gvr, info, query)
+        version = options.read_version(query)
+        seconds = options.read_integer(query, "timeoutSeconds") or self._rng.randint(*WATCH_S)
+        name = caller.user.name
+        if self._watching.total() >= MAX_WATCHES or self._watching[name] >= MAX_WATCHES_PER_CALLER:
+            raise status.too_many("too many watches are open on this node")
+        scope = self._remote.follow(wanted, caller.account)
+        self._watching[name] += 1
+        try:
+            if version is None and self._remote.online and not scope.ready.is_set():
+                await _at_most(scope.ready, FIRST_S)
+            initial = request.flag(query, "sendInitialEvents")
+            watch = await self._mirror.watch(wanted, None if initial else version, initial=initial)
+        except TooOld as error:
+            self._end(name, scope)
+            line = objects.event("ERROR", status.expired(str(version), error.oldest).body())
+            return Answer(body=line)
+        except BaseException:
+            self._end(name, scope)
+            raise
+        marks = request.flag(query, "allowWatchBookmarks")
+        return Answer(stream=_Stream(self._events(watch, scope, name, float(seconds), marks=marks)))
+
+    async def _events(
+        self, watch: Watch, scope: Scope, name: str, seconds: float, *, marks: bool
+    ) -> AsyncIterator[bytes]:
+        ends = self._monotonic() + seconds
+        try:
+            yield b""  # from here on the finally runs whatever happens
+            while (left := ends - self._monotonic()) > 0:
+                try:
+                    async with asyncio.timeout(min(left, BOOKMARK_S)):
+                        line = await watch.queue.get()
+                except TimeoutError:
+                    if marks and not watch.closed:
+                        yield self._mirror.bookmark(watch.filter.gvr)
+                    continue
+                if line is None:
+                    return
+                yield line
+        finally:
+            self._mirror.unwatch(watch)
+            self._end(name, scope)
+
+    def _end(self, name: str, scope: Scope) -> None:
+        self._remote.unfollow(scope)
+        self._watching[name] -= 1
+        if not self._watching[name]:
+            del self._watching[name]
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    async def _write(self, asked: Request, caller: Caller, info: Info, query: Query) -> Answer:
+        gvr = Gvr(info.group, info.version, info.resource)
+        verb, subresource, body, code = info.verb, info.subresource, None, 200
+        form = asked.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+        if verb == "patch":
+            option = options.for_patch(info, query, form, asked.body)
+            subresource = ""
+        elif verb == "delete":
+            option = options.for_delete(query, asked.body)
+        else:
+            if form not in ("application/json", "*/*", ""):
+                raise status.unsupported_media_type("application/json")
+            body = _json_object(asked.body)
+            kind = "CreateOptions" if verb == "create" else "UpdateOptions"
+            option = options.for_write(query, kind)
+            if verb == "create":
+                code = 201
+            else:
+                verb, subresource = options.update_verb(info)
+        answer = await self._remote.ask(
+            _target(info), verb, option=option, body=body, subresource=subresource, account=caller.account
+        )
+        if not info.subresource and not query.get("dryRun"):
+            await self._after(gvr, info, answer)
+        if not answer:
+            answer = b'{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success"}'
+        return Answer(code=code, body=answer)
+
+    async def _after(self, gvr: Gvr, info: Info, answer: bytes) -> None:
+        """Keep what a write made of an object that is kept."""
+        if info.verb != "delete":
+            if answer:
+                await self._learn(gvr, answer)
+            return
+        try:
+            found = msgspec.json.decode(answer or b"{}", type=_DeleteAnswer)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise ProtocolError(f"cannot read the answer to a delete: {error}") from error
+        if found.kind in ("", "Status"):
+            if not answer or found.metadata.finalizers is None:
+                await self._forget(gvr, info)
+        elif not found.metadata.finalizers and found.metadata.deletion_timestamp is None:
+            await self._forget(gvr, info)
+
+
+class _Stream:
+    """An async generator whose `finally` runs even when nobody ever read from it."""
+
+    def __init__(self, inner: AsyncIterator[bytes]) -> None:
+        self._inner = inner
+        self._begun = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._begun:
+            self._begun = True
+            await anext(self._inner)
+        return await anext(self._inner)
+
+    async def aclose(self) -> None:
+        if not self._begun:
+            self._begun = True
+            await anext(self._inner)
+        close = getattr(self._inner, "aclose", None)
+        if close is not None:
+            await close()
+
+
+async def _at_most(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        log.debug("! the cloud's state is not here yet: the store's is shown")
+
+
+def _target(info: Info) -> Target:
+    return Target(
+        group=info.group,
+        version=info.version,
+        resource=info.resource,
+        namespace=_where(info),
+        name=info.name,
+    )
+
+
+def _where(info: Info) -> str:
+    """The namespace of the object: a Namespace itself has none, though its path seems to say so."""
+    return "" if info.resource == "namespaces" and not info.group else info.namespace
+
+
+def _filter(gvr: Gvr, info: Info, query: Query) -> Filter:
+    return Filter.parse(gvr, info.namespace, query.get("labelSelector", ""), query.get("fieldSelector", ""))
+
+
+def _json_object(body: bytes) -> bytes:
+    """Raises ApiError 400."""
+    try:
+        msgspec.json.decode(body, type=_Kind)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise status.bad_request(
+            f"the object provided is unrecognized: couldn't get version/kind; json parse error: {error}"
+        ) from error
+    return body
+
+
+def _check_accept(accept: str) -> None:
+    """Raises ApiError 406: only JSON is spoken here.  A client that would like a table first gets the plain object."""
+    forms = [part.split(";")[0].strip().lower() for part in accept.split(",")]
+    if accept and not {"application/json", "application/*", "*/*", "text/plain"} & set(forms):
+        raise status.not_acceptable()

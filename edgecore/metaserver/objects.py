@@ -1,0 +1,235 @@
+"""Objects as bytes, with what selecting and comparing them needs read out.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from beehive import kinds, selectors
+from beehive.errors import ProtocolError
+from beehive.selectors import FieldSelector, LabelSelector
+
+MAX_VERSION = 2**63 - 1
+
+
+class _Meta(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    labels: dict[str, str] | None = None
+
+
+class _Object(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    api_version: str = ""
+    kind: str = ""
+    metadata: _Meta = _Meta()
+
+
+class _ListMeta(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    resource_version: str = ""
+    continue_: str = msgspec.field(name="continue", default="")
+
+
+class _List(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    kind: str = ""
+    metadata: _ListMeta = _ListMeta()
+    items: list[msgspec.Raw] | None = None
+
+
+_decoder = msgspec.json.Decoder(_Object)
+_list_decoder = msgspec.json.Decoder(_List)
+
+
+@dataclass(frozen=True, slots=True)
+class Gvr:
+    """A resource in one version.  `group` is empty for core."""
+
+    group: str
+    version: str
+    plural: str
+
+    def __str__(self) -> str:
+        return f"{self.group or 'core'}/{self.version}/{self.plural}"
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def kind(self) -> str:
+        """From the table, or a guess."""
+        return kinds.kind_name(self.group, self.plural)
+
+    @property
+    def wires(self) -> frozenset[str]:
+        """How a message's path may spell the kind."""
+        return frozenset({self.kind.lower(), kinds.wire_kind(self.plural)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Object:
+    """`namespace` is empty for a cluster-scoped one; `version` is 0 for one without; `value` says its kind and apiVersion."""
+
+    namespace: str
+    name: str
+    uid: str
+    version: int
+    labels: Mapping[str, str]
+    value: bytes
+
+    def newer_than(self, other: Object | None) -> bool:
+        return other is None or self.version > other.version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One answer to a list.  `whole`: nothing follows it."""
+
+    objects: list[Object]
+    version: int
+    whole: bool
+
+
+def read(value: bytes, gvr: Gvr) -> Object | None:
+    """An object of `gvr`, or None when it is one of another group or version.
+
+    Items of a list carry no kind: it is put in front.  Raises ProtocolError: not an object, or one without a name."""
+    try:
+        found = _decoder.decode(value)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        raise ProtocolError(f"cannot read an object of {gvr}: {error}") from error
+    if found.api_version and found.api_version != gvr.api_version:
+        return None
+    if not found.api_version:
+        row = kinds.known(gvr.group, gvr.plural)
+        if row is not None and row.version != gvr.version:
+            return None
+    if not found.metadata.name:
+        raise ProtocolError(f"an object of {gvr} has no name")
+    if not (found.kind and found.api_version):
+        value = _named(value, found, gvr)
+    return Object(
+        namespace=found.metadata.namespace,
+        name=found.metadata.name,
+        uid=found.metadata.uid,
+        version=read_version(found.metadata.resource_version),
+        labels=found.metadata.labels or {},
+        value=value,
+    )
+
+
+def _named(value: bytes, found: _Object, gvr: Gvr) -> bytes:
+    head = b""
+    if not found.kind:
+        head += b'"kind":' + msgspec.json.encode(gvr.kind) + b","
+    if not found.api_version:
+        head += b'"apiVersion":' + msgspec.json.encode(gvr.api_version) + b","
+    rest = value.lstrip()[1:]
+    if rest.lstrip()[:1] == b"}":
+        head = head[:-1]
+    return b"{" + head + rest
+
+
+def read_version(text: str) -> int:
+    """A resourceVersion as a number; 0 when there is none or it is not one that etcd gives."""
+    if text.isascii() and text.isdigit() and len(text) <= 19:
+        return min(int(text), MAX_VERSION)
+    return 0
+
+
+def read_list(body: bytes, gvr: Gvr) -> Page:
+    """A list as the API server answers it.  Raises ProtocolError."""
+    try:
+        found = _list_decoder.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        raise ProtocolError(f"cannot read the list of {gvr}: {error}") from error
+    objects = [item for raw in found.items or () if (item := read(bytes(raw), gvr)) is not None]
+    return Page(
+        objects=objects,
+        version=read_version(found.metadata.resource_version),
+        whole=not found.metadata.continue_,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """What a list or watch selects.  `raw_labels` and `raw_fields` are the texts it was made from."""
+
+    gvr: Gvr
+    namespace: str = ""
+    labels: LabelSelector = selectors.EVERYTHING
+    fields: FieldSelector = selectors.ANY_FIELD
+    raw_labels: str = ""
+    raw_fields: str = ""
+
+    @classmethod
+    def parse(cls, gvr: Gvr, namespace: str, labels: str, fields: str) -> Filter:
+        """Raises BadSelector."""
+        return cls(
+            gvr=gvr,
+            namespace=namespace,
+            labels=selectors.parse_labels(labels),
+            fields=selectors.parse_fields(fields, selectors.supported_fields((gvr.group, gvr.plural))),
+            raw_labels=labels,
+            raw_fields=fields,
+        )
+
+    @property
+    def narrow(self) -> bool:
+        """Whether more is asked for than a namespace."""
+        return bool(self.labels or self.fields)
+
+    def matches(self, found: Object) -> bool:
+        if self.namespace and found.namespace != self.namespace:
+            return False
+        if not self.labels.matches(found.labels):
+            return False
+        if not self.fields:
+            return True
+        values = {"metadata.name": found.name, "metadata.namespace": found.namespace}
+        if any(path not in values for path, _, _ in self.fields.terms):
+            body: dict[str, Any] = msgspec.json.decode(found.value)
+            values |= selectors.field_values((self.gvr.group, self.gvr.plural), body)
+        return self.fields.matches(values)
+
+
+def tombstone(gvr: Gvr, namespace: str, name: str, uid: str, version: int) -> bytes:
+    """What can be said of an object of which nothing is left but its name."""
+    metadata: dict[str, str] = {"name": name}
+    if namespace:
+        metadata["namespace"] = namespace
+    if uid:
+        metadata["uid"] = uid
+    if version > 0:
+        metadata["resourceVersion"] = str(version)
+    return msgspec.json.encode({"kind": gvr.kind, "apiVersion": gvr.api_version, "metadata": metadata})
+
+
+def list_body(gvr: Gvr, found: list[Object], version: int) -> bytes:
+    """A list as an API server answers it."""
+    head = msgspec.json.encode(
+        {
+            "kind": f"{gvr.kind}List",
+            "apiVersion": gvr.api_version,
+            "metadata": {"resourceVersion": str(version)},
+        }
+    )
+    return head[:-1] + b',"items":[' + b",".join(item.value for item in found) + b"]}\n"
+
+
+def event(kind: str, value: bytes) -> bytes:
+    """One line of a watch."""
+    return b'{"type":"' + kind.encode() + b'","object":' + value + b"}\n"
+
+
+def bookmark(gvr: Gvr, version: int, *, initial_end: bool = False) -> bytes:
+    """The line that says how far a watch has come.  `initial_end`: everything that there is has been sent."""
+    metadata: dict[str, Any] = {"resourceVersion": str(version), "creationTimestamp": None}
+    if initial_end:
+        metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
+    body = {"kind": gvr.kind, "apiVersion": gvr.api_version, "metadata": metadata}
+    return event("BOOKMARK", msgspec.json.encode(body))
