@@ -55,6 +55,7 @@ want mosquitto has mosquitto
 want busybox-static has_static_busybox
 want iproute2 has ip
 want iptables has iptables
+want nftables has nft
 want ca-certificates test -s /etc/ssl/certs/ca-certificates.crt
 has kubectl || missing="$missing kubernetes-client"
 

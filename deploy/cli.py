@@ -181,7 +181,7 @@ def _show_next(trial: Trial, status: Status) -> None:
     click.echo(f"  export KUBECONFIG={trial.home.kubeconfig}")
     click.echo("  kubectl get nodes,pods,devices,devicestatuses")
     if pod_ips:
-        click.echo(f"  curl http://{pod_ips[0]}:8080/")
+        click.echo(f"  busybox wget -qO- http://{pod_ips[0]}:8080/")
     click.echo("  kubectl edit device thermostat      # set target to another value, then:")
     click.echo("  kubectl get devicestatus thermostat -w")
     click.echo(f"  {command} status | down")
