@@ -1,0 +1,152 @@
+"""The HTTPS port by which a stock KubeEdge edge gets its certificate (10002 there).  Runs only where `compat.kubeedge` is on.
+
+    GET /ca.crt        the CA, DER
+    GET /edge.crt      body: a signing request, DER; header NodeName; a client certificate, or `Authorization: Bearer <JWT>`
+    GET /node/<name>   whether a Node of that name exists: keadm asks before it joins
+
+Client certificates are asked for and verified by the TLS layer; none is needed for the first request.  Bodies are DER without a
+content type, as the stock edge expects.  Its CSR asks for a subject; ours is set by the signer.
+Source: KubeEdge, cloudhub/servers/httpserver."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from aiohttp import web
+
+from beehive import clock, resource
+from beehive.errors import Conflict, Refused, Unavailable
+from cloudcore.errors import ApiError, ApiExists, ApiNotFound
+from cloudcore.identity import kubeedge_token, pki
+from cloudcore.identity.authority import NODE_USER, SYSTEM_NAMESPACE, Authority, secret_body
+from cloudcore.identity.join import Limiter
+from cloudcore.kube import Kube
+from cloudcore.objects import NODE, SECRET
+
+log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 64 * 1024
+"""A signing request is about half a KiB."""
+TOKEN_SECRET = "tokensecret"
+
+
+@dataclass(slots=True)
+class CompatServer:
+    """A part: serves until cancelled.
+
+    tls: gives the context to serve with, holding the hub's certificate and asking for client certificates of our CA.
+    certificate_life: of what it signs.   token_refresh: how often the join token is made anew; each lives twice as long."""
+
+    kube: Kube
+    authority: Authority
+    tls: Callable[[], ssl.SSLContext]
+    host: str = "0.0.0.0"
+    port: int = 10002
+    certificate_life: timedelta = timedelta(days=365)
+    token_refresh: timedelta = timedelta(hours=12)
+    limiter: Limiter = field(default_factory=Limiter)
+    bound_port: int = 0
+
+    async def run(self) -> None:
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app.add_routes(
+            [
+                web.get("/ca.crt", self._ca),
+                web.get("/edge.crt", self._certificate),
+                web.get("/node/{name}", self._node),
+            ]
+        )
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, self.host, self.port, ssl_context=self.tls())
+            await site.start()
+            self.bound_port = runner.addresses[0][1]
+            await self._keep_token()
+        finally:
+            await runner.cleanup()
+
+    async def _keep_token(self) -> None:
+        """Write the join token where KubeEdge's tools read it, and again before it expires."""
+        while True:
+            pause_s = self.token_refresh.total_seconds()
+            try:
+                await self._write_token()
+            except (ApiError, Conflict) as error:
+                log.warning("Cannot store the join token for KubeEdge's edges: %s", error)
+                pause_s = 30.0
+            await asyncio.sleep(pause_s)
+
+    async def _write_token(self) -> None:
+        ca, key = pki.to_der(self.authority.pair)
+        token = kubeedge_token.make(ca, key, now=clock.wall(), lifetime=2 * self.token_refresh)
+        body = secret_body(TOKEN_SECRET, {"tokendata": token.encode()})
+        try:
+            await self.kube.create(SECRET, body, SYSTEM_NAMESPACE)
+        except ApiExists:
+            await self.kube.replace(SECRET, TOKEN_SECRET, body, SYSTEM_NAMESPACE)
+
+    async def _ca(self, request: web.Request) -> web.Response:
+        return web.Response(body=self.authority.der)
+
+    async def _node(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        if not resource.is_name(name):
+            return web.Response(status=400, text="nodename parameter is required")
+        try:
+            await self.kube.get(NODE, name)
+        except ApiNotFound:
+            return web.Response(status=404, text="Node not found")
+        except ApiError as error:
+            log.warning("Cannot look up node %s for a joining edge: %s", name, error)
+            return web.Response(status=500, text="Failed to query node information")
+        return web.Response(text="Node found")
+
+    async def _certificate(self, request: web.Request) -> web.Response:
+        node = request.headers.get("NodeName", "")
+        if not resource.is_name(node):
+            return web.Response(
+                status=400, text="the header NodeName has to be the node's name, in lower case"
+            )
+        if self.limiter.blocked(clock.monotonic()):
+            return web.Response(status=429, text="too many attempts failed lately; try again in a minute")
+        csr = await request.read()
+        try:
+            await self._identify(request, node)
+            certificate = self.authority.sign_node(node, csr, self.certificate_life)
+        except Refused as error:
+            self.limiter.failed(clock.monotonic())
+            log.warning("Refused a certificate for node %s: %s", node, error)
+            return web.Response(status=401, text=str(error))
+        except pki.BadRequest as error:
+            self.limiter.failed(clock.monotonic())
+            return web.Response(status=500, text=f"failed to sign certs for edgenode {node}, err: {error}")
+        except Unavailable as error:
+            return web.Response(status=503, text=str(error))
+        log.info("Signed a certificate for node %s, a KubeEdge edge", node)
+        return web.Response(body=ssl.PEM_cert_to_DER_cert(certificate.decode()))
+
+    async def _identify(self, request: web.Request, node: str) -> None:
+        """Raises Refused unless the caller is `node` by its certificate, or holds a token and the name is free.
+
+        Where KubeEdge lets a token replace a running node of any name, this does not: delete the Node first."""
+        shown = request.transport.get_extra_info("ssl_object") if request.transport else None
+        certificate = shown.getpeercert() if shown else None
+        if certificate:
+            names = [value for part in certificate["subject"] for key, value in part if key == "commonName"]
+            if names != [NODE_USER + node]:
+                raise Refused(f"failed to verify the certificate for edgenode: {node}, it is for {names}")
+            return
+        _, _, jwt = request.headers.get("Authorization", "").partition(" ")
+        _, key = pki.to_der(self.authority.pair)
+        kubeedge_token.verify(jwt, key, now=clock.wall())
+        try:
+            await self.kube.get(NODE, node)
+        except ApiNotFound:
+            return
+        raise Refused(f"the name {node} is taken by another node; delete that node first", reason="NameTaken")

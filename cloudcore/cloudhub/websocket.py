@@ -1,0 +1,411 @@
+"""The hub's door: one TLS port for everything that an edge of ours needs.  The only cloud file that knows `websockets`.
+
+    without a client certificate   GET /ca.crt (the authority, DER), and one `join` frame on /join
+    with one                       the link: the node is who the certificate says
+
+A connection that may not come in is closed with an HTTP status and a sentence, not left open and mute."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http
+import logging
+import os
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
+from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
+from websockets.http11 import Request, Response
+from websockets.protocol import State
+
+from beehive import codec, resource, session
+from beehive.errors import ProtocolError, Refused, SkerryError, Unavailable
+from beehive.message import Failure, JoinAnswer, JoinRequest, Message, Op, RenewRequest, Source, reply
+from cloudcore.cloudhub.dispatch import Dispatcher, lane_key
+from cloudcore.cloudhub.lanes import Lanes
+from cloudcore.cloudhub.nodes import Link, Nodes, now
+from cloudcore.errors import JoinRefused
+from cloudcore.identity.authority import NODE_GROUP, NODE_USER
+
+log = logging.getLogger(__name__)
+
+OPEN_S = 10.0
+"""For the TLS handshake, and again for the upgrade."""
+JOIN_S = 15.0
+CLOSE_S = 2.0
+WRITE_S = 15.0
+"""A write that the edge does not take for so long ends the session."""
+PING_AFTER_S = 6.0
+"""An edge of ours pings every PING_S; when it did not, the hub asks."""
+FRAME_QUEUE = 16
+WRITE_BUFFER = 64 * 1024
+MAX_JOINING = 64
+"""Connections without a certificate at one time."""
+FRAMES_PER_S, FRAMES_BURST = 500.0, 2000.0
+"""What one edge may send; beyond it the hub reads slower."""
+
+Joiner = Callable[[JoinRequest], Awaitable[JoinAnswer]]
+Renewer = Callable[[str, str], JoinAnswer]
+Numberer = Callable[[str], Awaitable[int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubConfig:
+    """address, port: where to listen (an empty address is every one).   node_limit: links at one time."""
+
+    address: str = ""
+    port: int = 10000
+    node_limit: int = 1000
+
+
+class _Connection(ServerConnection):
+    """A connection that notes when bytes last came, so that a ping is as good as a frame."""
+
+    skerry_node = ""
+    skerry_ours = False
+    skerry_number = 0
+    skerry_join = False
+    skerry_link: Link | None = None
+
+    def data_received(self, data: bytes) -> None:
+        if self.skerry_link is not None:
+            self.skerry_link.session.heard(now())
+        super().data_received(data)
+
+
+class Hub:
+    """Accepts edges and carries their links.  `run` is a supervised part."""
+
+    name = "cloudhub"
+
+    def __init__(
+        self,
+        config: HubConfig,
+        *,
+        nodes: Nodes,
+        dispatcher: Dispatcher,
+        ca_der: bytes,
+        tls: ssl.SSLContext,
+        join: Joiner,
+        renew: Renewer,
+        next_number: Numberer,
+    ) -> None:
+        self._config = config
+        self._nodes = nodes
+        self._dispatcher = dispatcher
+        self._ca_der = ca_der
+        self._tls = tls
+        self._join = join
+        self._renew = renew
+        self._next_number = next_number
+        self._joining = 0
+        self.port = 0
+        self.listening = asyncio.Event()
+
+    async def run(self) -> None:
+        """Raises Refused when the port cannot be had."""
+        where = f"{self._config.address or '*'}:{self._config.port}"
+        try:
+            server: Server = await serve(
+                self._handle,
+                self._config.address or None,
+                self._config.port,
+                ssl=self._tls,
+                ssl_handshake_timeout=OPEN_S,
+                ssl_shutdown_timeout=CLOSE_S,
+                backlog=1024,
+                process_request=self._on_request,
+                process_response=self._on_response,
+                create_connection=_Connection,
+                # nothing is kept between messages: a compressor with its window would cost more than all else of a link
+                extensions=[
+                    ServerPerMessageDeflateFactory(
+                        server_no_context_takeover=True,
+                        client_no_context_takeover=True,
+                        server_max_window_bits=12,
+                        client_max_window_bits=12,
+                        compress_settings={"memLevel": 5, "level": 3},
+                    )
+                ],
+                compression=None,
+                server_header=None,
+                open_timeout=OPEN_S,
+                close_timeout=CLOSE_S,
+                ping_interval=None,
+                max_size=codec.MAX_FRAME_BYTES,
+                max_queue=FRAME_QUEUE,
+                write_limit=WRITE_BUFFER,
+                logger=_library_log,
+            )
+        except OSError as error:
+            raise Refused(
+                f"cannot listen on {where}: {error.strerror or error}; is another cloudcore running?",
+                reason="PortInUse",
+            ) from error
+        try:
+            self.port = next(iter(server.sockets)).getsockname()[1]
+            log.info("The hub listens on %s:%d", self._config.address or "*", self.port)
+            self.listening.set()
+            while True:
+                await asyncio.sleep(1.0)
+                self._nodes.tick(now(), ping_after_s=PING_AFTER_S)
+        finally:
+            server.close(code=session.CLOSE_RESTART, reason="the hub stops")
+            await server.wait_closed()
+
+    # -- upgrade -------------------------------------------------------------------------------------------------
+
+    async def _on_request(self, connection: ServerConnection, request: Request) -> Response | None:
+        assert isinstance(connection, _Connection), "serve made a connection of another class"
+        path = request.path.split("?", 1)[0]
+        if path == "/ca.crt":
+            headers = Headers()
+            headers["Content-Type"] = "application/pkix-cert"
+            headers["Content-Length"] = str(len(self._ca_der))
+            headers["Connection"] = "close"
+            return Response(http.HTTPStatus.OK, "OK", headers, self._ca_der)
+        ours = _first(request, session.HEADER_PROTOCOL).isdecimal()
+        if not ours:
+            connection.protocol.available_extensions = None
+        if path == "/join":
+            if self._joining >= MAX_JOINING:
+                return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "too many join at once\n")
+            connection.skerry_join = True
+            connection.protocol.max_message_size = codec.MAX_JOIN_BYTES
+            connection.protocol.available_extensions = None
+            return None
+        name = _certified(connection)
+        if name is None:
+            return connection.respond(
+                http.HTTPStatus.UNAUTHORIZED, "a node certificate is needed here; join first\n"
+            )
+        if name == "":
+            return connection.respond(http.HTTPStatus.FORBIDDEN, "the certificate is not a node's\n")
+        claimed = _first(request, session.HEADER_NODE)
+        if claimed != name:
+            log.warning("Node %s claimed to be %r from %s", name, claimed[:80], _peer(connection))
+            return connection.respond(
+                http.HTTPStatus.FORBIDDEN, "the header node_id is not the name in the certificate\n"
+            )
+        if _first(request, session.HEADER_USE) != "msg":
+            return connection.respond(http.HTTPStatus.BAD_REQUEST, "the header ConnectionUse must be msg\n")
+        if len(self._nodes) >= self._config.node_limit and self._nodes.get(name) is None:
+            log.warning("Node %s refused: the limit of %d nodes is reached", name, self._config.node_limit)
+            return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "the node limit is reached\n")
+        try:
+            number = await self._next_number(name)
+        except SkerryError as error:
+            log.info("Node %s must wait: %s", name, error)
+            return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "the API is away; try again\n")
+        connection.skerry_node, connection.skerry_ours, connection.skerry_number = name, ours, number
+        return None
+
+    def _on_response(self, connection: ServerConnection, request: Request, response: Response) -> None:
+        del request
+        assert isinstance(connection, _Connection), "serve made a connection of another class"
+        if connection.skerry_ours and response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS:
+            response.headers[session.HEADER_PROTOCOL] = str(session.PROTOCOL_VERSION)
+            response.headers[session.HEADER_SESSION] = str(connection.skerry_number)
+
+    # -- a joining machine -----------------------------------------------------------------------------------------
+
+    async def _handle(self, connection: ServerConnection) -> None:
+        assert isinstance(connection, _Connection), "serve made a connection of another class"
+        if connection.skerry_join:
+            self._joining += 1
+            try:
+                await self._serve_join(connection)
+            finally:
+                self._joining -= 1
+        else:
+            await self._serve_node(connection)
+
+    async def _serve_join(self, connection: _Connection) -> None:
+        try:
+            async with asyncio.timeout(JOIN_S):
+                message = codec.decode(await connection.recv(decode=False), limit=codec.MAX_JOIN_BYTES)
+                if message.route.operation != Op.JOIN:
+                    await connection.close(session.CLOSE_POLICY, "only a join frame is welcome here")
+                    return
+                await connection.send(codec.encode(await self._join_answer(message)), text=True)
+        except ProtocolError as error:
+            await connection.close(session.CLOSE_BAD_FRAME, str(error)[:120])
+        except TimeoutError:
+            await connection.close(session.CLOSE_SILENT, "no join frame came")
+        except ConnectionClosed:
+            return
+
+    async def _join_answer(self, message: Message) -> Message:
+        try:
+            return reply(message, await self._join(message.decode(JoinRequest)), source=Source.CLOUDHUB)
+        except (JoinRefused, ProtocolError) as error:
+            return _failure(message, error.reason, str(error))
+        except SkerryError as error:
+            log.warning("Cannot let a node join: %s", error)
+            return _failure(message, Unavailable.reason, "the Kubernetes API is away; try again later")
+
+    # -- a node --------------------------------------------------------------------------------------------------------
+
+    async def _serve_node(self, connection: _Connection) -> None:
+        peer = session.HubSession(
+            node=connection.skerry_node,
+            ours=connection.skerry_ours,
+            number=connection.skerry_number,
+            opened_at=now(),
+        )
+        link = Link(peer, address=_peer(connection))
+        peer.opened(now())
+        connection.skerry_link = link
+        if not self._nodes.open(link):
+            await connection.close(session.CLOSE_REPLACED, "a newer session exists")
+            return
+        log.info(
+            "Node %s connected from %s: session %d%s",
+            link.node,
+            link.address,
+            peer.number,
+            "" if peer.ours else ", KubeEdge's protocol",
+        )
+        reason = "connection lost"
+        try:
+            async with asyncio.TaskGroup() as group:
+                lanes = Lanes[session.Forward](group, lambda command: self._dispatcher.forward(link, command))
+                group.create_task(self._write(connection, link), name=f"write {link.node}")
+                await self._read(connection, link, lanes)
+                raise _Over("connection lost")
+        except* (_Over, ConnectionClosed) as faults:
+            reason = next((str(fault) for fault in faults.exceptions if isinstance(fault, _Over)), reason)
+        except* (TimeoutError, OSError) as faults:
+            reason = str(faults.exceptions[0]) or "it takes nothing any more"
+        except* Exception as faults:
+            # the boundary of one connection: a fault in it ends this one only
+            log.exception("The link of node %s failed", link.node, exc_info=faults)
+            reason = "a fault in the hub"
+        finally:
+            self._nodes.closed(link)
+            peer.close(session.CLOSE_POLICY, "over")
+            if connection.state is not State.CLOSED and link.closing is None:
+                connection.transport.abort()
+        log.info("Node %s disconnected: session %d, %s", link.node, peer.number, reason)
+
+    async def _read(self, connection: _Connection, link: Link, lanes: Lanes[session.Forward]) -> None:
+        allowance, at = FRAMES_BURST, now()
+        while True:
+            data = await connection.recv(decode=False)
+            current = now()
+            allowance = min(FRAMES_BURST, allowance + (current - at) * FRAMES_PER_S) - 1
+            at = current
+            try:
+                message = codec.decode(data)
+            except ProtocolError as error:
+                log.warning("Node %s sent a bad frame: %s", link.node, str(error)[:256])
+                self._dispatcher.perform(link, link.session.bad_frame(str(error)))
+                continue
+            if log.isEnabledFor(logging.DEBUG):
+                log.debug("%s < %s %s", link.node, message.route.operation, message.route.resource)
+            if message.route.operation == Op.RENEW and link.ours:
+                link.reply(self._renew_answer(link, message))
+                continue
+            for command in self._dispatcher.perform(
+                link, link.session.handle_frame(message, current), message
+            ):
+                await lanes.submit(lane_key(command.message), command)
+            if allowance < 0:
+                await asyncio.sleep(-allowance / FRAMES_PER_S)
+
+    def _renew_answer(self, link: Link, message: Message) -> Message:
+        try:
+            answer = self._renew(link.node, message.decode(RenewRequest).csr)
+        except (JoinRefused, ProtocolError) as error:
+            return _failure(message, error.reason, str(error))
+        return reply(message, answer, source=Source.CLOUDHUB)
+
+    async def _write(self, connection: _Connection, link: Link) -> None:
+        while True:
+            if link.closing is not None:
+                closing = link.closing
+                await connection.close(closing.code, closing.reason)
+                raise _Over(f"closed with {closing.code}: {closing.reason}")
+            if link.ping_due:
+                link.ping_due = False
+                await connection.ping()
+            message = link.take(now())
+            if message is not None:
+                if log.isEnabledFor(logging.DEBUG):
+                    log.debug("%s > %s %s", link.node, message.route.operation, message.route.resource)
+                async with asyncio.timeout(WRITE_S):
+                    await connection.send(codec.encode(message), text=True)
+                continue
+            link.wake.clear()
+            await link.wake.wait()
+
+
+class _Over(Exception):
+    """Ends the task group of a connection; the text is the reason."""
+
+
+def _first(request: Request, name: str) -> str:
+    """A header's first value: a stock edge that redials sends some twice."""
+    values = request.headers.get_all(name)
+    return values[0] if values else ""
+
+
+def _certified(connection: ServerConnection) -> str | None:
+    """The node name in the verified certificate; None without one, empty when it is no node's."""
+    certificate: dict[str, Any] | None = connection.transport.get_extra_info("peercert")
+    if not certificate:
+        return None
+    names: list[str] = []
+    groups: list[str] = []
+    for part in certificate.get("subject", ()):
+        for key, value in part:
+            if key == "commonName":
+                names.append(value)
+            elif key == "organizationName":
+                groups.append(value)
+    if len(names) != 1 or groups != [NODE_GROUP] or not names[0].startswith(NODE_USER):
+        return ""
+    node = names[0].removeprefix(NODE_USER)
+    return node if resource.is_name(node) else ""
+
+
+def _peer(connection: ServerConnection) -> str:
+    address = connection.remote_address
+    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "?"
+
+
+def _failure(message: Message, reason: str, text: str) -> Message:
+    content = Failure(reason=reason, message=text[:512])
+    return reply(message, content, source=Source.CLOUDHUB, operation=Op.ERROR)
+
+
+_library_log = logging.getLogger("cloudcore.cloudhub.websocket.library")
+# It tells of each port scan with a traceback; what matters is told above.
+_library_log.setLevel(logging.CRITICAL)
+
+
+def server_context(certificate_pem: bytes, key_pem: bytes, ca_pem: bytes) -> ssl.SSLContext:
+    """TLS 1.2 and newer; a client certificate is asked for and, if shown, must be the authority's."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.load_verify_locations(cadata=ca_pem.decode("ascii"))
+    context.set_alpn_protocols(["http/1.1"])
+    use_certificate(context, certificate_pem, key_pem)
+    return context
+
+
+def use_certificate(context: ssl.SSLContext, certificate_pem: bytes, key_pem: bytes) -> None:
+    """Serve with this pair from the next handshake on."""
+    # OpenSSL reads from a path only; this one is memory, and gone when closed
+    handle = os.memfd_create("hub", os.MFD_CLOEXEC)
+    with contextlib.closing(os.fdopen(handle, "wb")) as file:
+        file.write(certificate_pem + key_pem)
+        file.flush()
+        context.load_cert_chain(f"/proc/self/fd/{handle}")

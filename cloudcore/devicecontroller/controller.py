@@ -1,0 +1,289 @@
+"""Carries devices and models to their nodes, and what devices report into their DeviceStatuses."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+
+import msgspec
+
+from beehive import clock
+from beehive.apis.decode import decode
+from beehive.apis.twins import StateUpdate, TwinUpdate
+from beehive.delivery import Item
+from beehive.errors import ProtocolError, SkerryError, Unavailable
+from beehive.message import OK, Group, Inventory, Message, Op, Source, new
+from beehive.resource import parse
+from beehive.session import State
+from cloudcore.cache import Cache
+from cloudcore.cloudhub.dispatch import LATER, Done, Outcome
+from cloudcore.cloudhub.nodes import Link, Nodes
+from cloudcore.devicecontroller.placement import DETAIL, Action, DevicePlacement, Member, Push, kind_of
+from cloudcore.devicecontroller.reports import StatusChange, from_state, from_twins
+from cloudcore.devicecontroller.writer import StatusWriter
+from cloudcore.edgecontroller.downstream import tombstone
+from cloudcore.errors import ApiError, ApiNotFound, Forbidden
+from cloudcore.identity import authorizer
+from cloudcore.kube import Kube
+from cloudcore.objects import DEVICEMODEL, DEVICESTATUS, EVENT, Change, Object
+
+log = logging.getLogger(__name__)
+
+SYNC_S = 10.0
+MAX_EVENTS = 256
+
+
+class DeviceCaches:
+    """The kinds of devices."""
+
+    def __init__(self, kube: Kube, devices: Cache) -> None:
+        self.devices = devices
+        self.models = Cache(kube, DEVICEMODEL)
+        self.statuses = Cache(kube, DEVICESTATUS)
+
+    @property
+    def all(self) -> list[Cache]:
+        return [self.models, self.statuses, self.devices]
+
+    @property
+    def synced(self) -> bool:
+        return all(cache.synced for cache in self.all)
+
+    async def wait_synced(self) -> None:
+        for cache in self.all:
+            await cache.wait_synced()
+
+
+class DeviceController:
+    """`run` is a supervised part; `handle` is the part `devicecontroller` of the dispatcher."""
+
+    name = "devicecontroller"
+
+    def __init__(
+        self,
+        kube: Kube,
+        caches: DeviceCaches,
+        nodes: Nodes,
+        view: authorizer.View,
+        *,
+        interval_s: float = 1.0,
+    ) -> None:
+        self.caches = caches
+        self.placement = DevicePlacement()
+        self._kube = kube
+        self._nodes = nodes
+        self._view = view
+        self._writer = StatusWriter(
+            kube, caches.devices, caches.statuses, self.placement, interval_s=interval_s
+        )
+        self._events: asyncio.Queue[bytes] = asyncio.Queue(MAX_EVENTS)
+        self._told: dict[tuple[str, str], str] = {}
+        self._late: list[tuple[Link, Inventory]] = []
+        caches.models.subscribe(self._on_model)
+        caches.devices.subscribe(self._on_device)
+        nodes.on_open.append(self._on_open)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._writer.run(), name="device statuses")
+            group.create_task(self._write_events(), name="device events")
+            await self.caches.wait_synced()
+            log.info("Knows %d devices of %d models", len(self.caches.devices), len(self.caches.models))
+            for item in self.caches.devices:
+                self._judge(item)
+            late, self._late = self._late, []
+            for link, inventory in late:
+                await self.differ(link, inventory)
+
+    # -- down ------------------------------------------------------------------------------------------------------
+
+    def _on_device(self, change: Change) -> None:
+        self._perform(self.placement.device_changed(change))
+        if change.new is None:
+            self._writer.forget(change.newest.key)
+            self._told.pop(change.newest.key, None)
+        elif self.caches.synced:
+            self._judge(change.new)
+
+    def _on_model(self, change: Change) -> None:
+        self._perform(self.placement.model_changed(change))
+        if self.caches.synced:
+            for key in self.placement.users(*change.newest.key):
+                if (item := self.caches.devices.get(*key)) is not None:
+                    self._judge(item)
+
+    def _perform(self, actions: list[Action]) -> None:
+        for action in actions:
+            link = self._nodes.get(action.node)
+            if link is None or not link.devices_ready:
+                continue
+            if isinstance(action, Member):
+                link.reply(action.message(event_id=str(uuid.uuid4()), now_ms=clock.wall_ms()))
+            else:
+                link.offer(action.delivery())
+
+    def _judge(self, item: Object) -> None:
+        """Say what is wrong with a device where its owner looks: a condition, and an event when it is new."""
+        problems = self.placement.problems(*item.key)
+        self._writer.submit(item.key, StatusChange(problems=problems))
+        text = "; ".join(str(problem) for problem in problems)[:1024]
+        if text == self._told.get(item.key, ""):
+            return
+        self._told[item.key] = text
+        if problems:
+            log.warning("Device %s/%s: %s", *item.key, text[:256])
+            if self._events.full():
+                return  # the condition says it too
+            self._events.put_nowait(_event(item, problems[0].reason, text))
+
+    def _on_open(self, link: Link) -> None:
+        before = link.on_deleted
+
+        def on_deleted(item: Item) -> None:
+            if before is not None:
+                before(item)
+            for wanted in self.placement.wanted(link.node):
+                if wanted.uid == item.key:
+                    link.offer(Push(link.node, wanted, first=True).delivery())
+
+        link.on_deleted = on_deleted
+
+    async def differ(self, link: Link, inventory: Inventory) -> set[str]:
+        """Bring a node that holds `inventory` up to date; the keys of what was pushed.
+
+        While the kinds of devices are not installed, that waits until they are."""
+        if not self.caches.synced:
+            self._late.append((link, inventory))
+            return set()
+        pushes, known, extra = self.placement.difference(link.node, inventory)
+        for item in known:
+            link.delivery.know(item.uid, item.number)
+        keys = {push.item.uid for push in pushes if link.offer(push.delivery())}
+        link.devices_ready = True
+        for uid, path in extra.items():
+            if (gone := await self._surplus(link, uid, path)) is not None and link.offer(
+                Push(link.node, gone, deleted=True).delivery()
+            ):
+                keys.add(uid)
+        return keys
+
+    async def _surplus(self, link: Link, uid: str, path: str) -> Object | None:
+        target, kind = parse(path), kind_of(path)
+        gone = tombstone(kind, target.namespace, target.name, uid)
+        try:
+            found = await self._kube.get(kind, target.name, target.namespace)
+        except ApiNotFound:
+            return gone
+        except (ApiError, ProtocolError) as error:
+            # it stays until the next session looks again
+            log.info("Cannot look again at %s of node %s: %s", path, link.node, error)
+            return None
+        if found.uid == uid and any(wanted.uid == uid for wanted in self.placement.wanted(link.node)):
+            return None
+        if found.uid == uid and kind is not DEVICEMODEL and found.node == link.node:
+            return None
+        return gone
+
+    # -- up ------------------------------------------------------------------------------------------------------------
+
+    async def handle(self, link: Link, message: Message) -> Outcome:
+        """Raises Forbidden for a device that is not the node's, Unavailable while devices are not known."""
+        parts = message.route.resource.split("/")
+        await self._known()
+        if message.route.resource.endswith(DETAIL):
+            return self._members(link, message)
+        if len(parts) != 5 or parts[0] != "device":
+            raise ProtocolError(f"{message.route.resource[:120]!r} is not about a device")
+        _, namespace, name, what, verb = parts
+        authorizer.check_device(link.node, namespace, name, self._view)
+        device = self.placement.device(namespace, name)
+        if device is None:
+            raise Forbidden(f"device {namespace}/{name} cannot be read")
+        # a stock edge sends the second of these as text that holds JSON
+        content = message.text().encode()
+        match what, verb:
+            case "twin", "edge_updated":
+                change = from_twins(decode(content, TwinUpdate), device, self.placement.model_of(device))
+            case "state", "update":
+                change = from_state(decode(content, StateUpdate))
+            case _:
+                raise ProtocolError(f"{message.route.resource[:120]!r} is no report")
+        self._writer.submit((namespace, name), change, lambda: _confirm(link, message))
+        return LATER
+
+    async def _known(self) -> None:
+        try:
+            async with asyncio.timeout(SYNC_S):
+                await self.caches.wait_synced()
+        except TimeoutError as error:
+            raise Unavailable("the devices are not known yet") from error
+
+    def _members(self, link: Link, message: Message) -> Outcome:
+        detail = self.placement.members(link.node, event_id=str(uuid.uuid4()), now_ms=clock.wall_ms())
+        answer = new(
+            source=Source.DEVICECONTROLLER,
+            group=Group.TWIN,
+            operation=Op.RESPONSE,
+            resource=DETAIL,
+            content=detail,
+            parent=message.id,
+        )
+        return Done((answer,))
+
+    async def _write_events(self) -> None:
+        while True:
+            body = await self._events.get()
+            namespace = msgspec.json.decode(body)["metadata"]["namespace"]
+            try:
+                await self._kube.create(EVENT, body, namespace)
+            except SkerryError as error:
+                log.info("Cannot write an event about a device: %s", error)
+
+
+def _confirm(link: Link, message: Message) -> None:
+    """D4, and the acknowledgement of an edge of ours."""
+    if link.session.state is State.CLOSED:
+        return
+    link.reply(
+        new(
+            source=Source.DEVICECONTROLLER,
+            group=Group.TWIN,
+            operation=Op.RESPONSE,
+            resource="twin",
+            content=OK,
+            parent=message.id,
+        )
+    )
+    link.ack(message.id)
+
+
+def _event(item: Object, reason: str, text: str) -> bytes:
+    now = clock.rfc3339()
+    return msgspec.json.encode(
+        {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {
+                "name": f"{item.name[:200]}.{uuid.uuid4().hex[:16]}",
+                "namespace": item.namespace,
+            },
+            "involvedObject": {
+                "apiVersion": item.kind.api_version,
+                "kind": item.kind.kind,
+                "name": item.name,
+                "namespace": item.namespace,
+                "uid": item.uid,
+                "resourceVersion": item.version,
+            },
+            "type": "Warning",
+            "reason": reason,
+            "message": text,
+            "source": {"component": "devicecontroller"},
+            "reportingComponent": "devicecontroller",
+            "reportingInstance": "cloudcore",
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+    )

@@ -1,0 +1,218 @@
+"""Carries changes of the API's objects to the nodes that hold them, and makes a node that connects agree with the API."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from beehive.delivery import Item
+from beehive.errors import ProtocolError, Unavailable
+from beehive.message import Inventory
+from beehive.resource import CLUSTER, parse
+from beehive.session import Difference
+from cloudcore.cache import Cache
+from cloudcore.cloudhub.nodes import Link, Nodes
+from cloudcore.cloudhub.sessions import session_of
+from cloudcore.edgecontroller.downstream import Placement, Push, tombstone
+from cloudcore.edgecontroller.references import Ref
+from cloudcore.errors import ApiError, ApiNotFound
+from cloudcore.kube import Kube
+from cloudcore.objects import (
+    CONFIGMAP,
+    DEVICE,
+    NODE,
+    POD,
+    SECRET,
+    SERVICEACCOUNT,
+    Change,
+    Kind,
+    Object,
+)
+
+log = logging.getLogger(__name__)
+
+SWEEP_S = 30.0
+"""What no pod of a node refers to any more is taken back after one to two of these."""
+DIFFER_AT_ONCE = 32
+RETRY_S = 5.0
+
+Differ = Callable[[Link, Inventory], Awaitable[set[str]]]
+"""Another controller's part of a difference: what it pushed, by key."""
+
+_HELD: dict[str, Kind] = {"pod": POD, "configmap": CONFIGMAP, "secret": SECRET}
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    link: Link
+    inventory: Inventory
+    message_id: str
+
+
+class Caches:
+    """The kinds that the edge controller follows, and what else looks at them."""
+
+    def __init__(self, kube: Kube) -> None:
+        self.nodes = Cache(kube, NODE)
+        self.pods = Cache(kube, POD, query={"fieldSelector": "spec.nodeName!="})
+        self.configmaps = Cache(kube, CONFIGMAP)
+        self.secrets = Cache(kube, SECRET)
+        self.accounts = Cache(kube, SERVICEACCOUNT)
+        self.devices = Cache(kube, DEVICE)
+
+    @property
+    def core(self) -> list[Cache]:
+        """What must be known before a node is told anything."""
+        return [self.nodes, self.configmaps, self.secrets, self.accounts, self.pods]
+
+    def by_wire(self) -> dict[str, Cache]:
+        return {"configmap": self.configmaps, "secret": self.secrets, "node": self.nodes}
+
+    def lookup(self, ref: Ref) -> Object | None:
+        kind, namespace, name = ref
+        match kind:
+            case "configmap":
+                return self.configmaps.get(namespace, name)
+            case "secret":
+                return self.secrets.get(namespace, name)
+        return None
+
+
+class EdgeController:
+    """`run` is a supervised part."""
+
+    name = "edgecontroller"
+
+    def __init__(self, kube: Kube, caches: Caches, nodes: Nodes) -> None:
+        self.placement = Placement(caches.lookup)
+        self.differs: list[Differ] = []
+        self._kube = kube
+        self._caches = caches
+        self._nodes = nodes
+        self._jobs: asyncio.Queue[_Job] = asyncio.Queue()  # at most one a connection
+        caches.nodes.subscribe(self._on_node)
+        caches.pods.subscribe(lambda change: self._push(self.placement.pod_changed(change)))
+        caches.configmaps.subscribe(lambda change: self._push(self.placement.config_changed(change)))
+        caches.secrets.subscribe(lambda change: self._push(self.placement.config_changed(change)))
+        caches.accounts.subscribe(lambda change: self._push(self.placement.account_changed(change)))
+        nodes.on_open.append(self._on_open)
+
+    # -- events ----------------------------------------------------------------------------------------------------
+
+    def _push(self, pushes: list[Push]) -> None:
+        for push in pushes:
+            self._nodes.offer(push.node, push.delivery())
+
+    def _on_node(self, change: Change) -> None:
+        self._push(self.placement.node_changed(change))
+        if change.new is not None:
+            self._nodes.seen_number(change.new.name, session_of(change.new))
+
+    def _on_open(self, link: Link) -> None:
+        link.on_deleted = lambda item: self._on_deleted(link, item)
+        if not link.ours:
+            # a stock edge cannot say what it holds: it is told everything, and drops what it has
+            self._jobs.put_nowait(_Job(link, Inventory(objects={}), ""))
+
+    def on_difference(self, link: Link, difference: Difference, message_id: str) -> None:
+        """The edge said what it holds."""
+        self._jobs.put_nowait(_Job(link, difference.inventory, message_id))
+
+    def _on_deleted(self, link: Link, item: Item) -> None:
+        """What was taken back may be wanted again by now; until the delete was committed it could not be offered."""
+        for wanted in self.placement.wanted(link.node):
+            if wanted.uid == item.key:
+                link.offer(Push(link.node, wanted, first=True).delivery())
+
+    # -- running -----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        for cache in self._caches.core:
+            await cache.wait_synced()
+        log.info("Knows %d nodes and %d pods", len(self._caches.nodes), len(self._caches.pods))
+        width = asyncio.Semaphore(DIFFER_AT_ONCE)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._sweep(), name="sweep")
+            while True:
+                job = await self._jobs.get()
+                await width.acquire()
+                task = group.create_task(self._differ(job), name=f"difference {job.link.node}")
+                task.add_done_callback(lambda _: width.release())
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self._push(self.placement.sweep())
+
+    async def _differ(self, job: _Job) -> None:
+        link = job.link
+        pushes, known, extra = self.placement.difference(link.node, job.inventory)
+        for item in known:
+            link.delivery.know(item.uid, item.number)
+        keys = {push.item.uid for push in pushes if link.offer(push.delivery())}
+        link.ready = True
+        for differ in self.differs:
+            keys |= await differ(link, job.inventory)
+        surplus = [
+            gone for uid, path in extra.items() if (gone := await self._surplus(link, uid, path)) is not None
+        ]
+        keys |= {item.uid for item in surplus if link.offer(Push(link.node, item, deleted=True).delivery())}
+        log.info(
+            "Node %s holds %d objects; %d to send, %d to take back",
+            link.node,
+            len(job.inventory.objects),
+            len(keys) - len(surplus),
+            len(surplus),
+        )
+        if job.message_id:
+            link.await_committed(keys, job.message_id)
+
+    async def _surplus(self, link: Link, uid: str, path: str) -> Object | None:
+        """A second look at what the edge holds and the caches do not give it: None unless it is surely not that node's."""
+        try:
+            target = parse(path)
+        except ProtocolError:
+            return None
+        kind = _HELD[target.type]
+        namespace = "" if target.namespace == CLUSTER else target.namespace
+        while True:
+            try:
+                found = await self._kube.get(kind, target.name, namespace)
+            except ApiNotFound:
+                return tombstone(kind, namespace, target.name, uid)
+            except Unavailable as error:
+                log.info("Cannot look again at %s of node %s: %s", path, link.node, error)
+                await asyncio.sleep(RETRY_S)
+                if self._nodes.get(link.node) is not link:
+                    return None
+                continue
+            except (ApiError, ProtocolError) as error:
+                log.warning("Cannot look again at %s of node %s: %s", path, link.node, error)
+                return None
+            if found.uid != uid:
+                return tombstone(kind, namespace, target.name, uid)
+            if kind is POD and found.node == link.node:
+                return None  # the cache is behind
+            if kind is not POD and self.placement.refers(link.node, target.type, namespace, target.name):
+                return None
+            return tombstone(kind, namespace, target.name, uid)
+
+
+class View:
+    """What the authorizer asks, answered from the caches."""
+
+    def __init__(self, placement: Placement, caches: Caches) -> None:
+        self._placement = placement
+        self._caches = caches
+        self.pod = placement.pod
+        self.refers = placement.refers
+
+    def node_object(self, node: str) -> bytes | None:
+        found = self._caches.nodes.get("", node)
+        return found.raw if found else None
+
+    def device_node(self, namespace: str, name: str) -> str | None:
+        found = self._caches.devices.get(namespace, name)
+        return found.node if found else None

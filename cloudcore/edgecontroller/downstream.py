@@ -1,0 +1,275 @@
+"""Which objects belong to which node, and what a node is to be told when one of them changes.  Pure.
+
+A node holds: its Node object, the pods bound to it, and the configmaps and secrets that those pods refer to, themselves or
+by their service account.  `Placement` follows the changes of the caches and answers each with pushes in the order in which
+the edge needs them: what a pod refers to goes before the pod.  It is taken back some time after the last pod that refers to
+it (`sweep`), since a pod that goes is often followed by another of its kind.
+
+Source: KubeEdge, edgecontroller (message forms, status-only updates are not pushed)."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from beehive.delivery import Item, Priority
+from beehive.errors import ProtocolError
+from beehive.message import Group, Inventory, Message, Op, Source, new
+from beehive.resource import parse
+from cloudcore.edgecontroller.references import Closure, Ref, closure, pull_secrets
+from cloudcore.identity.authorizer import PodFacts
+from cloudcore.objects import EDGE_LABEL, Change, Kind, Object, number, same_substance
+
+log = logging.getLogger(__name__)
+
+Lookup = Callable[[Ref], Object | None]
+"""The newest known state of what a pod may refer to."""
+
+PUSHED = frozenset({"configmap", "secret"})
+"""Kinds that follow a pod to its node; claims and volumes are asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """Tell `node` about `item`.   deleted: it is gone, or no longer that node's."""
+
+    node: str
+    item: Object
+    deleted: bool = False
+    first: bool = False
+
+    def delivery(self) -> Item:
+        """The frame to deliver, with what decides whether it is news."""
+        item = self.item
+        operation = Op.DELETE if self.deleted else Op.INSERT if self.first else Op.UPDATE
+        if item.kind.kind == "Secret" and not self.deleted:
+            operation = Op.UPDATE
+        return Item(
+            key=item.uid,
+            version=item.number,
+            message=push_message(item, operation),
+            priority=Priority.BULK,
+            delete=self.deleted,
+            force=item.deleting,
+        )
+
+
+def push_message(item: Object, operation: str, *, content: bytes | None = None) -> Message:
+    """A pushed object as KubeEdge's edgecontroller writes it; the object goes through as it is."""
+    return new(
+        source=Source.EDGECONTROLLER,
+        group=Group.RESOURCE,
+        operation=operation,
+        resource=item.path,
+        content=item.raw if content is None else content,
+        version=item.version,
+    )
+
+
+def tombstone(kind: Kind, namespace: str, name: str, uid: str) -> Object:
+    """An object of which only the name and uid are known, to delete it at an edge."""
+    content = {"metadata": {"name": name, "namespace": namespace, "uid": uid}}
+    return Object(kind, namespace, name, uid, "", msgspec.json.encode(content))
+
+
+def is_edge(node: Object) -> bool:
+    """Whether a Node is ours to serve."""
+    return node.labels is not None and EDGE_LABEL in node.labels
+
+
+class Placement:
+    """Who holds what.  Not safe for threads."""
+
+    def __init__(self, lookup: Lookup) -> None:
+        self._lookup = lookup
+        self._nodes: dict[str, Object] = {}
+        self._pods: dict[tuple[str, str], tuple[Object, Closure]] = {}
+        self._of_node: dict[str, set[tuple[str, str]]] = {}
+        self._users: dict[Ref, Counter[str]] = {}  # what is referred to → node → by how many pods
+        self._loose: dict[tuple[str, Ref], int] = {}  # held there, but referred to no more → sweeps seen
+        self._accounts: dict[tuple[str, str], frozenset[Ref]] = {}
+        self._of_account: dict[tuple[str, str], set[tuple[str, str]]] = {}
+
+    # -- answers -------------------------------------------------------------------------------------------------
+
+    def node(self, name: str) -> Object | None:
+        """The Node object, if it is an edge's."""
+        return self._nodes.get(name)
+
+    def pod(self, namespace: str, name: str) -> PodFacts | None:
+        found = self._pods.get((namespace, name))
+        return found[1].facts if found else None
+
+    def refers(self, node: str, kind: str, namespace: str, name: str) -> bool:
+        return self._users.get((kind, namespace, name), Counter())[node] > 0
+
+    def wanted(self, node: str) -> Iterator[Object]:
+        """Everything that `node` should hold, in the order in which it should arrive."""
+        if node in self._nodes:
+            yield self._nodes[node]
+        pods = [self._pods[key] for key in sorted(self._of_node.get(node, ()))]
+        seen: set[Ref] = set()
+        for pod, found in pods:
+            for ref in sorted(self._refs(found) - seen):
+                seen.add(ref)
+                if ref[0] in PUSHED and (item := self._lookup(ref)) is not None:
+                    yield item
+            yield pod
+
+    # -- changes -------------------------------------------------------------------------------------------------
+
+    def node_changed(self, change: Change) -> list[Push]:
+        """A Node: only edge nodes count, and only what is not status."""
+        new_, name = change.new, change.newest.name
+        held = self._nodes.get(name)
+        if new_ is None or not is_edge(new_):
+            self._nodes.pop(name, None)
+            return []
+        self._nodes[name] = new_
+        if held is not None and same_substance(held, new_):
+            return []
+        return [Push(name, new_)]
+
+    def pod_changed(self, change: Change) -> list[Push]:
+        """A pod: bound, changed, or gone.  One that cannot be read is left out and named in the log."""
+        new_ = change.new
+        if new_ is None or not new_.node:
+            return self._pod_gone(change)
+        try:
+            found = closure(new_)
+        except ProtocolError as error:
+            log.warning("Cannot place pod %s/%s: %s", new_.namespace, new_.name, error)
+            return []
+        held = self._pods.get(new_.key)
+        pushes: list[Push] = []
+        if held is not None and held[0].node != new_.node:
+            # a binding never changes; the name was used again
+            pushes += self._pod_gone(Change(held[0], None))
+            held = None
+        before = self._refs(held[1]) if held else frozenset()
+        self._pods[new_.key] = (new_, found)
+        self._of_node.setdefault(new_.node, set()).add(new_.key)
+        if held is not None and held[1].account != found.account:
+            self._drop_account_user(held[1].account, new_.key)
+        self._of_account.setdefault(found.account, set()).add(new_.key)
+        pushes += self._count(new_.node, before, self._refs(found))
+        if held is None or not same_substance(held[0], new_):
+            pushes.append(Push(new_.node, new_, first=held is None and not new_.deleting))
+        return pushes
+
+    def _pod_gone(self, change: Change) -> list[Push]:
+        held = self._pods.pop(change.newest.key, None)
+        if held is None:
+            return []
+        pod, found = held
+        self._of_node[pod.node].discard(pod.key)
+        if not self._of_node[pod.node]:
+            del self._of_node[pod.node]
+        self._drop_account_user(found.account, pod.key)
+        last = change.old if change.old is not None and change.old.uid == pod.uid else pod
+        return [Push(pod.node, last, deleted=True), *self._count(pod.node, self._refs(found), frozenset())]
+
+    def config_changed(self, change: Change) -> list[Push]:
+        """A configmap or secret: every node with a pod that refers to it is told."""
+        item = change.newest
+        ref = (item.kind.wire, item.namespace, item.name)
+        users = sorted(self._users.get(ref, ()))
+        if change.new is None:
+            loose = [node for node, held in self._loose if held == ref]
+            for node in loose:
+                del self._loose[node, ref]
+            return [Push(node, item, deleted=True) for node in sorted({*users, *loose})]
+        return [Push(node, change.new, first=change.old is None) for node in users]
+
+    def account_changed(self, change: Change) -> list[Push]:
+        """A service account: its pull secrets follow its pods."""
+        key = change.newest.key
+        before = self._accounts.get(key, frozenset())
+        after = pull_secrets(change.new) if change.new is not None else frozenset()
+        if before == after:
+            return []
+        pods = [self._pods[pod] for pod in sorted(self._of_account.get(key, ()))]
+        old = [(pod.node, self._refs(found)) for pod, found in pods]
+        if after:
+            self._accounts[key] = after
+        else:
+            self._accounts.pop(key, None)
+        pushes: list[Push] = []
+        for (node, was), (_, found) in zip(old, pods, strict=True):
+            pushes += self._count(node, was, self._refs(found))
+        return pushes
+
+    def sweep(self) -> list[Push]:
+        """Call now and then: takes back what was not referred to for one whole interval."""
+        pushes: list[Push] = []
+        for (node, ref), seen in list(self._loose.items()):
+            if seen == 0:
+                self._loose[node, ref] = 1
+                continue
+            del self._loose[node, ref]
+            if (item := self._lookup(ref)) is not None:
+                pushes.append(Push(node, item, deleted=True))
+        return pushes
+
+    # -- difference ----------------------------------------------------------------------------------------------
+
+    def difference(self, node: str, inventory: Inventory) -> tuple[list[Push], list[Object], dict[str, str]]:
+        """What to tell a node that holds `inventory`.
+
+        Returns what to push because it is missing there or newer here, what it holds as it is here, and what it holds that
+        does not belong to it (uid → path), which is to be deleted only after a second look."""
+        pushes: list[Push] = []
+        known: list[Object] = []
+        extra = {uid: entry.resource for uid, entry in inventory.objects.items()}
+        for item in self.wanted(node):
+            entry = inventory.objects.get(item.uid)
+            extra.pop(item.uid, None)
+            if entry is not None and number(entry.version) >= item.number and not item.deleting:
+                known.append(item)
+            else:
+                pushes.append(Push(node, item, first=entry is None and not item.deleting))
+        mine: dict[str, str] = {}
+        for uid, path in extra.items():
+            try:
+                kind = parse(path).type
+            except ProtocolError:
+                continue  # not a path of ours: another part's, or nonsense
+            if kind in ("pod", "configmap", "secret"):
+                mine[uid] = path
+        return pushes, known, mine
+
+    # -- counting ------------------------------------------------------------------------------------------------
+
+    def _refs(self, found: Closure) -> frozenset[Ref]:
+        return found.refs | self._accounts.get(found.account, frozenset())
+
+    def _drop_account_user(self, account: tuple[str, str], pod: tuple[str, str]) -> None:
+        users = self._of_account.get(account)
+        if users is not None:
+            users.discard(pod)
+            if not users:
+                del self._of_account[account]
+
+    def _count(self, node: str, before: frozenset[Ref], after: frozenset[Ref]) -> list[Push]:
+        """Note that one pod on `node` went from `before` to `after`: what the node newly needs."""
+        pushes: list[Push] = []
+        for ref in sorted(after - before):
+            users = self._users.setdefault(ref, Counter())
+            users[node] += 1
+            self._loose.pop((node, ref), None)
+            if users[node] == 1 and ref[0] in PUSHED and (item := self._lookup(ref)) is not None:
+                pushes.append(Push(node, item, first=True))
+        for ref in sorted(before - after):
+            users = self._users[ref]
+            users[node] -= 1
+            if users[node] == 0:
+                del users[node]
+                if ref[0] in PUSHED:
+                    self._loose[node, ref] = 0
+            if not users:
+                del self._users[ref]
+        return pushes

@@ -1,0 +1,361 @@
+"""The kubelet-side requests of an edge, done against the API and answered as KubeEdge's hub answers them.
+
+Each request is judged by the authorizer first.  The forms of answers: `ObjectResp` for what creates and patches, the object
+itself for queries, `"OK"` for deletes, and nothing for events.
+
+Source: KubeEdge, cloud/pkg/edgecontroller/controller/upstream.go."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from beehive import resource
+from beehive.errors import Conflict, NotFound, ProtocolError
+from beehive.message import Group, Message, Op, Source, reply
+from beehive.resource import Resource
+from cloudcore.cache import Cache
+from cloudcore.cloudhub.dispatch import FINISHED, Done, Outcome, answer
+from cloudcore.cloudhub.nodes import Link
+from cloudcore.edgecontroller.downstream import Push, tombstone
+from cloudcore.errors import ApiError, ApiExists, ApiNotFound, Forbidden, Status, forbidden
+from cloudcore.identity import authorizer
+from cloudcore.kube import STRATEGIC, Kube
+from cloudcore.objects import (
+    CLOUDCORE_ANNOTATION,
+    CONFIGMAP,
+    CSR,
+    EVENT,
+    LEASE,
+    NODE,
+    PERSISTENTVOLUME,
+    PERSISTENTVOLUMECLAIM,
+    POD,
+    SECRET,
+    SERVICEACCOUNT,
+    SESSION_ANNOTATION,
+    VOLUMEATTACHMENT,
+    Kind,
+    Object,
+)
+
+log = logging.getLogger(__name__)
+
+EVENTS_PER_S, EVENTS_BURST = 20.0, 200.0
+"""Of one node.  More are dropped and counted: a fault in a loop must not fill the API."""
+
+_QUERIED: dict[str, Kind] = {
+    "configmap": CONFIGMAP,
+    "secret": SECRET,
+    "persistentvolume": PERSISTENTVOLUME,
+    "persistentvolumeclaim": PERSISTENTVOLUMECLAIM,
+    "volumeattachment": VOLUMEATTACHMENT,
+    "node": NODE,
+    "certificatesigningrequest": CSR,
+}
+
+OBJECT_RESP = frozenset(
+    {
+        ("node", Op.INSERT),
+        ("nodepatch", Op.PATCH),
+        ("lease", Op.INSERT),
+        ("lease", Op.UPDATE),
+        ("lease", Op.QUERY),
+        ("pod", Op.INSERT),
+        ("podpatch", Op.PATCH),
+        ("certificatesigningrequest", Op.INSERT),
+    }
+)
+"""Requests whose answer, errors included, has the form of `ObjectResp`."""
+
+SILENT = frozenset({("event", Op.INSERT), ("event", Op.UPDATE), ("event", Op.PATCH)})
+
+
+class _ErrStatus(msgspec.Struct, frozen=True, kw_only=True):
+    ErrStatus: Status
+
+
+class ObjectResp(msgspec.Struct, frozen=True, kw_only=True):
+    """Both keys are always there; a stock edge knows the form by that."""
+
+    Object: msgspec.Raw | None = None
+    Err: _ErrStatus | None = None
+
+
+class _PodStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the old form of status reports."""
+
+    UID: str = ""
+    Name: str = ""
+    Namespace: str = ""
+    Status: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+@dataclass(slots=True)
+class _Bucket:
+    level: float = EVENTS_BURST
+    at: float = 0.0
+    dropped: int = 0
+
+    def take(self, now: float) -> bool:
+        self.level = min(EVENTS_BURST, self.level + (now - self.at) * EVENTS_PER_S)
+        self.at = now
+        if self.level < 1:
+            self.dropped += 1
+            return False
+        self.level -= 1
+        return True
+
+
+@dataclass(slots=True)
+class Upstream:
+    """The part `edgecontroller` of the dispatcher.   now: the hub's clock."""
+
+    kube: Kube
+    view: authorizer.View
+    caches: dict[str, Cache]
+    now: Callable[[], float]
+    address: str = ""
+    _buckets: dict[str, _Bucket] = field(default_factory=dict)
+
+    async def handle(self, link: Link, message: Message) -> Outcome:
+        """Raises Unavailable for what should be sent again, Refused for a frame without an answer that may not be."""
+        target = resource.parse(message.route.resource)
+        request = (target.type, message.route.operation)
+        try:
+            authorizer.check(link.node, message, target, self.view)
+            return await self._do(link, message, target)
+        except Forbidden as error:
+            log.warning("Denied node %s: %s", link.node, error)
+            return _failed(message, request, forbidden(str(error), kind=target.type, name=target.name))
+        except ProtocolError as error:
+            status = Status(message=str(error), reason="BadRequest", code=400)
+            return _failed(message, request, status)
+        except ApiError as error:
+            if request in SILENT:
+                raise
+            return _failed(message, request, error.status)
+
+    async def _do(self, link: Link, message: Message, target: Resource) -> Outcome:
+        match target.type, message.route.operation:
+            case "node", Op.INSERT:
+                return await self._register(link, message)
+            case "node", Op.UPDATE:
+                return await self._update_node(link, message)
+            case "nodepatch", Op.PATCH:
+                patched = await self._patch_status(NODE, message, target)
+                return _object(message, patched)
+            case "podpatch", Op.PATCH:
+                patched = await self._patch_status(POD, message, target)
+                return _object(message, patched)
+            case "pod", Op.INSERT:
+                created = await self.kube.create(POD, bytes(message.content), target.namespace)
+                return _object(message, created)
+            case "pod", Op.DELETE:
+                return await self._delete_pod(message, target)
+            case "podstatus", Op.UPDATE:
+                return await self._old_status(link, message, target)
+            case "lease", operation:
+                return await self._lease(message, target, operation)
+            case "serviceaccounttoken", Op.QUERY:
+                token = await self.kube.request(
+                    "POST",
+                    SERVICEACCOUNT.path(target.namespace, target.name, "token"),
+                    body=bytes(message.content),
+                )
+                return _answer(message, token)
+            case "certificatesigningrequest", Op.INSERT:
+                return _object(message, await self.kube.create(CSR, bytes(message.content)))
+            case "event", operation:
+                return await self._event(link, message, target, operation)
+            case kind, Op.QUERY if kind in _QUERIED:
+                return await self._query(link, message, target)
+        raise Forbidden(f"node {link.node} may not {message.route.operation} {target.type}")
+
+    # -- node ----------------------------------------------------------------------------------------------------
+
+    async def _register(self, link: Link, message: Message) -> Outcome:
+        """Create the Node.  One that exists is answered with AlreadyExists, and pushed, so that an edge with an empty store
+        can go on from it."""
+        body = _mapping(message)
+        meta = body.setdefault("metadata", {})
+        meta["annotations"] = {
+            **(meta.get("annotations") or {}),
+            SESSION_ANNOTATION: str(link.session.number),
+            CLOUDCORE_ANNOTATION: self.address,
+        }
+        meta.pop("resourceVersion", None)
+        try:
+            created = await self.kube.create(NODE, msgspec.json.encode(body))
+        except ApiExists as error:
+            held = await self.kube.get(NODE, link.node)
+            link.offer(Push(link.node, held).delivery())
+            return _failed(message, ("node", Op.INSERT), error.status)
+        log.info("Registered node %s", link.node)
+        return _object(message, created)
+
+    async def _update_node(self, link: Link, message: Message) -> Outcome:
+        """Labels and annotations; our own annotations stay what they are, whatever the edge remembers of them."""
+        body = _mapping(message)
+        meta = body.get("metadata") or {}
+        annotations = {
+            key: value
+            for key, value in (meta.get("annotations") or {}).items()
+            if key not in (SESSION_ANNOTATION, CLOUDCORE_ANNOTATION)
+        }
+        patch = {"metadata": {"labels": meta.get("labels") or {}, "annotations": annotations}}
+        updated = await self.kube.patch(NODE, link.node, msgspec.json.encode(patch))
+        return answer(
+            reply(message, source=Source.EDGECONTROLLER, group=Group.RESOURCE, version=updated.version)
+        )
+
+    async def _patch_status(self, kind: Kind, message: Message, target: Resource) -> Object:
+        return await self.kube.patch(
+            kind,
+            target.name,
+            message.text().encode(),
+            target.namespace if kind.namespaced else "",
+            form=STRATEGIC,
+            subresource="status",
+        )
+
+    # -- pods ----------------------------------------------------------------------------------------------------
+
+    async def _delete_pod(self, message: Message, target: Resource) -> Outcome:
+        """Gone, or a new pod of that name: what was asked for is so, and the answer is OK."""
+        options = bytes(message.content)
+        if options.lstrip()[:1] == b'"' or options.strip() in (b"null", b""):
+            # an old edge sends the uid alone
+            uid = message.text() if options.strip() not in (b"null", b"") else ""
+            asked: dict[str, Any] = {"gracePeriodSeconds": 0}
+            if uid:
+                asked["preconditions"] = {"uid": uid}
+            options = msgspec.json.encode(asked)
+        try:
+            await self.kube.delete(POD, target.name, target.namespace, options=options)
+        except NotFound:
+            pass
+        except Conflict:
+            wanted = msgspec.json.decode(options, type=_DeleteOptions).preconditions.uid
+            held = await self._pod_uid(target)
+            if not wanted or held == wanted:
+                raise
+        return _answer(message, b'"OK"')
+
+    async def _pod_uid(self, target: Resource) -> str:
+        try:
+            return (await self.kube.get(POD, target.name, target.namespace)).uid
+        except ApiNotFound:
+            return ""
+
+    async def _old_status(self, link: Link, message: Message, target: Resource) -> Outcome:
+        """KubeEdge's form before patches: one status, or a list of them when the request names no pod."""
+        items = [message.decode(_PodStatus)] if target.name else message.decode(list[_PodStatus])
+        for item in items:
+            namespace = item.Namespace or target.namespace
+            name = item.Name or target.name
+            held = self.view.pod(namespace, name)
+            if held is not None and held.node != link.node:
+                raise Forbidden(f"pod {namespace}/{name} is not on node {link.node}")
+            if held is None or held.uid != item.UID:
+                gone = tombstone(POD, namespace, name, item.UID)
+                link.offer(Push(link.node, gone, deleted=True).delivery())
+                continue
+            patch = msgspec.json.encode({"metadata": {"uid": item.UID}, "status": item.Status})
+            await self.kube.patch(POD, name, patch, namespace, form=STRATEGIC, subresource="status")
+        return _answer(message, b'"OK"')
+
+    # -- the rest ------------------------------------------------------------------------------------------------
+
+    async def _lease(self, message: Message, target: Resource, operation: str) -> Outcome:
+        if operation == Op.QUERY:
+            return _object(message, await self.kube.get(LEASE, target.name, target.namespace))
+        body = bytes(message.content)
+        if operation == Op.INSERT:
+            return _object(message, await self.kube.create(LEASE, body, target.namespace))
+        return _object(message, await self.kube.replace(LEASE, target.name, body, target.namespace))
+
+    async def _query(self, link: Link, message: Message, target: Resource) -> Outcome:
+        kind = _QUERIED[target.type]
+        namespace = target.namespace if kind.namespaced else ""
+        cache = self.caches.get(target.type)
+        found = cache.get(namespace, target.name) if cache is not None else None
+        if found is None:
+            # not known yet is not the same as not there
+            found = await self.kube.get(kind, target.name, namespace)
+        if target.type == "persistentvolume":
+            authorizer.check_volume(link.node, found.raw, self.view)
+        elif target.type == "volumeattachment":
+            authorizer.check_attachment(link.node, found.raw)
+        return _answer(message, found.raw, version=found.version)
+
+    async def _event(self, link: Link, message: Message, target: Resource, operation: str) -> Outcome:
+        bucket = self._buckets.setdefault(link.node, _Bucket(at=self.now()))
+        if not bucket.take(self.now()):
+            if bucket.dropped % 1000 == 1:
+                log.warning("Node %s sends too many events; %d dropped so far", link.node, bucket.dropped)
+            return FINISHED
+        if operation == Op.PATCH:
+            patch = message.decode(authorizer.EventPatch)
+            try:
+                await self.kube.patch(
+                    EVENT, target.name, patch.patchData.encode(), target.namespace, form=STRATEGIC
+                )
+            except ApiNotFound:
+                # it expired meanwhile: the whole event goes instead
+                await self._create_event(bytes(patch.event), target.namespace)
+            return FINISHED
+        if operation == Op.UPDATE:
+            try:
+                await self.kube.replace(EVENT, target.name, bytes(message.content), target.namespace)
+            except ApiNotFound:
+                await self._create_event(bytes(message.content), target.namespace)
+            return FINISHED
+        await self._create_event(bytes(message.content), target.namespace)
+        return FINISHED
+
+    async def _create_event(self, body: bytes, namespace: str) -> None:
+        content = msgspec.json.decode(body, type=dict[str, Any])
+        meta = content.get("metadata") or {}
+        for key in ("resourceVersion", "uid"):
+            meta.pop(key, None)
+        try:
+            await self.kube.create(EVENT, msgspec.json.encode({**content, "metadata": meta}), namespace)
+        except ApiExists:
+            return  # the edge repeated it, since our acknowledgement was lost
+
+
+class _Preconditions(msgspec.Struct, frozen=True, kw_only=True):
+    uid: str = ""
+
+
+class _DeleteOptions(msgspec.Struct, frozen=True, kw_only=True):
+    preconditions: _Preconditions = _Preconditions()
+
+
+def _mapping(message: Message) -> dict[str, Any]:
+    return message.decode(dict[str, Any])
+
+
+def _answer(message: Message, content: bytes, *, version: str = "") -> Done:
+    return answer(
+        reply(message, content, source=Source.EDGECONTROLLER, group=Group.RESOURCE, version=version)
+    )
+
+
+def _object(message: Message, found: Object) -> Done:
+    content = msgspec.json.encode(ObjectResp(Object=msgspec.Raw(found.raw)))
+    return _answer(message, content, version=found.version)
+
+
+def _failed(message: Message, request: tuple[str, str], status: Status) -> Done:
+    """The failure in the form that the edge expects for its request."""
+    if request in SILENT:
+        return FINISHED
+    if request in OBJECT_RESP:
+        return _answer(message, msgspec.json.encode(ObjectResp(Err=_ErrStatus(ErrStatus=status))))
+    return _answer(message, msgspec.json.encode(_ErrStatus(ErrStatus=status)))

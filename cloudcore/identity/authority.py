@@ -1,0 +1,182 @@
+"""The key material of a cluster: one authority for all hubs, and the hubs' server certificate, kept as Secrets in the API.
+
+Created once by whoever comes first: a create that finds the Secret there takes what it finds, so replicas that start together
+end with one authority.  Secrets and keys are KubeEdge's (`casecret`, `cloudcoresecret` in namespace `kubeedge`, DER)."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import msgspec
+
+from beehive import clock
+from beehive.errors import Conflict, ProtocolError, SkerryError
+from cloudcore.errors import ApiExists, ApiNotFound
+from cloudcore.identity import pki
+from cloudcore.identity.addresses import split_names
+from cloudcore.kube import Kube
+from cloudcore.objects import NAMESPACE, SECRET, Object
+
+log = logging.getLogger(__name__)
+
+SYSTEM_NAMESPACE = "kubeedge"
+CA_SECRET = "casecret"
+SERVER_SECRET = "cloudcoresecret"
+CA_LIFETIME = timedelta(days=364 * 100)
+SERVER_LIFETIME = timedelta(days=365)
+SERVER_RENEW = timedelta(days=90)
+"""The server certificate is made anew when less than this is left of it."""
+NODE_GROUP = "system:nodes"
+NODE_USER = "system:node:"
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """The CA."""
+
+    pair: pki.KeyPair
+
+    @property
+    def der(self) -> bytes:
+        return pki.to_der(self.pair)[0]
+
+    @property
+    def fingerprint(self) -> str:
+        """What a join token begins with."""
+        return pki.fingerprint(self.pair.certificate_pem)
+
+    def sign_node(self, node: str, csr: bytes, lifetime: timedelta) -> bytes:
+        """A certificate (PEM) for `node`.  Raises pki.BadRequest."""
+        return pki.sign_request(
+            self.pair,
+            csr,
+            common_name=NODE_USER + node,
+            organizations=(NODE_GROUP,),
+            lifetime=lifetime,
+            now=clock.wall(),
+        )
+
+
+class SecretData(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of a Secret that is read here."""
+
+    data: dict[str, str] | None = None
+
+    def bytes(self, key: str) -> bytes:
+        """Raises ProtocolError when it is missing or no base64."""
+        try:
+            return base64.b64decode((self.data or {})[key], validate=True)
+        except (KeyError, ValueError) as error:
+            raise ProtocolError(f"the Secret has no usable {key!r}") from error
+
+
+def secret_body(
+    name: str,
+    data: dict[str, bytes],
+    *,
+    version: str = "",
+    type_: str = "Opaque",
+    labels: dict[str, str] | None = None,
+) -> bytes:
+    """A Secret as JSON; with `version` it replaces only that version."""
+    metadata: dict[str, object] = {"name": name, "namespace": SYSTEM_NAMESPACE}
+    if version:
+        metadata["resourceVersion"] = version
+    if labels:
+        metadata["labels"] = labels
+    return msgspec.json.encode(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": metadata,
+            "type": type_,
+            "data": {key: base64.b64encode(value).decode() for key, value in data.items()},
+        }
+    )
+
+
+async def ensure_namespace(kube: Kube) -> None:
+    """The namespace of our Secrets, made if it is missing."""
+    try:
+        await kube.get(NAMESPACE, SYSTEM_NAMESPACE)
+    except ApiNotFound:
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM_NAMESPACE}}
+        try:
+            await kube.create(NAMESPACE, msgspec.json.encode(body))
+        except ApiExists:
+            return  # somebody was quicker
+
+
+async def ensure_authority(kube: Kube) -> Authority:
+    """The cluster's CA.  Raises ApiError; pki.BadCertificate or ProtocolError when what is stored cannot be used."""
+    await ensure_namespace(kube)
+    try:
+        return _authority(await kube.get(SECRET, CA_SECRET, SYSTEM_NAMESPACE))
+    except ApiNotFound:
+        pass
+    pair = await asyncio.to_thread(pki.make_ca, "KubeEdge", lifetime=CA_LIFETIME, now=clock.wall())
+    certificate, key = pki.to_der(pair)
+    body = secret_body(CA_SECRET, {"cadata": certificate, "cakeydata": key})
+    try:
+        await kube.create(SECRET, body, SYSTEM_NAMESPACE)
+    except ApiExists:
+        return _authority(await kube.get(SECRET, CA_SECRET, SYSTEM_NAMESPACE))
+    log.info("Made the certificate authority %s", pki.fingerprint(pair.certificate_pem)[:16])
+    return Authority(pair)
+
+
+def _authority(secret: Object) -> Authority:
+    data = secret.decode(SecretData)
+    return Authority(pki.from_der(data.bytes("cadata"), data.bytes("cakeydata")))
+
+
+async def ensure_server(kube: Kube, authority: Authority, names: Iterable[str]) -> pki.KeyPair:
+    """The hubs' server certificate, covering at least `names` besides what it covered before (other replicas' addresses).
+
+    Made anew when it does not, when it is nearly over, or when another authority signed it."""
+    wanted = set(names)
+    for _ in range(8):
+        stored: Object | None = None
+        covered: frozenset[str] = frozenset()
+        try:
+            stored = await kube.get(SECRET, SERVER_SECRET, SYSTEM_NAMESPACE)
+            data = stored.decode(SecretData)
+            pair = pki.from_der(data.bytes("cloudcoredata"), data.bytes("cloudcorekeydata"))
+            facts = pki.facts(pair.certificate_pem)
+            if pki.signed_by(pair.certificate_pem, authority.pair.certificate_pem):
+                covered = facts.names
+                if wanted <= covered and facts.not_after - clock.wall() > SERVER_RENEW:
+                    return pair
+        except ApiNotFound:
+            pass
+        except (ProtocolError, pki.PkiError) as error:
+            log.warning("The stored server certificate cannot be used and is made anew: %s", error)
+        dns, ips = split_names(wanted | covered)
+        pair = pki.issue(
+            authority.pair,
+            common_name="KubeEdge",
+            organizations=("KubeEdge",),
+            dns=dns,
+            ips=ips,
+            server=True,
+            lifetime=SERVER_LIFETIME,
+            now=clock.wall(),
+        )
+        certificate, key = pki.to_der(pair)
+        fields = {"cloudcoredata": certificate, "cloudcorekeydata": key}
+        try:
+            if stored is None:
+                await kube.create(SECRET, secret_body(SERVER_SECRET, fields), SYSTEM_NAMESPACE)
+            else:
+                body = secret_body(SERVER_SECRET, fields, version=stored.version)
+                await kube.replace(SECRET, SERVER_SECRET, body, SYSTEM_NAMESPACE)
+        except (ApiExists, Conflict):
+            continue  # another replica was quicker; look at what it made
+        log.info("Made a server certificate for %s", ", ".join([*dns, *ips]))
+        return pair
+    raise SkerryError("cannot make the server certificate: others keep changing it")

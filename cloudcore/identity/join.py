@@ -1,0 +1,209 @@
+"""Let a machine become a node: token and signing request in, certificate out; and the tokens' life in the API.
+
+Tokens are Secrets `join-token-<id>` in namespace `kubeedge` that hold only a hash.  A use is written by compare-and-swap
+before the certificate is signed, so a token for one node joins one node, whatever the number of hubs.
+
+A name that exists as a Node can be taken over only with a token that was made for that very name: whoever runs the cluster said
+so.  Otherwise a token for any node could replace a running one."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import msgspec
+
+from beehive import clock, resource
+from beehive.errors import Conflict, ProtocolError, Unavailable
+from beehive.message import JoinAnswer, JoinRequest
+from cloudcore.errors import ApiExists, ApiNotFound, JoinRefused
+from cloudcore.identity import pki, tokens
+from cloudcore.identity.authority import (
+    SYSTEM_NAMESPACE,
+    Authority,
+    SecretData,
+    ensure_namespace,
+    secret_body,
+)
+from cloudcore.kube import Kube
+from cloudcore.objects import NODE, SECRET, Object
+
+log = logging.getLogger(__name__)
+
+TOKEN_TYPE = "skerry.dev/join-token"
+TOKEN_LABEL = "skerry.dev/join-token"
+PREFIX = "join-token-"
+TRIES = 8
+
+
+@dataclass(slots=True)
+class Limiter:
+    """A token bucket over failed attempts: guessing is slow for everybody together.
+
+    burst failures at once, then rate_s seconds for each."""
+
+    burst: int = 20
+    rate_s: float = 0.5
+    _level: float = 0.0
+    _at: float = 0.0
+
+    def blocked(self, now: float) -> bool:
+        self._leak(now)
+        return self._level >= self.burst
+
+    def failed(self, now: float) -> None:
+        self._leak(now)
+        self._level += 1
+
+    def _leak(self, now: float) -> None:
+        self._level = max(0.0, self._level - (now - self._at) / self.rate_s)
+        self._at = now
+
+
+@dataclass(slots=True)
+class Joiner:
+    """Answers join and renew requests."""
+
+    kube: Kube
+    authority: Authority
+    lifetime: timedelta
+    limiter: Limiter = field(default_factory=Limiter)
+
+    async def join(self, request: JoinRequest) -> JoinAnswer:
+        """Raises JoinRefused with one sentence for the person at the edge, or ApiError when the API is away."""
+        if not resource.is_name(request.node):
+            raise JoinRefused(
+                f"{request.node[:80]!r} is not a node name: use lower-case letters, digits, - and .",
+                reason="BadName",
+            )
+        if self.limiter.blocked(clock.monotonic()):
+            raise JoinRefused("too many join attempts failed lately; try again in a minute", reason="TooMany")
+        try:
+            return await self._join(request)
+        except JoinRefused as error:
+            self.limiter.failed(clock.monotonic())
+            log.warning("Refused to let %s join: %s", request.node, error)
+            raise
+
+    async def _join(self, request: JoinRequest) -> JoinAnswer:
+        csr = request.csr.encode()
+        try:
+            key = pki.request_key(csr)
+        except pki.BadRequest as error:
+            raise JoinRefused(str(error), reason="BadRequest") from error
+        taken = await self._exists(request.node)
+        await self._spend(request, key, taken=taken)
+        certificate = self._sign(request.node, csr)
+        log.info("Node %s joined with token %s", request.node, tokens.token_id(request.token))
+        return JoinAnswer(certificate=certificate.decode(), ca=self.authority.pair.certificate_pem.decode())
+
+    def renew(self, node: str, csr: str) -> JoinAnswer:
+        """For the node that the connection's certificate names.  Raises JoinRefused."""
+        certificate = self._sign(node, csr.encode())
+        log.info("Renewed the certificate of node %s", node)
+        return JoinAnswer(certificate=certificate.decode(), ca=self.authority.pair.certificate_pem.decode())
+
+    def _sign(self, node: str, csr: bytes) -> bytes:
+        try:
+            return self.authority.sign_node(node, csr, self.lifetime)
+        except pki.BadRequest as error:
+            raise JoinRefused(str(error), reason="BadRequest") from error
+
+    async def _exists(self, node: str) -> bool:
+        try:
+            await self.kube.get(NODE, node)
+        except ApiNotFound:
+            return False
+        return True
+
+    async def _spend(self, request: JoinRequest, key: str, *, taken: bool) -> None:
+        name = PREFIX + tokens.token_id(request.token)
+        for _ in range(TRIES):
+            secret, record = await _stored(self.kube, name)
+            spent = tokens.spend(record, request.token, node=request.node, key=key, now=clock.wall())
+            if (
+                taken
+                and spent.node != request.node
+                and not tokens.repeats(record or spent, node=request.node, key=key)
+            ):
+                raise JoinRefused(
+                    f"the name {request.node} is taken by another node; delete that node, or make a token for it with "
+                    f"`cloudcore token create --node {request.node}`",
+                    reason="NameTaken",
+                )
+            if spent is record:
+                return
+            assert secret is not None, "a record without its Secret"
+            body = _body(spent, version=secret.version)
+            try:
+                await self.kube.replace(SECRET, name, body, SYSTEM_NAMESPACE)
+            except (Conflict, ApiNotFound):
+                continue  # used or revoked at the same moment: judge again
+            return
+        raise Unavailable("cannot use the join token: too many use it at once")
+
+
+async def create_token(kube: Kube, *, ttl: timedelta, uses: int = 1, node: str = "") -> tokens.Made:
+    """Make and store one.  Raises JoinRefused for wrong arguments."""
+    await ensure_namespace(kube)
+    while True:
+        made = tokens.make(ttl=ttl, now=clock.wall(), rng=secrets.SystemRandom(), uses=uses, node=node)
+        try:
+            await kube.create(SECRET, _body(made.record), SYSTEM_NAMESPACE)
+        except ApiExists:
+            continue  # one id in two thousand million
+        return made
+
+
+async def list_tokens(kube: Kube) -> Sequence[tokens.Record]:
+    """All that are stored, by id."""
+    page = await kube.list_all(SECRET, SYSTEM_NAMESPACE, query={"labelSelector": f"{TOKEN_LABEL}=true"})
+    records = [record for item in page.objects if (record := _record(item)) is not None]
+    return sorted(records, key=lambda record: record.id)
+
+
+async def revoke_token(kube: Kube, token_id: str) -> bool:
+    """Whether there was one."""
+    try:
+        await kube.delete(SECRET, PREFIX + token_id, SYSTEM_NAMESPACE)
+    except ApiNotFound:
+        return False
+    return True
+
+
+async def drop_expired_tokens(kube: Kube) -> int:
+    """Delete the Secrets of tokens that ended more than a day ago; how many."""
+    dropped = 0
+    for record in await list_tokens(kube):
+        if record.expired(clock.wall() - timedelta(days=1)) and await revoke_token(kube, record.id):
+            dropped += 1
+    return dropped
+
+
+async def _stored(kube: Kube, name: str) -> tuple[Object | None, tokens.Record | None]:
+    try:
+        secret = await kube.get(SECRET, name, SYSTEM_NAMESPACE)
+    except ApiNotFound:
+        return None, None
+    return secret, _record(secret)
+
+
+def _record(secret: Object) -> tokens.Record | None:
+    try:
+        return msgspec.json.decode(secret.decode(SecretData).bytes("record"), type=tokens.Record)
+    except (ProtocolError, msgspec.DecodeError) as error:
+        log.warning("The Secret %s is no join token: %s", secret.name, error)
+        return None
+
+
+def _body(record: tokens.Record, *, version: str = "") -> bytes:
+    return secret_body(
+        PREFIX + record.id,
+        {"record": msgspec.json.encode(record)},
+        version=version,
+        type_=TOKEN_TYPE,
+        labels={TOKEN_LABEL: "true"},
+    )

@@ -1,0 +1,171 @@
+"""cloudcore, all of it on one screen: what is made of what, and the parts that run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+from dataclasses import dataclass
+
+from beehive.backoff import Backoff
+from beehive.errors import Unavailable
+from beehive.supervise import Part, supervise
+from cloudcore import kube
+from cloudcore.cloudhub.dispatch import Dispatcher
+from cloudcore.cloudhub.nodes import Nodes, now
+from cloudcore.cloudhub.sessions import Sessions
+from cloudcore.cloudhub.websocket import Hub, HubConfig, server_context, use_certificate
+from cloudcore.config import Config
+from cloudcore.devicecontroller.controller import DeviceCaches, DeviceController
+from cloudcore.edgecontroller.controller import Caches, EdgeController, View
+from cloudcore.edgecontroller.leases import Leases
+from cloudcore.edgecontroller.upstream import Upstream
+from cloudcore.errors import ApiError
+from cloudcore.identity import join
+from cloudcore.identity.addresses import local_addresses, primary_address
+from cloudcore.identity.authority import Authority, ensure_authority, ensure_server
+from cloudcore.kube import Kube
+
+log = logging.getLogger(__name__)
+
+ADDRESSES_S = 60.0
+"""How often this machine's addresses are looked at, and old tokens and the server certificate's end."""
+
+
+async def run(config: Config, *, standalone: bool, stop: asyncio.Event | None = None) -> None:
+    """Run until a signal comes or `stop` is set.  Raises SkerryError with one sentence for the operator."""
+    if not (standalone or config.standalone.enable):
+        await _run_cloud(config, config.kubeconfig, stop)
+        return
+    from cloudcore.standalone.server import ControlPlane, StandaloneConfig
+
+    own = config.standalone
+    plane_config = StandaloneConfig(
+        state_dir=own.state_dir,
+        listen_host=own.address or "0.0.0.0",
+        listen_port=own.port,
+        advertise=config.hub.advertise,
+    )
+    plane = ControlPlane(plane_config, bootstrap_manifests=own.manifests)
+    stop = stop or asyncio.Event()
+
+    async def cloud() -> None:
+        await plane.started()
+        await _run_cloud(config, str(plane_config.kubeconfig), None, signals=False)
+
+    await supervise(
+        [Part(name="standalone", run=plane.run), Part(name="cloud", run=cloud, stop_s=15.0)], stop=stop
+    )
+
+
+async def _run_cloud(
+    config: Config, kubeconfig: str, stop: asyncio.Event | None, *, signals: bool = True
+) -> None:
+    client = Kube(kube.load(kubeconfig, config.master))
+    try:
+        authority, tls, names = await _identity(client, config)
+        await supervise(_parts(client, config, authority, tls, names), stop=stop, signals=signals)
+    finally:
+        await client.close()
+
+
+def _parts(
+    client: Kube, config: Config, authority: Authority, tls: ssl.SSLContext, names: _Names
+) -> list[Part]:
+    nodes = Nodes()
+    caches = Caches(client)
+    address = (config.hub.advertise or (primary_address(),))[0]
+    sessions = Sessions(client, caches.nodes, address)
+    edges = EdgeController(client, caches, nodes)
+    view = View(edges.placement, caches)
+    upstream = Upstream(client, view, caches.by_wire(), now, address)
+    devices = DeviceController(
+        client, DeviceCaches(client, caches.devices), nodes, view, interval_s=config.device_interval_s
+    )
+    edges.differs.append(devices.differ)
+    dispatcher = Dispatcher(
+        {"edgecontroller": upstream.handle, "devicecontroller": devices.handle}, edges.on_difference
+    )
+    joiner = join.Joiner(client, authority, config.hub.certificate_life)
+    hub = Hub(
+        HubConfig(address=config.hub.address, port=config.hub.port, node_limit=config.hub.node_limit),
+        nodes=nodes,
+        dispatcher=dispatcher,
+        ca_der=authority.der,
+        tls=tls,
+        join=joiner.join,
+        renew=joiner.renew,
+        next_number=sessions.next_number,
+    )
+    upkeep = _Upkeep(client, config, authority, tls, names)
+    parts = [
+        *caches.core,
+        *(devices.caches.all if config.devices else ()),
+        edges,
+        Leases(client, nodes, edges.placement),
+    ]
+    if config.devices:
+        parts.append(devices)
+    return [Part(name=part.name, run=part.run) for part in [*parts, upkeep, hub]]
+
+
+@dataclass(slots=True)
+class _Names:
+    """What the server certificate covers."""
+
+    covered: set[str]
+
+
+async def _identity(client: Kube, config: Config) -> tuple[Authority, ssl.SSLContext, _Names]:
+    """The authority and this hub's TLS; waits for an API that is away, since it may just be starting too."""
+    backoff = Backoff(cap_s=10.0)
+    rng = random.Random()
+    names = _Names(_wanted(config))
+    while True:
+        try:
+            authority = await ensure_authority(client)
+            pair = await ensure_server(client, authority, names.covered)
+            return (
+                authority,
+                server_context(pair.certificate_pem, pair.key_pem, authority.pair.certificate_pem),
+                names,
+            )
+        except Unavailable as error:
+            log.warning("The Kubernetes API at %s cannot be used: %s", client.host, error)
+            await asyncio.sleep(max(error.retry_after_s or 0.0, backoff.next_s(rng)))
+
+
+def _wanted(config: Config) -> set[str]:
+    return {"localhost", *local_addresses(), *config.hub.advertise, *config.hub.dns_names}
+
+
+class _Upkeep:
+    """Now and then: a new server certificate when addresses changed or it nears its end; expired tokens go."""
+
+    name = "upkeep"
+
+    def __init__(
+        self, client: Kube, config: Config, authority: Authority, tls: ssl.SSLContext, names: _Names
+    ) -> None:
+        self._client = client
+        self._config = config
+        self._authority = authority
+        self._tls = tls
+        self._names = names
+
+    async def run(self) -> None:
+        rounds = 0
+        while True:
+            await asyncio.sleep(ADDRESSES_S)
+            rounds += 1
+            try:
+                wanted = _wanted(self._config)
+                if not wanted <= self._names.covered or rounds % 1440 == 0:
+                    pair = await ensure_server(self._client, self._authority, wanted)
+                    use_certificate(self._tls, pair.certificate_pem, pair.key_pem)
+                    self._names.covered |= wanted
+                if rounds % 60 == 0:
+                    await join.drop_expired_tokens(self._client)
+            except (ApiError, Unavailable) as error:
+                log.warning("Cannot look after certificates and tokens now: %s", error)
