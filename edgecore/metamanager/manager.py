@@ -56,10 +56,8 @@ QUERY_S = 60.0
 SAVE_S = 0.5
 """How often the outbox's durable copy follows."""
 
-QUIET_S = 3.0
-"""A hub that has sent nothing new for so long after hearing what we hold has nothing new."""
-
-STOCK_QUIET_S = 30.0
+QUIET_S = 30.0
+"""A stock hub that has sent nothing for so long has nothing for a node that just joined.  One of ours says so."""
 
 _DELIVERED_EVENTS = 2000
 
@@ -326,7 +324,7 @@ class MetaManager:
                 tell(Change(resource=resource.make("pod"), uid="", gone=False))
 
     async def _is_confirmed(self) -> bool:
-        """Wait a little; then whether the hub said that it sent all, or was silent for so long that it has nothing to send."""
+        """Wait a little; then whether the hub said that all is here, or was silent for so long that it has nothing."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(5.0 if self.store.complete else 0.5):
                 await self._confirmed.wait()
@@ -337,10 +335,10 @@ class MetaManager:
             return False
         if self.store.counters.damaged_rows > self._damaged_before:
             return False  # the hub was told that we hold a row that is damaged: the next session tells better
-        if not session.ours and self.store.set_aside is not None:
-            return False  # a stock hub does not send again what we once acknowledged
-        quiet = clock.monotonic() - self._last_push
-        return told or quiet > (QUIET_S if session.ours else STOCK_QUIET_S)
+        if told or self.store.set_aside is not None:
+            # after damage only the hub's word counts; a stock one does not send again what we once acknowledged
+            return told
+        return clock.monotonic() - self._last_push > QUIET_S
 
     async def _greet_forever(self) -> None:
         while True:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from beehive.errors import NotFound, Unavailable
-from beehive.message import Inventory, Op
+from beehive.message import Inventory, Op, new
 from edgecore.edgehub.certificate import Files
 from edgecore.edgehub.link import Link
 from edgecore.metamanager.manager import MetaManager
@@ -236,17 +236,23 @@ def test_a_bad_frame_is_refused_and_the_next_is_taken(
     asyncio.run(story())
 
 
-def test_the_store_is_complete_once_the_hub_is_quiet(
+def test_the_store_is_complete_once_the_hub_says_so(
     tmp_path: Path, authority: Authority, files: Files
 ) -> None:
     async def story() -> None:
         async with pair(tmp_path, authority, files, auto_ack=False) as (hub, edge):
+            await hub.until(lambda: hub.got(Op.INVENTORY))
+            await hub.push("insert", "default/pod/web", 5)
+            await asyncio.sleep(1.2)
             with pytest.raises(Unavailable):
                 await edge.meta.pods()
-            await hub.push("insert", "default/pod/web", 5)
-            async with asyncio.timeout(10):
+            inventory = hub.got(Op.INVENTORY)[0].id
+            await hub.send(
+                new(source="cloudhub", group="resource", operation=Op.ACK, resource="", content=[inventory])
+            )
+            async with asyncio.timeout(2):
                 while not edge.meta.store.complete:
-                    await asyncio.sleep(0.05)
+                    await asyncio.sleep(0.02)
             assert len(await edge.meta.pods()) == 1
 
     asyncio.run(story())
