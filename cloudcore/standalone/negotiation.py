@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from cloudcore.standalone import protobuf
 from cloudcore.standalone.status import bad_request, not_acceptable, unsupported_media_type
 
 Json = dict[str, Any]
@@ -90,6 +91,11 @@ def load_object(data: bytes, content_type: str, kind: str, *, duplicates: bool) 
     if media in ("application/yaml", "application/x-yaml"):
         value = load_yaml(data)
         found: list[str] = []
+    elif media == "application/vnd.kubernetes.protobuf":
+        try:
+            value, found = protobuf.decode(data), []
+        except protobuf.BadProtobuf as error:
+            raise bad_request(str(error)) from error
     elif media in ("application/json", ""):
         value, found = _load_json(data, kind, duplicates=duplicates)
     else:
