@@ -131,6 +131,16 @@ class _Server(GrpcServer):  # type: ignore[misc]
         self.protocols.append(protocol)
         return protocol
 
+    async def end(self) -> None:
+        """Cancel the calls under way and close their connections."""
+        for handler in self._handlers:
+            handler.close()
+        for protocol in self.protocols:
+            if _is_open(protocol) and hasattr(protocol, "connection"):
+                protocol.connection.close()
+        for handler in self._handlers:
+            await handler.wait_closed()
+
 
 def _is_open(protocol: Any) -> bool:
     connection = getattr(protocol, "connection", None)  # absent before the connection is made
@@ -161,20 +171,19 @@ class Server:
         """Listen until cancelled.  Raises: Unavailable when the socket cannot be made."""
         sock = _listen(self.path, self._mode)
         server = _Server([_Service({m.path: self._handler(m, c) for m, c in self._calls})])
+        # grpclib's own start would lose the socket if it were cancelled in the middle.
+        loop = asyncio.get_running_loop()
+        listening = await loop.create_server(server._protocol_factory, sock=sock, start_serving=False)
         try:
-            await server.start(sock=sock)
+            await listening.start_serving()
             self.ready.set()
             await asyncio.get_running_loop().create_future()
         finally:
             self.ready.clear()
             with contextlib.suppress(FileNotFoundError):
                 self.path.unlink()
-            server.close()
-            for protocol in server.protocols:
-                if _is_open(protocol) and hasattr(protocol, "connection"):
-                    protocol.connection.close()
-            await server.wait_closed()
-            sock.close()
+            listening.close()
+            await server.end()
 
     def _handler(self, method: Method, call: Call) -> Handler:
         async def handle(stream: Any) -> None:

@@ -1,0 +1,77 @@
+from beehive.apis.twins import MemberDevice
+from devicetwin import membership
+from devicetwin.membership import STATE_REFRESH_MS, Record
+
+PUMP = MemberDevice(id="plant/pump", name="pump", description="east")
+
+
+def test_adding_twice_is_adding_once() -> None:
+    first = membership.update({}, (), added=[PUMP])
+    assert set(first.added) == {"plant/pump"}
+    again = membership.update(first.records, (), added=[PUMP])
+    assert again.records == first.records
+    assert again.added == {}
+
+
+def test_a_device_stays_while_its_object_is_there() -> None:
+    records = membership.object_stored({}, "plant/pump", "").records
+    records = membership.update(records, ["plant/pump"], added=[PUMP]).records
+    change = membership.update(records, ["plant/pump"], removed=[PUMP])
+    assert change.removed == {}
+    gone = membership.object_deleted(change.records, "plant/pump")
+    assert set(gone.removed) == {"plant/pump"}
+    assert gone.records == {}
+
+
+def test_without_an_object_membership_alone_decides() -> None:
+    records = membership.update({}, (), added=[PUMP]).records
+    assert membership.update(records, (), removed=[PUMP]).records == {}
+    assert membership.update({}, (), removed=[PUMP]).removed == {}
+
+
+def test_detail_removes_what_is_not_listed_and_has_no_object() -> None:
+    records = membership.update({}, (), added=[PUMP, MemberDevice(id="plant/fan")]).records
+    records = membership.object_stored(records, "plant/lamp", "").records
+    change = membership.detail(records, ["plant/lamp"], [MemberDevice(id="plant/new")])
+    assert set(change.records) == {"plant/lamp", "plant/new"}
+    assert set(change.removed) == {"plant/pump", "plant/fan"}
+
+
+def test_ids_have_two_parts() -> None:
+    bad = [MemberDevice(id=i) for i in ("", "pump", "/pump", "plant/", "a/b/c", "x/" + "y" * 600)]
+    assert membership.update({}, (), added=bad).records == {}
+
+
+def test_a_state_goes_up_when_it_changes_and_else_once_a_minute() -> None:
+    record, tell = membership.set_state(Record(), "online", 1000, "t1")
+    assert tell
+    record, tell = membership.set_state(record, "online", 2000, "t2")
+    assert not tell
+    assert record.last_online == "t2"
+    record, tell = membership.set_state(record, "online", 1000 + STATE_REFRESH_MS, "t3")
+    assert tell
+    record, tell = membership.set_state(record, "offline", 1001 + STATE_REFRESH_MS, "t4")
+    assert tell
+    assert record.last_online == "t3"
+
+
+def test_readings_make_a_silent_device_online_and_bring_it_back() -> None:
+    record, tell = membership.heard(Record(), 0, "t")
+    assert (record.state, tell) == ("online", True)
+    record, tell = membership.heard(record, 1, "t")
+    assert not tell
+    record, tell = membership.lost(record, 2)
+    assert (record.state, tell) == ("unknown", True)
+    assert membership.lost(record, 3)[1] is False
+    record, tell = membership.heard(record, 4, "t")
+    assert (record.state, tell) == ("online", True)
+
+
+def test_a_reported_state_is_not_overruled_by_a_reading() -> None:
+    record, _ = membership.set_state(Record(), "unhealthy", 0, "t")
+    assert membership.heard(record, 1, "t") == (record, False)
+
+
+def test_states_are_known_in_any_case() -> None:
+    assert membership.is_state("Online")
+    assert not membership.is_state("disconnected")
