@@ -24,6 +24,7 @@ from mappers.framework.spec import DeviceSpec
 log = logging.getLogger(__name__)
 
 CALL_TIMEOUT_S = 10.0  # of one read or write; a device on a slow line answers in a few seconds or not at all
+LOST_AFTER = 3
 RETRY_BASE_S, RETRY_CAP_S = 0.5, 30.0
 
 
@@ -55,10 +56,12 @@ def take_due(
 ) -> list[Property]:
     """The properties to be read now, moved on to their next time.
 
-    Up to a twentieth of a cycle is added or taken at random, so that many devices do not fall into step."""
+    Up to a twentieth of a cycle is added or taken at random, so that many devices do not fall into step; properties of one
+    cycle stay together, to be read and reported as one."""
     ready = [properties[name] for name, at in due.items() if at <= now and name in properties]
+    stretch = 0.95 + rng.random() * 0.1
     for prop in ready:
-        due[prop.name] = now + prop.cycle_s * (0.95 + rng.random() * 0.1)
+        due[prop.name] = now + prop.cycle_s * stretch
     return ready
 
 
@@ -84,6 +87,8 @@ class Poller:
         self._reopen = False
         self._written: dict[str, str] = {}
         self._refused: dict[str, str] = {}  # said once per property
+        self._failing: set[str] = set()  # properties whose last read failed
+        self._unanswered = 0  # reads in a row
         self._lost = False
         self._lock = asyncio.Lock()  # held while the driver is called
         self._driver: Driver | None = None
@@ -121,6 +126,8 @@ class Poller:
         await self._do(driver.open)
         self._driver = driver
         self._written.clear()
+        self._failing.clear()
+        self._unanswered = 0
         try:
             due = first_due(self.spec.properties.values(), self._now())
             next_state = self._now()
@@ -166,7 +173,10 @@ class Poller:
         return wrote
 
     async def _read(self, driver: Driver, ready: list[Property]) -> None:
-        """Read properties and pass them on together.  Raises: what the driver raised, if not one property could be read."""
+        """Read properties and pass them on together.
+
+        Raises: what the driver raised last, if the device seems gone: no property could be read when last tried, or
+        `LOST_AFTER` reads in a row failed for want of an answer."""
         samples: list[Sample] = []
         failure: Exception | None = None
         for prop in ready:
@@ -176,15 +186,21 @@ class Poller:
                 self._refuse(prop.name, error)
                 continue
             except Exception as error:  # one register that cannot be read does not take the others with it
-                failure = error
+                self._failing.add(prop.name)
                 self._refuse(prop.name, error)
+                self._unanswered += isinstance(error, OSError | DeviceError)
+                if self._unanswered >= LOST_AFTER or self._failing >= set(self.spec.properties):
+                    failure = error
+                    break
                 continue
+            self._failing.discard(prop.name)
+            self._unanswered = 0
             self._refused.pop(prop.name, None)
             samples.append(sample)
         reported = [s for s in samples if self.spec.properties[s.name].report] if samples else []
         if reported:
             self._reports.readings(self.spec.id, reported)
-        if failure is not None and not samples:
+        if failure is not None:
             raise failure
 
     def _sample(self, prop: Property, value: Value) -> Sample:

@@ -1,0 +1,280 @@
+"""One device under virtual time."""
+
+import asyncio
+import logging
+import random
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import looptime
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beehive.errors import SkerryError
+from mappers.framework.driver import Driver, DriverError, Property, Settings, Value
+from mappers.framework.poller import Poller, Sample, take_due
+from mappers.framework.spec import DeviceSpec
+
+
+class Fake(Driver):
+    """A device in memory; what it does is in `script`."""
+
+    protocol = "fake"
+    instances: list["Fake"] = []
+
+    def __init__(self) -> None:
+        self.log: list[Any] = []
+        self.values: dict[str, Value] = {"a": 1, "b": 2}
+        self.fail: Exception | None = None
+        self.fail_on: str | None = None
+        self.said = "online"
+        Fake.instances.append(self)
+
+    async def open(self) -> None:
+        self.log.append("open")
+        if Fake.refuse_open:
+            raise OSError("no route")
+
+    refuse_open = False
+
+    async def close(self) -> None:
+        self.log.append("close")
+
+    async def read(self, prop: Property) -> Value:
+        if self.fail is not None and self.fail_on in (None, prop.name):
+            raise self.fail
+        return self.values[prop.name]
+
+    async def write(self, prop: Property, value: Value) -> None:
+        self.log.append((prop.name, value))
+        self.values[prop.name] = value
+
+    async def state(self) -> str:
+        return self.said
+
+
+class Reports:
+    def __init__(self) -> None:
+        self.samples: list[tuple[float, Sample]] = []
+        self.states: list[str] = []
+
+    def readings(self, id_: str, samples: list[Sample]) -> None:
+        now = asyncio.get_running_loop().time()
+        self.samples += [(now, s) for s in samples]
+
+    def state(self, id_: str, state: str) -> None:
+        self.states.append(state)
+
+    def values(self, name: str) -> list[str]:
+        return [s.value for _, s in self.samples if s.name == name]
+
+
+def spec(
+    desired: str = "", *, cycle_s: float = 1.0, settings: dict[str, Any] | None = None, state_s: float = 0.0
+) -> DeviceSpec:
+    return DeviceSpec(
+        id="n/d",
+        settings=Settings(settings or {}),
+        properties={
+            "a": Property(name="a", type="INT", writable=True, desired=desired, cycle_s=cycle_s),
+            "b": Property(name="b", type="INT", cycle_s=cycle_s),
+        },
+        state_cycle_s=state_s,
+        methods={"set": ("a",)},
+    )
+
+
+def play(
+    scenario: Callable[[Poller, Reports], Awaitable[None]], first: DeviceSpec, make: Any = Fake
+) -> Reports:
+    """Run a poller beside a scenario, in no time at all."""
+    Fake.instances.clear()
+    Fake.refuse_open = False
+    reports = Reports()
+
+    async def main() -> None:
+        poller = Poller(make, first, reports, rng=random.Random(1))
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(poller.run())
+            try:
+                await scenario(poller, reports)
+            finally:
+                task.cancel()
+
+    loop_class = type("Loop", (looptime.LoopTimeEventLoop, asyncio.SelectorEventLoop), {})
+    with asyncio.Runner(loop_factory=loop_class) as runner:
+        runner.get_loop().setup_looptime()  # type: ignore[attr-defined]
+        runner.run(main())
+    return reports
+
+
+def test_it_reads_at_once_and_then_in_its_cycle() -> None:
+    async def scenario(poller: Poller, reports: Reports) -> None:
+        await asyncio.sleep(10.5)
+
+    reports = play(scenario, spec())
+    assert reports.samples[0][0] < 0.1
+    assert 10 <= len(reports.values("a")) <= 12
+    assert [x for x in Fake.instances[0].log if x in ("open", "close")] == ["open", "close"]
+
+
+def test_a_wish_is_written_first_and_a_new_one_at_once_without_reopening() -> None:
+    async def scenario(poller: Poller, reports: Reports) -> None:
+        await asyncio.sleep(0.5)
+        assert reports.samples[0][1] == Sample(name="a", type="INT", value="7", desired="7")
+        poller.update(spec("9", cycle_s=100))
+        before = asyncio.get_running_loop().time()
+        await asyncio.sleep(0.01)
+        assert reports.samples[-2][1].value == "9"
+        assert reports.samples[-2][0] - before < 0.01
+
+    play(scenario, spec("7", cycle_s=100))
+    (fake,) = Fake.instances
+    assert fake.log == ["open", ("a", 7), ("a", 9), "close"]
+
+
+def test_an_equal_spec_does_nothing() -> None:
+    async def scenario(poller: Poller, reports: Reports) -> None:
+        await asyncio.sleep(0.5)
+        poller.update(spec("7"))
+        await asyncio.sleep(0.5)
+
+    play(scenario, spec("7"))
+    assert Fake.instances[0].log == ["open", ("a", 7), "close"]
+
+
+def test_other_settings_reopen_the_device() -> None:
+    async def scenario(poller: Poller, reports: Reports) -> None:
+        await asyncio.sleep(0.5)
+        poller.update(spec("7", settings={"port": 5}))
+        await asyncio.sleep(0.5)
+
+    play(scenario, spec("7"))
+    assert [f.log for f in Fake.instances] == [["open", ("a", 7), "close"], ["open", ("a", 7), "close"]]
+    assert Fake.instances[1].settings["port"] == 5
+
+
+def test_a_lost_device_is_one_line_and_back_another(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def scenario(poller: Poller, reports: Reports) -> None:
+        await asyncio.sleep(2)
+        Fake.refuse_open = True
+        Fake.instances[-1].fail = OSError("unplugged")
+        await asyncio.sleep(300)
+        assert reports.states[-1] == "offline"
+        tries = len(Fake.instances)
+        assert 8 < tries < 40  # growing pauses
+        Fake.refuse_open = False
+        await asyncio.sleep(60)
+        assert reports.states[-1] == "online"
+        assert Fake.instances[-1].log[:2] == ["open", ("a", 7)]  # what is wanted is written again
+
+    play(scenario, spec("7", state_s=5))
+    lines = [r.message for r in caplog.records]
+    assert len([t for t in lines if "does not answer" in t]) == 1
+    assert len([t for t in lines if "is back" in t]) == 1
+
+
+def test_one_bad_property_does_not_take_the_others_with_it() -> None:
+    async def scenario(poller: Poller, reports: Reports) -> None:
+        await asyncio.sleep(0.5)
+        Fake.instances[0].fail, Fake.instances[0].fail_on = DriverError("no register"), "b"
+        await asyncio.sleep(5)
+        Fake.instances[0].values["a"] = float("nan")  # and a value that is no value is not reported either
+        Fake.instances[0].fail = None
+        await asyncio.sleep(5)
+
+    reports = play(scenario, spec())
+    assert len(Fake.instances) == 1
+    assert len(reports.values("a")) in range(4, 8)
+    assert "nan" not in reports.values("a")
+    assert len(reports.values("b")) in range(4, 9)
+
+
+def test_state_is_told_in_its_cycle() -> None:
+    async def scenario(poller: Poller, reports: Reports) -> None:
+        await asyncio.sleep(21)
+
+    assert 4 <= len(play(scenario, spec(state_s=5)).states) <= 6
+
+
+def test_a_hanging_read_times_out_and_is_a_loss() -> None:
+    class Hangs(Fake):
+        async def read(self, prop: Property) -> Value:
+            await asyncio.sleep(1e6)
+            return 1
+
+    async def scenario(poller: Poller, reports: Reports) -> None:
+        await asyncio.sleep(30)
+        assert reports.states == ["offline"]
+
+    play(scenario, spec(), Hangs)
+
+
+def test_methods_are_called_and_others_refused() -> None:
+    async def scenario(poller: Poller, reports: Reports) -> None:
+        await asyncio.sleep(0.1)
+        await poller.call("set", "a", "5")
+        for method, prop, text in (("set", "b", "5"), ("odd", "a", "5"), ("set", "a", "x")):
+            with pytest.raises(SkerryError):
+                await poller.call(method, prop, text)
+
+    play(scenario, spec())
+    assert ("a", 5) in Fake.instances[0].log
+
+
+def test_what_a_device_sends_by_itself_is_reported() -> None:
+    async def scenario(poller: Poller, reports: Reports) -> None:
+        await asyncio.sleep(0.1)
+        Fake.instances[0].changed("a", 77)
+        Fake.instances[0].changed("a", "x")
+        Fake.instances[0].changed("nope", 1)
+        assert reports.values("a")[-1] == "77"
+
+    play(scenario, spec(cycle_s=1000))
+
+
+def test_plain_functions_run_in_a_thread_of_the_device() -> None:
+    """Real time: a blocking driver does not hold up the loop."""
+    threads: set[int] = set()
+
+    class Blocking(Driver):
+        protocol = "b"
+
+        def open(self) -> None:  # type: ignore[override]
+            threads.add(threading.get_ident())
+
+        def read(self, prop: Property) -> Value:  # type: ignore[override]
+            threads.add(threading.get_ident())
+            time.sleep(0.05)
+            return 1
+
+    async def main() -> None:
+        reports = Reports()
+        poller = Poller(Blocking, spec(), reports, rng=random.Random(1))
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(poller.run())
+            beats = 0
+            while not reports.samples:
+                await asyncio.sleep(0.005)
+                beats += 1
+            task.cancel()
+        assert beats > 5
+
+    asyncio.run(main())
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
+
+
+@given(st.dictionaries(st.sampled_from("abc"), st.floats(0, 10), min_size=1), st.floats(0, 10))
+def test_what_is_due_moves_on_by_about_a_cycle(due: dict[str, float], now: float) -> None:
+    properties = {n: Property(name=n, cycle_s=2.0) for n in "abc"}
+    before = dict(due)
+    ready = take_due(due, properties, now, random.Random(0))
+    assert {p.name for p in ready} == {n for n, at in before.items() if at <= now}
+    for prop in ready:
+        assert 1.8 < due[prop.name] - now < 2.2

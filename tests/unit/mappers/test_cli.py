@@ -1,0 +1,81 @@
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from mappers.cli import main
+from mappers.framework.desk import simulate
+from mappers.framework.runner import load_driver
+
+THERMOSTAT = str(Path(__file__).parents[3] / "mappers" / "virtual" / "thermostat.py")
+
+
+def test_a_new_driver_passes_its_own_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "my-led"]) == 0
+    assert main(["new", "my-led"]) == 1
+    assert main(["test", "my_led.py"]) == 0
+    assert "FAILED" not in capsys.readouterr().out
+
+
+def test_the_thermostat_passes_by_file_and_by_module(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["test", THERMOSTAT]) == 0
+    assert main(["test", "mappers.virtual.thermostat"]) == 0
+    assert capsys.readouterr().out.count("ok ") == 10
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("import no_such_module_here", "no_such_module_here"),
+        ("raise SystemExit(3)", "ends the process"),
+        ("def (", "SyntaxError"),
+        ("x = 1", "found: none"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, says: str
+) -> None:
+    path = tmp_path / "bad_driver.py"
+    path.write_text(text)
+    assert main(["test", str(path)]) == 1
+    error = capsys.readouterr().err
+    assert says in error
+    assert "Traceback" not in error
+
+
+def test_a_file_or_a_name_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "/no/such.py"]) == 1
+    assert main(["new", "../x"]) == 1
+    assert "no file" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as error:
+        main(["fly"])
+    assert error.value.code == 2
+
+
+def test_a_driver_that_makes_up_values_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "liar.py"
+    path.write_text(
+        "from mappers.virtual.thermostat import Thermostat\n"
+        "class Liar(Thermostat):\n"
+        "    async def read(self, prop):\n"
+        "        return 1\n"
+    )
+    assert main(["test", str(path)]) == 1
+    out = capsys.readouterr().out
+    assert "FAILED  raises for a property it does not have" in out
+    assert "FAILED  takes each desired value" in out
+
+
+def test_simulating_prints_readings(capsys: pytest.CaptureFixture[str]) -> None:
+    async def scenario() -> None:
+        stop = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(simulate(load_driver(THERMOSTAT), None, stop=stop))
+            await asyncio.sleep(0.1)
+            stop.set()
+
+    asyncio.run(scenario())
+    assert "target = 21.5" in capsys.readouterr().out
