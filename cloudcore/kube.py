@@ -29,6 +29,7 @@ from kubernetes.config.kube_config import load_kube_config
 from kubernetes.utils.keepalive import tcp_keepalive_socket_options
 
 from beehive.errors import ConfigError, ProtocolError, Unavailable
+from beehive.rbac import User
 from cloudcore.errors import Status, from_status, unavailable
 from cloudcore.objects import Kind, Object, read
 
@@ -208,12 +209,13 @@ class Kube:
         body: bytes | None = None,
         content_type: str = JSON,
         timeout_s: float = REQUEST_TIMEOUT_S,
+        user: User | None = None,
     ) -> bytes:
-        """One request; the body of a 2xx answer.  Raises ApiError leaves."""
+        """One request; the body of a 2xx answer.  `user`: in whose name.  Raises ApiError leaves."""
         doing = f"{method.lower()} {path}"
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(
-            self._threads, self._blocking, method, path, query, body, content_type, timeout_s, doing
+            self._threads, self._blocking, method, path, query, body, content_type, timeout_s, doing, user
         )
 
     def _blocking(
@@ -225,9 +227,10 @@ class Kube:
         content_type: str,
         timeout_s: float,
         doing: str,
+        user: User | None,
     ) -> bytes:
         try:
-            response = self._open(method, path, query, body, content_type, timeout_s)
+            response = self._open(method, path, query, body, content_type, timeout_s, user)
             try:
                 data = _read_bounded(response, MAX_BODY_BYTES)
             except BaseException:
@@ -252,8 +255,13 @@ class Kube:
         body: bytes | None,
         content_type: str,
         read_timeout_s: float,
+        user: User | None = None,
     ) -> urllib3.BaseHTTPResponse:
-        headers = {"Accept": JSON, "User-Agent": "skerry-cloudcore"}
+        headers = urllib3.HTTPHeaderDict({"Accept": JSON, "User-Agent": "skerry-cloudcore"})
+        if user is not None:
+            headers["Impersonate-User"] = user.name
+            for group in user.groups:
+                headers.add("Impersonate-Group", group)
         if body is not None:
             headers["Content-Type"] = content_type
         with self._auth:
@@ -278,7 +286,13 @@ class Kube:
     # -- watch ---------------------------------------------------------------------------------------------------
 
     async def watch(
-        self, kind: Kind, version: str, namespace: str = "", *, query: Mapping[str, str] | None = None
+        self,
+        kind: Kind,
+        version: str,
+        namespace: str = "",
+        *,
+        query: Mapping[str, str] | None = None,
+        user: User | None = None,
     ) -> AsyncIterator[list[WatchEvent]]:
         """What happens after `version`, in batches as they arrive.  Ends when the server ends it, which it does now and then.
 
@@ -294,7 +308,7 @@ class Kube:
         path = kind.path(namespace)
         doing = f"watch {kind.plural}"
         thread = _WatchThread(
-            lambda: self._open("GET", path, asked, None, JSON, seconds + 15.0),
+            lambda: self._open("GET", path, asked, None, JSON, seconds + 15.0, user),
             kind,
             doing,
             asyncio.get_running_loop(),

@@ -104,6 +104,10 @@ class Placement:
         found = self._pods.get((namespace, name))
         return found[1].facts if found else None
 
+    def accounts(self, node: str) -> set[tuple[str, str]]:
+        """The service accounts (namespace, name) of the pods bound to `node`."""
+        return {self._pods[key][1].account for key in self._of_node.get(node, ())}
+
     def refers(self, node: str, kind: str, namespace: str, name: str) -> bool:
         return self._users.get((kind, namespace, name), Counter())[node] > 0
 
