@@ -111,7 +111,9 @@ class StateUpdate(Struct, frozen=True, kw_only=True):
 def status_twin(name: str, twin: MsgTwin) -> Twin:
     """The entry of `DeviceStatus.status.twins` for one reported twin.
 
-    Each metadata key is there only if the report had it.   Source: KubeEdge devicecontroller/controller/upstream.go."""
+    Each metadata key is there only if the report had it.  A side without a value is left out: `value` is required by the
+    CRD, and a property that is only read has none that is desired.
+    Source: KubeEdge devicecontroller/controller/upstream.go."""
     type_ = twin.metadata.type if twin.metadata is not None else ""
     return Twin(
         property_name=name,
@@ -120,10 +122,12 @@ def status_twin(name: str, twin: MsgTwin) -> Twin:
     )
 
 
-def _side(value: TwinValue | None, type_: str) -> TwinProperty:
+def _side(value: TwinValue | None, type_: str) -> TwinProperty | None:
+    if value is None or not value.value:
+        return None
     metadata: dict[str, str] = {}
-    if value is not None and value.metadata is not None and value.metadata.timestamp:
+    if value.metadata is not None and value.metadata.timestamp:
         metadata["timestamp"] = str(value.metadata.timestamp)
     if type_:
         metadata["type"] = type_
-    return TwinProperty(value=(value.value or "") if value is not None else "", metadata=metadata)
+    return TwinProperty(value=value.value, metadata=metadata)
