@@ -217,24 +217,26 @@ class Trial:
             if self._settings.joined:
                 step.result = "joined before"
                 return
+            name = self._settings.node_name
             cloud = ["--config", str(self.home.cloud / "cloudcore.yaml")]
-            token = self._as_part(
-                "cloudcore",
-                lambda: machine.run(
-                    [_own("cloudcore"), "token", "create", *cloud, "--ttl", "10m", "--uses", "1"]
-                ),
-            ).strip()
-            edge = [
-                "--config",
-                str(self.home.edge / "edgecore.yaml"),
-                "--node-name",
-                self._settings.node_name,
+            # Named for this node, it also works when an earlier attempt got half-way.
+            create = [
+                _own("cloudcore"),
+                "token",
+                "create",
+                *cloud,
+                "--ttl",
+                "10m",
+                "--uses",
+                "1",
+                "--node",
+                name,
             ]
+            token = self._as_part("cloudcore", lambda: machine.run(create))
+            edge = ["--config", str(self.home.edge / "edgecore.yaml"), "--node-name", name, "--force"]
             hub = f"127.0.0.1:{self._settings.ports.hub}"
-            self._as_part(
-                "edgecore",
-                lambda: machine.run([_own("edgecore"), "join", *edge, "--cloud", hub, "--token", token]),
-            )
+            join = [_own("edgecore"), "join", *edge, "--cloud", hub, "--token", "-"]
+            self._as_part("edgecore", lambda: machine.run(join, stdin=token.encode()))
             self._save(replace(self._settings, joined=True))
             step.result = f"as {self._settings.node_name}"
 
