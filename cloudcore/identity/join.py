@@ -8,6 +8,7 @@ so.  Otherwise a token for any node could replace a running one."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Sequence
@@ -71,6 +72,7 @@ class Joiner:
     authority: Authority
     lifetime: timedelta
     limiter: Limiter = field(default_factory=Limiter)
+    _spending: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def join(self, request: JoinRequest) -> JoinAnswer:
         """Raises JoinRefused with one sentence for the person at the edge, or ApiError when the API is away."""
@@ -95,7 +97,9 @@ class Joiner:
         except pki.BadRequest as error:
             raise JoinRefused(str(error), reason="BadRequest") from error
         taken = await self._exists(request.node)
-        await self._spend(request, key, taken=taken)
+        async with self._spending:
+            # one at a time here, so that a fleet with one token only meets other replicas in the compare-and-swap
+            await self._spend(request, key, taken=taken)
         certificate = self._sign(request.node, csr)
         log.info("Node %s joined with token %s", request.node, tokens.token_id(request.token))
         return JoinAnswer(certificate=certificate.decode(), ca=self.authority.pair.certificate_pem.decode())
