@@ -13,7 +13,6 @@ It is the `Objects` and `Reports` of edged, the `Uplink` of devicetwin, and the 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
@@ -59,6 +58,9 @@ SAVE_S = 0.5
 QUIET_S = 30.0
 """A stock hub that has sent nothing for so long has nothing for a node that just joined.  One of ours says so."""
 
+CONFIRM_S = 0.2
+"""How often it is looked whether the store became complete."""
+
 _DELIVERED_EVENTS = 2000
 
 
@@ -102,7 +104,7 @@ class MetaManager:
         self._fetching: dict[str, asyncio.Task[msgspec.Raw | None]] = {}
         self._delivered: OrderedDict[str, None] = OrderedDict()
         self._saving = asyncio.Lock()
-        self._confirmed = asyncio.Event()
+        self._told = False
         self._inventory_id = ""
         self._last_push = 0.0
         self._saved_dropped = 0
@@ -151,6 +153,7 @@ class MetaManager:
     def connected(self, current: Session, inventory_id: str) -> None:
         self.session = current
         self._inventory_id = inventory_id
+        self._told = False
         self._last_push = clock.monotonic()
         for tell in self.on_connected:
             tell(current)
@@ -183,7 +186,7 @@ class MetaManager:
     def acked(self, ids: Sequence[str]) -> None:
         for message_id in ids:
             if message_id == self._inventory_id:
-                self._confirmed.set()
+                self._told = True
             self.outbox.acked(message_id)
 
     def take(self, now: float) -> list[Message]:
@@ -309,10 +312,10 @@ class MetaManager:
             log.debug("x %s %s: no link", message.route.operation, message.route.resource)
 
     async def _confirm_complete(self) -> None:
-        """Find out when everything that the cloud wants here is here, whenever that was not known."""
+        """Find out when everything that the cloud wants here is here, whenever that is not known."""
         while True:
-            confirmed = await self._is_confirmed()
-            if self.store.complete or not confirmed:
+            await asyncio.sleep(CONFIRM_S)
+            if self.store.complete or not self._is_confirmed():
                 continue
             try:
                 await self.store.confirm_complete()
@@ -323,21 +326,15 @@ class MetaManager:
             for tell in self.on_change:
                 tell(Change(resource=resource.make("pod"), uid="", gone=False))
 
-    async def _is_confirmed(self) -> bool:
-        """Wait a little; then whether the hub said that all is here, or was silent for so long that it has nothing."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(5.0 if self.store.complete else 0.5):
-                await self._confirmed.wait()
-        told = self._confirmed.is_set()
-        self._confirmed.clear()
-        session = self.session
-        if session is None or self._applying or not self._inbox.empty():
+    def _is_confirmed(self) -> bool:
+        """Whether the hub said that all is here, or was silent for so long that it has nothing."""
+        if self.session is None or self._applying or not self._inbox.empty():
             return False
         if self.store.counters.damaged_rows > self._damaged_before:
             return False  # the hub was told that we hold a row that is damaged: the next session tells better
-        if told or self.store.set_aside is not None:
+        if self._told or self.store.set_aside is not None:
             # after damage only the hub's word counts; a stock one does not send again what we once acknowledged
-            return told
+            return self._told
         return clock.monotonic() - self._last_push > QUIET_S
 
     async def _greet_forever(self) -> None:
