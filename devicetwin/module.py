@@ -25,7 +25,7 @@ from beehive.apis import devices as api
 from beehive.apis import twins as wire
 from beehive.apis.decode import ObjectError, decode
 from beehive.apis.devices import Device, DeviceModel, ModelProperty, Problem
-from beehive.errors import ProtocolError, SkerryError
+from beehive.errors import ProtocolError
 from beehive.message import Group, Message, Op, Source, new
 from devicetwin import documents, membership, twin
 from devicetwin.assign import ANNOTATION, Need, assign
@@ -34,15 +34,14 @@ from devicetwin.dmi_convert import digest, to_device, to_model
 from devicetwin.documents import Request
 from devicetwin.errors import NOT_FOUND, TwinError
 from devicetwin.membership import MemberChange, Record
+from devicetwin.notes import Notes
 from devicetwin.ports import Clock, Publisher, TwinStore, Uplink
 from devicetwin.twin import Change, Reading
 
 log = logging.getLogger(__name__)
 
 COALESCE_S = 0.1  # at most one row and one message per device in this time; the first goes at once
-FLUSH_BATCH = 64  # devices written together, so that they share a commit
 MAX_PUBLISH = 1000  # MQTT texts waiting; the oldest go first
-RETRY_S = 1.0  # after the store refused
 HISTORY = 32  # readings kept in memory per property
 
 # What a note says is to be done for a device.
@@ -80,10 +79,7 @@ class DeviceTwin:
         self._bad: dict[str, dict[str, str]] = {}  # refused values now, by device and property
         self._owner: dict[str, str] = {}
         self._history: dict[tuple[str, str], deque[tuple[int, str]]] = {}
-        self._notes: dict[str, int] = {}
-        self._flushed: dict[str, float] = {}  # when a device's notes were last worked off
-        self._locks: dict[str, asyncio.Lock] = {}
-        self._wake = asyncio.Event()
+        self._notes = Notes(self._work_off, clock, pace_s=COALESCE_S)
         self._texts: deque[tuple[str, bytes, int]] = deque(maxlen=MAX_PUBLISH)
         self._text = asyncio.Event()
         self._loaded = asyncio.Event()
@@ -96,7 +92,7 @@ class DeviceTwin:
         await self._load()
         async with asyncio.TaskGroup() as group:
             group.create_task(self.dmi.run(), name="dmi")
-            group.create_task(self._flush_forever(), name="twin flush")
+            group.create_task(self._notes.run(), name="twin flush")
             if self._publisher is not None:
                 group.create_task(self._publish_forever(self._publisher), name="twin publish")
 
@@ -127,7 +123,7 @@ class DeviceTwin:
                 self._owner[id_] = record.delivered[0]
             else:  # its object went while this process was down
                 del self._records[id_]
-                self._note(id_, SAVE)
+                self._notes.add(id_, SAVE)
         for id_ in list(self._devices):
             self._object_stored(id_)
         self._reassign()
@@ -197,7 +193,7 @@ class DeviceTwin:
         """The link to the cloud is up: say again how everything is, and ask which devices are ours."""
         await self._loaded.wait()
         for id_, record in self._records.items():
-            self._note(id_, (TWIN if record.twins else 0) | (STATE if record.state else 0))
+            self._notes.add(id_, (TWIN if record.twins else 0) | (STATE if record.state else 0))
         query = wire.MembershipQuery(event_id=_uuid(), group_id=self._node, timestamp=self._clock.wall_ms())
         await self._send(
             "membership/detail", msgspec.json.encode(query), op=Op.GET, coalesce="membership/detail"
@@ -239,7 +235,7 @@ class DeviceTwin:
         if problems != self._blocked.get(id_, []):
             for problem in problems:
                 log.warning("Device %s: %s", id_, problem)
-            self._note(id_, TWIN)
+            self._notes.add(id_, TWIN)
         self._blocked[id_] = problems
         self._look(id_)
 
@@ -259,13 +255,13 @@ class DeviceTwin:
         topic = documents.membership_topic(self._node, "updated")
         for id_, record in change.added.items():
             log.info("Device %s belongs to this node", id_)
-            self._note(id_, SAVE)
+            self._notes.add(id_, SAVE)
             self._publish(topic, documents.membership_updated(_uuid(), now, added=(id_, record)))
         for id_, record in change.removed.items():
             self._bad.pop(id_, None)
             for key in [k for k in self._history if k[0] == id_]:
                 del self._history[key]
-            self._note(id_, SAVE)
+            self._notes.add(id_, SAVE)
             self._publish(topic, documents.membership_updated(_uuid(), now, removed=(id_, record)))
 
     async def _apply_members(self, change: MemberChange) -> None:
@@ -274,10 +270,10 @@ class DeviceTwin:
         self._members(change)
         touched = {i for i in {*before, *change.records} if before.get(i) != change.records.get(i)}
         for id_ in touched:
-            self._note(id_, SAVE)
+            self._notes.add(id_, SAVE)
         async with asyncio.TaskGroup() as group:
             for id_ in touched:
-                group.create_task(self._flush(id_))
+                group.create_task(self._notes.flush(id_))
 
     async def _cloud_updated(self, id_: str, payload: bytes) -> None:
         record = self._records.get(id_)
@@ -290,11 +286,11 @@ class DeviceTwin:
             raise ObjectError(str(error)) from error
         change = twin.cloud_update(record.twins, update.twin or {}, self._rows(id_), self._clock.wall_ms())
         if change.refused:
-            self._note(id_, TWIN)  # so that the cloud can rebase
+            self._notes.add(id_, TWIN)  # so that the cloud can rebase
         self._adopt(id_, change, tell_cloud=False)
         if change.changed:
             self._announce(id_, change, event_id=update.event_id, result=False)
-        await self._flush(id_)
+        await self._notes.flush(id_)
 
     # --- what follows from a change
 
@@ -305,7 +301,7 @@ class DeviceTwin:
             return
         for name in change.changed:
             self._remember(id_, name, change)
-        self._note(id_, SAVE | (TWIN if tell_cloud else 0))
+        self._notes.add(id_, SAVE | (TWIN if tell_cloud else 0))
         if change.desired:
             self._look(id_)
 
@@ -342,7 +338,7 @@ class DeviceTwin:
             log.info("Device %s is %s", id_, record.state)
         if not tell:
             return
-        self._note(id_, SAVE | STATE)
+        self._notes.add(id_, SAVE | STATE)
         self._publish(
             documents.state_topic(id_), documents.state_result(_uuid(), self._clock.wall_ms(), record)
         )
@@ -382,7 +378,7 @@ class DeviceTwin:
             return
         if record.delivered != delivered:
             self._records[id_] = replace(record, delivered=delivered)
-            self._note(id_, SAVE)
+            self._notes.add(id_, SAVE)
 
     def refused(self, mapper: str, id_: str, text: str) -> None:
         self._refusal(id_, "", f"mapper {mapper} does not take the device: {text}")
@@ -404,7 +400,7 @@ class DeviceTwin:
             log.warning(
                 "Device %s, %s: refused, the last good value stays: %s", id_, name or "all of it", why
             )
-        self._note(id_, TWIN)
+        self._notes.add(id_, TWIN)
 
     async def registered(self, info: MapperInfo) -> list[Tell]:
         await self._loaded.wait()
@@ -518,7 +514,7 @@ class DeviceTwin:
             return
         self._adopt(id_, change)
         if change.desired:
-            await self._flush(id_)  # the answer means that the wish is stored
+            await self._notes.flush(id_)  # the answer means that the wish is stored
         if id_ in self._records:  # not deleted meanwhile
             self._announce(id_, change, event_id=event_id, result=True)
 
@@ -573,54 +569,22 @@ class DeviceTwin:
 
     # --- the disk and the cloud
 
-    def _note(self, id_: str, what: int) -> None:
-        if what:
-            self._notes[id_] = self._notes.get(id_, 0) | what
-            self._wake.set()
-
-    async def _flush_forever(self) -> None:
-        """Work off notes: at once for a device that was quiet, else `COALESCE_S` after the last time."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._notes:
-                now = self._clock.monotonic()
-                due = [i for i in self._notes if now - self._flushed.get(i, -COALESCE_S) >= COALESCE_S]
-                if due:
-                    async with asyncio.TaskGroup() as group:
-                        for id_ in due[:FLUSH_BATCH]:
-                            group.create_task(self._flush(id_))
-                    continue
-                soonest = min(self._flushed[i] for i in self._notes) + COALESCE_S - now
-                await asyncio.sleep(max(soonest, 0.001))
-            self._flushed = {i: t for i, t in self._flushed.items() if i in self._records}
-
-    async def _flush(self, id_: str) -> None:
+    async def _work_off(self, id_: str, what: int) -> None:
         """Save one device's row and send what is to be said of it, newest state of both."""
-        async with self._locks.setdefault(id_, asyncio.Lock()):
-            what = self._notes.pop(id_, 0)
-            self._flushed[id_] = self._clock.monotonic()
-            record = self._records.get(id_)
-            try:
-                if record is None:
-                    await self._store.drop("twin", id_)
-                    self._locks.pop(id_, None)
-                    return
-                if what & SAVE:
-                    await self._store.save("twin", id_, documents.write_record(record))
-                now = self._clock.wall_ms()
-                if what & TWIN:
-                    bad = self._problems(id_)
-                    content = documents.edge_updated(_uuid(), now, record.twins, bad)
-                    await self._send(f"device/{id_}/twin/edge_updated", content, coalesce=f"twin/{id_}")
-                if what & STATE:
-                    # KubeEdge's edge sends this one as text that holds JSON.
-                    text = msgspec.json.encode(documents.state_result(_uuid(), now, record).decode())
-                    await self._send(f"device/{id_}/state/update", text, coalesce=f"devicestate/{id_}")
-            except SkerryError as error:
-                log.error("Cannot store or send what changed of %s, trying again: %s", id_, error)
-                self._note(id_, what)
-                self._flushed[id_] = self._clock.monotonic() + RETRY_S
+        record = self._records.get(id_)
+        if record is None:
+            await self._store.drop("twin", id_)
+            return
+        if what & SAVE:
+            await self._store.save("twin", id_, documents.write_record(record))
+        now = self._clock.wall_ms()
+        if what & TWIN:
+            content = documents.edge_updated(_uuid(), now, record.twins, self._problems(id_))
+            await self._send(f"device/{id_}/twin/edge_updated", content, coalesce=f"twin/{id_}")
+        if what & STATE:
+            # KubeEdge's edge sends this one as text that holds JSON.
+            text = msgspec.json.encode(documents.state_result(_uuid(), now, record).decode())
+            await self._send(f"device/{id_}/state/update", text, coalesce=f"devicestate/{id_}")
 
     def _problems(self, id_: str) -> dict[str, str]:
         """All that is wrong with a device now, by property ("" for the whole)."""

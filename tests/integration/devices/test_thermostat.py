@@ -268,3 +268,32 @@ def test_what_a_hostile_mapper_says_is_refused(folder: Path) -> None:
                 await report("20", name="x" * 2_000_000)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.slow
+def test_two_mappers_of_one_protocol_share_its_devices(folder: Path) -> None:
+    async def scenario() -> None:
+        edge = Edge(folder)
+        mine, theirs = sample("device"), sample("device")
+        mine["metadata"]["name"] = "mine"
+        mine["metadata"]["annotations"] = {"skerry.dev/mapper": "two"}
+        theirs["metadata"]["name"] = "free"
+
+        def owners(twin: DeviceTwin) -> dict[str, str]:
+            return {d["id"]: d["mapper"] for d in twin.devices() if d["delivered"]}
+
+        async with edge.running() as twin, mapper(folder, "--name", "one") as first:
+            await until(lambda: "one" in twin.dmi.links)
+            async with mapper(folder, "--name", "two"):
+                await until(lambda: "two" in twin.dmi.links)
+                await edge.put(twin, "devicemodel", sample("model"))
+                await edge.put(twin, "device", mine)
+                await edge.put(twin, "device", theirs)
+                await until(lambda: owners(twin) == {"default/mine": "two", "default/free": "one"})
+                # One dies: the other takes what was not bound to it, and what is bound stays.
+                first.kill()
+                await first.wait()
+                await until(lambda: owners(twin) == {"default/mine": "two", "default/free": "two"}, 20)
+                await until(lambda: edge.uplink.state("default/free") == "online")
+
+    asyncio.run(scenario())

@@ -14,7 +14,7 @@ import pytest
 
 from beehive import dmi
 from beehive._generated import dmi_pb2 as pb
-from devicetwin import module
+from devicetwin import module, notes
 from devicetwin.dmi import Leave, Tell
 from devicetwin.module import DeviceTwin
 from devicetwin.twin import Reading
@@ -216,7 +216,7 @@ def test_unchanged_readings_write_and_send_nothing(folder: Path) -> None:
 def test_a_full_disk_is_tried_again_and_nothing_is_lost(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "RETRY_S", 0.05)
+    monkeypatch.setattr(notes, "RETRY_S", 0.05)
 
     async def scenario(world: World, twin: DeviceTwin) -> None:
         await world.put("devicemodel", recorded_object("devicemodel"))
