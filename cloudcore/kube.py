@@ -177,7 +177,12 @@ class Kube:
         await self.request("DELETE", kind.path(namespace, name), body=options)
 
     async def list_all(
-        self, kind: Kind, namespace: str = "", *, query: Mapping[str, str] | None = None
+        self,
+        kind: Kind,
+        namespace: str = "",
+        *,
+        query: Mapping[str, str] | None = None,
+        user: User | None = None,
     ) -> Page:
         """Every object, read page by page from one version.  Raises ApiGone when the server dropped that version meanwhile."""
         objects: list[Object] = []
@@ -186,7 +191,7 @@ class Kube:
             asked = {"limit": str(PAGE), **(query or {})}
             if token:
                 asked["continue"] = token
-            body = await self.request("GET", kind.path(namespace), query=asked)
+            body = await self.request("GET", kind.path(namespace), query=asked, user=user)
             try:
                 page = _list.decode(body)
             except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
