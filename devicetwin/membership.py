@@ -141,10 +141,15 @@ def heard(record: Record, now_ms: int, now_text: str) -> tuple[Record, bool]:
     """A reading came.  A device that reports no state, or was given up, is online by that."""
     if record.state and not record.implicit:
         return record, False
-    if record.state == "online":
+    if record.state == "online" and now_ms - record.told_at < STATE_REFRESH_MS:
         return replace(record, last_online=now_text), False
     new = replace(record, state="online", last_online=now_text, implicit=True, told_at=now_ms)
     return new, True
+
+
+def anew(record: Record) -> Record:
+    """The device's mapper has just (re)started: what is heard next is news, be it the state of before."""
+    return replace(record, told_at=0)
 
 
 def lost(record: Record, now_ms: int) -> tuple[Record, bool]:

@@ -229,7 +229,9 @@ class DeviceTwin:
                 record = self._records[id_]
                 bad = {_property_at(device, p.path) for p in problems if p.path.endswith(".desired.value")}
                 change = twin.desire(record.twins, good, self._rows(id_), self._clock.wall_ms(), keep=bad)
-                self._adopt(id_, change)
+                # The cloud knows its own wish; what it waits for is the reading that follows, which must not stand in line
+                # behind a report without it.
+                self._adopt(id_, change, tell_cloud=False)
                 if change.changed:
                     self._announce(id_, change, event_id=_uuid(), result=False)
         if problems != self._blocked.get(id_, []):
@@ -412,6 +414,7 @@ class DeviceTwin:
         for id_, owner in list(self._owner.items()):
             tell = self.tell(info.name, id_) if owner == info.name else None
             if isinstance(tell, Tell):
+                self._records[id_] = membership.anew(self._records[id_])
                 tells.append(tell)
                 self.told(info.name, id_, tell.digest)
         return tells

@@ -60,6 +60,8 @@ def test_readings_make_a_silent_device_online_and_bring_it_back() -> None:
     assert (record.state, tell) == ("online", True)
     record, tell = membership.heard(record, 1, "t")
     assert not tell
+    assert membership.heard(record, STATE_REFRESH_MS, "t")[1]
+    assert membership.heard(membership.anew(record), STATE_REFRESH_MS, "t")[1]
     record, tell = membership.lost(record, 2)
     assert (record.state, tell) == ("unknown", True)
     assert membership.lost(record, 3)[1] is False
@@ -75,3 +77,9 @@ def test_a_reported_state_is_not_overruled_by_a_reading() -> None:
 def test_states_are_known_in_any_case() -> None:
     assert membership.is_state("Online")
     assert not membership.is_state("disconnected")
+
+
+def test_after_a_mappers_restart_the_same_state_is_told_again() -> None:
+    record, _ = membership.set_state(Record(), "online", 1_000_000, "t1")
+    assert not membership.set_state(record, "online", 1_001_000, "t2")[1]
+    assert membership.set_state(membership.anew(record), "online", 1_001_000, "t2")[1]
