@@ -78,6 +78,8 @@ class Trial:
             part: Daemon(part, pid_file=home.run / f"{part}.pid", log=home.log(part)) for part in PARTS
         }
         self.kubectl = Kubectl(home.kubeconfig, home.root / "kubectl-cache")
+        self._settings = Settings()
+        self._mapper_began = 0.0
 
     # -- up ----------------------------------------------------------------------------------------------------
 
@@ -256,6 +258,8 @@ class Trial:
 
     def _up_mapper(self, progress: Progress) -> None:
         with progress.step("thermostat mapper") as step:
+            # whole seconds, as the API gives lastOnlineTime
+            self._mapper_began = 0.0 if self.daemons["mapper"].pid() is not None else time.time() // 1
             self._start("mapper", step, lambda: self.daemons["mapper"].pid() is not None, "it runs")
 
     def _up_samples(self, progress: Progress) -> None:
@@ -305,8 +309,11 @@ class Trial:
                 return
 
             def reading() -> str:
-                found = [device for device in self._devices() if device.name == "thermostat"]
-                return found[0].readings.get("temperature", "") if found else ""
+                """What the API remembers may be of before a restart: seen online since, it counts."""
+                for device in self._devices():
+                    if device.name == "thermostat" and device.last_online >= self._mapper_began:
+                        return device.readings.get("temperature", "")
+                return ""
 
             def why() -> str:
                 return f"device thermostat has no reading; {self.home.log('edgecore')} may tell, too"

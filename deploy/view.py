@@ -33,6 +33,8 @@ class Device:
     namespace: str
     name: str
     state: str
+    last_online: float
+    """Seconds since 1970; 0 when never."""
     readings: Mapping[str, str]
 
 
@@ -82,13 +84,17 @@ def device(item: Object) -> Device:
         namespace=item["metadata"].get("namespace", "default"),
         name=_name(item),
         state=status.get("state") or "unknown",
+        last_online=_seconds(status.get("lastOnlineTime")),
         readings=readings,
     )
 
 
 def renewed(item: Object) -> float:
     """When a Lease was renewed last, in seconds since 1970; 0 when never."""
-    text = (item.get("spec") or {}).get("renewTime")
+    return _seconds((item.get("spec") or {}).get("renewTime"))
+
+
+def _seconds(text: str | None) -> float:
     return datetime.fromisoformat(text).timestamp() if text else 0.0
 
 

@@ -32,5 +32,5 @@ def test_edgecore_reads_its_file() -> None:
     assert config.edged.runtime_endpoint == str(HOME.containerd_socket)
     assert config.edged.cgroup_root == HOME.cgroup
     assert config.mqtt is not None
-    assert (config.mqtt.host, config.mqtt.port) == ("127.0.0.1", 21002)
+    assert config.mqtt.url == "tcp://127.0.0.1:21002"
     assert config.dmi_dir == HOME.edge

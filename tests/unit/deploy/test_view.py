@@ -45,9 +45,10 @@ def test_readings_are_what_was_reported() -> None:
         {"propertyName": "temperature", "reported": {"value": "21.5"}},
         {"propertyName": "target", "observedDesired": {"value": "22"}},
     ]
-    seen = view.device({"metadata": {"name": "d"}, "status": {"state": "online", "twins": twins}})
+    status = {"state": "online", "lastOnlineTime": "1970-01-01T00:01:00Z", "twins": twins}
+    seen = view.device({"metadata": {"name": "d"}, "status": status})
     assert seen == view.Device(
-        namespace="default", name="d", state="online", readings={"temperature": "21.5"}
+        namespace="default", name="d", state="online", last_online=60.0, readings={"temperature": "21.5"}
     )
     assert view.device({"metadata": {"name": "d"}}).state == "unknown"
 
