@@ -1,7 +1,9 @@
 """The link to the cloud: dial, carry one session after another, come back.
 
-Theory of operation.  `run` tries the hub's addresses in turn; after a round in which none answered it waits with jittered
-back-off, or until the machine's network changed.  A connection is carried by four tasks: reading frames, writing them,
+Theory of operation.  `run` tries the hub's addresses in turn; after a round in which none took us it waits with jittered
+back-off, or until the machine's network changed.  While nobody answers at all the wait stays short and the attempt is a bare
+knock, so that the node is back within seconds of the network; a hub that answers and says no is given up to 30 s.  A
+connection is carried by four tasks: reading frames, writing them,
 ticking the session, and asking for signs of life, so that a silent line is found in under ten seconds.  The first to fail ends
 all four.
 
@@ -24,7 +26,7 @@ from beehive.backoff import Backoff
 from beehive.errors import ProtocolError, Refused, SkerryError, Unavailable
 from beehive.message import Inventory, Message, Op
 from edgecore.edgehub import netlink
-from edgecore.edgehub.websocket import Closed, Socket, dial
+from edgecore.edgehub.websocket import Closed, Socket, Unreachable, dial, knock
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,11 @@ PONG_S = session.SILENCE_S - session.PING_S
 
 STEADY_S = 5.0
 """A session that lasted so long was a success: the next dial starts with the shortest back-off."""
+
+REACH_CAP_S = 2.5
+"""Longest wait while nobody answers: a knock is three small packets, and a fleet that comes back is spread over it."""
+
+KNOCK_S = 2.5
 
 MAX_DIRECT = 1024
 """Frames waiting to be written beside the outbox: answers, acknowledgements, questions."""
@@ -112,6 +119,7 @@ class Link:
         self._tls = tls
         self._peer = peer
         self._project = project
+        self._unreachable = False
         self._rng = rng or random.Random()
         self._direct: deque[Message] = deque()
         self._wake = asyncio.Event()
@@ -147,12 +155,15 @@ class Link:
             watch.stop()
 
     async def _run(self) -> None:
-        backoff = Backoff()
+        refused, unreached = Backoff(), Backoff(cap_s=REACH_CAP_S)
         failing_since: float | None = None
         while True:
+            backoff = unreached
             for address in list(self._addresses):
                 socket = await self._try(address)
                 if socket is None:
+                    if not self._unreachable:
+                        backoff = refused
                     continue
                 # the address that worked is the first to be tried again
                 self._addresses.remove(address)
@@ -160,8 +171,10 @@ class Link:
                 failing_since = None
                 began = clock.monotonic()
                 await self._carry(address, socket)
+                backoff = refused
+                unreached.reset()
                 if clock.monotonic() - began >= STEADY_S:
-                    backoff.reset()
+                    refused.reset()
                 break
             else:
                 if failing_since is None:
@@ -180,6 +193,8 @@ class Link:
 
     async def _try(self, address: str) -> Socket | None:
         try:
+            if self._unreachable:
+                await knock(address, KNOCK_S)
             tls = self._tls()
             return await dial(
                 f"wss://{address}/{self._project}/{self.node}/events",
@@ -195,6 +210,7 @@ class Link:
             if isinstance(error, Refused) and str(error) != self.last_error:
                 log.error("%s", error)
             self.last_error = str(error)
+            self._unreachable = isinstance(error, Unreachable)
             log.debug("! %s", error)
             return None
 
