@@ -1,0 +1,69 @@
+"""Columns for people."""
+
+from edgecore import tables
+
+PODS = {
+    "items": [
+        {"metadata": {"namespace": "a", "name": "one", "uid": "u1"}},
+        {"metadata": {"namespace": "b", "name": "two", "uid": "u2"}},
+    ],
+    "running": [
+        {
+            "uid": "u1",
+            "namespace": "a",
+            "name": "one",
+            "phase": "Running",
+            "ip": "",
+            "ready": True,
+            "restarts": 3,
+        },
+        {
+            "uid": "u9",
+            "namespace": "a",
+            "name": "old",
+            "phase": "Running",
+            "ip": "1.1.1.1",
+            "ready": False,
+            "restarts": 0,
+        },
+    ],
+}
+
+
+def test_pods_as_they_run_and_as_they_are_wanted() -> None:
+    lines = [line.split() for line in tables.render("pods", PODS).splitlines()]
+    assert lines == [
+        ["NAMESPACE", "NAME", "READY", "STATUS", "RESTARTS", "IP"],
+        ["a", "old", "no", "Running", "0", "1.1.1.1"],
+        ["a", "one", "yes", "Running", "3", "-"],
+        ["b", "two", "-", "-", "-", "-"],
+    ]
+
+
+def test_one_namespace_only() -> None:
+    assert "old" not in tables.render("pods", tables.in_namespace(PODS, "b"))
+    assert tables.render("devices", {"items": []}) == "no devices"
+
+
+def test_a_node_and_a_device_of_any_shape() -> None:
+    node = {"metadata": {"name": "n"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+    assert "Ready" in tables.render("nodes", {"items": [node]}).splitlines()[1]
+    assert "None" not in tables.render("devices", {"items": [{"metadata": {"namespace": "d", "name": "x"}}]})
+
+
+def test_the_status_says_what_was_dropped() -> None:
+    text = tables.render_status(
+        {
+            "node": "n",
+            "version": "1",
+            "upSeconds": 5,
+            "cloud": {"connected": False, "lastError": "cannot reach", "address": "", "kubeedge": False},
+            "outbox": {"waiting": 2, "bytes": 10, "dropped": {"event/full": 4}},
+            "store": {"objects": 3, "complete": False, "setAside": "/x"},
+            "pods": 1,
+        }
+    )
+    assert "not connected: cannot reach" in text
+    assert "event/full 4" in text
+    assert "not yet complete" in text
+    assert "/x" in text
