@@ -79,7 +79,7 @@ class Trial:
         }
         self.kubectl = Kubectl(home.kubeconfig, home.root / "kubectl-cache")
         self._settings = Settings()
-        self._mapper_began = 0.0
+        self._mapper_began = 0
 
     # -- up ----------------------------------------------------------------------------------------------------
 
@@ -259,7 +259,8 @@ class Trial:
     def _up_mapper(self, progress: Progress) -> None:
         with progress.step("thermostat mapper") as step:
             # whole seconds, as the API gives lastOnlineTime
-            self._mapper_began = 0.0 if self.daemons["mapper"].pid() is not None else time.time() // 1
+            # lastOnlineTime has whole seconds.
+            self._mapper_began = 0 if self.daemons["mapper"].pid() is not None else int(time.time()) // 1
             self._start("mapper", step, lambda: self.daemons["mapper"].pid() is not None, "it runs")
 
     def _up_samples(self, progress: Progress) -> None:
