@@ -77,7 +77,7 @@ class PodStreams:
     ) -> web.StreamResponse:
         """Answer a request about a pod.  Every error becomes an answer, or a cut connection where one has begun."""
         began = time.monotonic()
-        result = "done"
+        result = "failed"
         container = ""
         try:
             wanted = pod_request(
@@ -89,7 +89,9 @@ class PodStreams:
             container = wanted.container
             if self._switches.get(wanted.verb) is False:
                 raise Refusal(403, f"{wanted.verb} is switched off for this cluster's edge nodes")
-            return await self._serve(request, wanted)
+            response = await self._serve(request, wanted)
+            result = "done"
+            return response
         except NotFound:
             result = "no such pod"
             return status_response(404, f'pods "{pod}" not found')
@@ -133,7 +135,7 @@ class PodStreams:
             return await self._translated(request, wanted)
         if PORT_FORWARD_TUNNEL in offered and wanted.verb == "portForward":
             return await self._tunnelled(request, wanted)
-        headers = [(k, v) for k, v in request.headers.items() if k.lower() in REQUEST_HEADERS]
+        headers = [(k.lower(), str(v)) for k, v in request.headers.items() if k.lower() in REQUEST_HEADERS]
         stream, answer = await self._open(wanted, "upgrade", request.method, headers)
         await _expect(stream, answer, 101)
         return await relay.relay_upgrade(request, stream, answer)

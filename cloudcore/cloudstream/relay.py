@@ -18,6 +18,9 @@ from beehive.tunnelpeer import Stream, StreamReset
 MAX_WAITING = 256 * 1024
 """Bytes read from a client that its stream has not taken; beyond it the client's connection is not read."""
 
+LEAVE_S = 2.0
+"""How long a client may take to read the end."""
+
 ANSWER_HEADERS = frozenset({"content-type", "content-encoding", "cache-control"})
 UPGRADE_HEADERS = frozenset(
     {"connection", "upgrade", "x-stream-protocol-version", "sec-websocket-accept", "sec-websocket-protocol"}
@@ -47,12 +50,15 @@ class _RawClient(asyncio.Protocol):
         self._held = 0
         self._reading = True
         self._ended = False
-        self._lost = False
+        self._lost = asyncio.Event()
+        self._leaving = False
         self._readable = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
 
     def data_received(self, data: bytes) -> None:
+        if self._leaving:
+            return
         self._chunks.append(data)
         self._held += len(data)
         if self._held > MAX_WAITING and self._reading:
@@ -66,7 +72,8 @@ class _RawClient(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lost = self._ended = True
+        self._ended = True
+        self._lost.set()
         self._readable.set()
         self._writable.set()
         self._before.connection_lost(exc)
@@ -87,17 +94,33 @@ class _RawClient(asyncio.Protocol):
         data = b"".join(self._chunks)
         self._chunks.clear()
         self._held = 0
-        if not self._reading and not self._lost:
+        if not self._reading and not self._lost.is_set():
             self._reading = True
             self._transport.resume_reading()
         return data
 
     async def write(self, data: bytes) -> None:
         """Write; waits while the client takes nothing.  Raises Unavailable when it is gone."""
-        if self._lost:
+        if self._lost.is_set():
             raise Unavailable("the client went away")
         self._transport.write(data)
         await self._writable.wait()
+
+    async def leave(self) -> None:
+        """Close once all is written.
+
+        What the client still sends is read and dropped for a moment: closing a connection with bytes unread resets it, and a
+        reset takes away what the client has not read."""
+        self._leaving = True
+        self._chunks.clear()
+        if not self._lost.is_set():
+            self._transport.resume_reading()
+            self._transport.close()
+        try:
+            async with asyncio.timeout(LEAVE_S):
+                await self._lost.wait()
+        except TimeoutError:
+            self._transport.abort()
 
 
 def body_of(answer: tunnel.Answer) -> list[tuple[str, str]]:
@@ -141,7 +164,7 @@ async def relay_upgrade(request: web.Request, stream: Stream, answer: tunnel.Ans
         pass  # the client is gone, which is one of the ways a stream ends
     finally:
         stream.reset("the client went away")
-        transport.close()
+        await client.leave()
     return Taken(101)
 
 

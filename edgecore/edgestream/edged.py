@@ -30,12 +30,21 @@ class Judge(Protocol):
     def raw(self) -> bytes: ...
 
 
+class Line(Protocol):
+    """A line of edged's list of pods."""
+
+    @property
+    def uid(self) -> str: ...
+
+
 class Judges(Protocol):
     """edged."""
 
     def find(self, namespace: str, name: str) -> Judge | None: ...
 
-    def judges(self) -> Sequence[Judge]: ...
+    def worker(self, uid: str) -> Judge | None: ...
+
+    async def running_pods(self) -> Sequence[Line]: ...
 
 
 class EdgedRuntime:
@@ -75,7 +84,10 @@ class EdgedRuntime:
 
     async def pods_json(self) -> bytes:
         items = []
-        for judge in self._edged.judges():
+        for line in await self._edged.running_pods():
+            judge = self._edged.worker(line.uid)
+            if judge is None:
+                continue
             whole = msgspec.json.decode(judge.raw, type=dict[str, msgspec.Raw])
             whole["status"] = msgspec.Raw(msgspec.json.encode(judge.status))
             items.append(whole)

@@ -93,15 +93,13 @@ class Kubelet:
     async def _upgrade(self, stream: Stream, route: Route) -> None:
         url = await self._streaming_url(route)
         made = await upgrade.upgrade(url, stream.head.method, stream.head.headers)
-        try:
+        with made.connection:
             await stream.answer(made.answer)
             if made.answer.status != 101:
-                await stream.write(made.body)
+                await stream.write(made.early)
                 await stream.end()
                 return
-            await upgrade.pipe(stream, made.reader, made.writer)
-        finally:
-            made.writer.transport.abort()
+            await upgrade.pipe(stream, made.connection, made.early)
 
     async def _streaming_url(self, route: Route) -> str:
         runtime = self._runtime

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -33,12 +34,11 @@ FORWARDED = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upgraded:
-    """The runtime's answer, and the connection behind it.  `body`: the error text when it is not 101."""
+    """The runtime's answer, and the connection behind it.  `early`: what came with the answer, or the error's text."""
 
     answer: tunnel.Answer
-    body: bytes
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
+    early: bytes
+    connection: socket.socket
 
 
 async def upgrade(url: str, method: str, headers: list[tuple[str, str]]) -> Upgraded:
@@ -46,36 +46,64 @@ async def upgrade(url: str, method: str, headers: list[tuple[str, str]]) -> Upgr
 
     Raises Unavailable: not reachable, or not on this machine; ProtocolError: no HTTP answer."""
     split = urlsplit(url)
-    host, port = split.hostname or "", split.port
-    if split.scheme != "http" or port is None or not _is_local(host):
+    if split.scheme != "http" or split.port is None or not _is_local(split.hostname or ""):
         raise Unavailable("the runtime's streaming server is not plain HTTP on this machine")
     target = split.path + (f"?{split.query}" if split.query else "")
+    connection = await _connect(ipaddress.ip_address(split.hostname or ""), split.port)
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {split.netloc}"]
+    lines += [f"{name}: {value}" for name, value in headers if name.lower() in FORWARDED]
+    request = ("\r\n".join(lines) + "\r\nContent-Length: 0\r\n\r\n").encode("latin-1")
     try:
-        async with asyncio.timeout(DIAL_S):
-            reader, writer = await asyncio.open_connection(host, port, limit=MAX_HEAD)
-    except (OSError, TimeoutError) as error:
-        raise Unavailable(f"cannot reach the runtime's streaming server: {error or 'no answer'}") from error
-    try:
-        lines = [f"{method} {target} HTTP/1.1", f"Host: {host}:{port}"]
-        lines += [f"{name}: {value}" for name, value in headers if name.lower() in FORWARDED]
-        writer.write(("\r\n".join(lines) + "\r\nContent-Length: 0\r\n\r\n").encode("latin-1"))
         async with asyncio.timeout(ANSWER_S):
-            await writer.drain()
-            answer = parse_head(await reader.readuntil(b"\r\n\r\n"))
-            body = b"" if answer.status == 101 else await _error_body(reader, answer)
+            answer, early = await _ask(connection, request)
     except TimeoutError as error:
-        writer.transport.abort()
+        connection.close()
         raise Unavailable(f"the runtime's streaming server did not answer in {ANSWER_S:g} s") from error
-    except (OSError, asyncio.IncompleteReadError) as error:
-        writer.transport.abort()
-        raise Unavailable("the runtime's streaming server closed the connection") from error
-    except asyncio.LimitOverrunError as error:
-        writer.transport.abort()
-        raise ProtocolError("the runtime's streaming server answered with a head that is too long") from error
+    except OSError as error:
+        connection.close()
+        raise Unavailable(f"the runtime's streaming server broke off: {error}") from error
     except BaseException:
-        writer.transport.abort()
+        connection.close()
         raise
-    return Upgraded(answer=answer, body=body, reader=reader, writer=writer)
+    return Upgraded(answer=answer, early=early, connection=connection)
+
+
+async def _connect(host: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> socket.socket:
+    family = socket.AF_INET if host.version == 4 else socket.AF_INET6
+    connection = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        async with asyncio.timeout(DIAL_S):
+            await asyncio.get_running_loop().sock_connect(connection, (str(host), port))
+    except (OSError, TimeoutError) as error:
+        connection.close()
+        raise Unavailable(f"cannot reach the runtime's streaming server: {error or 'no answer'}") from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+async def _ask(connection: socket.socket, request: bytes) -> tuple[tunnel.Answer, bytes]:
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(connection, request)
+    got = b""
+    while b"\r\n\r\n" not in got:
+        if len(got) > MAX_HEAD:
+            raise ProtocolError("the runtime's streaming server answered with a head that is too long")
+        data = await loop.sock_recv(connection, MAX_HEAD)
+        if not data:
+            raise Unavailable("the runtime's streaming server closed the connection")
+        got += data
+    head, _, rest = got.partition(b"\r\n\r\n")
+    answer = parse_head(head)
+    if answer.status != 101:
+        length = answer.header("content-length")
+        wanted = min(int(length), MAX_ERROR_BODY) if length.isdecimal() and len(length) < 10 else 0
+        while len(rest) < wanted and (data := await loop.sock_recv(connection, wanted)):
+            rest += data
+        rest = rest[:wanted]
+    return answer, rest
 
 
 def parse_head(head: bytes) -> tunnel.Answer:
@@ -92,45 +120,54 @@ def parse_head(head: bytes) -> tunnel.Answer:
     return tunnel.Answer(status=int(fields[1]), headers=headers)
 
 
-async def _error_body(reader: asyncio.StreamReader, answer: tunnel.Answer) -> bytes:
-    length = answer.header("content-length")
-    if not length.isdecimal():
-        return b""
-    return await reader.readexactly(min(int(length), MAX_ERROR_BODY))
+async def pipe(stream: Stream, connection: socket.socket, early: bytes) -> None:
+    """Carry bytes between a stream and a connection until the connection ends or the hub gives up.
+
+    The two directions fail apart: a runtime that reads no more may have said its last words already, and they must arrive.
+    That is why this works on the socket: asyncio's streams drop what was not read when a write fails."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.TaskGroup() as group:
+        down = group.create_task(_down(stream, connection), name="pipe down")
+        try:
+            data = early
+            while data or (data := await _receive(loop, connection)):
+                await stream.write(data)
+                data = b""
+            await stream.end()
+        except StreamReset:
+            pass  # the hub has forgotten it: there is nobody to tell
+        down.cancel()
 
 
-async def pipe(stream: Stream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Carry bytes between a stream and a connection until the connection ends or either side gives up.
-
-    Raises nothing: whichever way it ends, both are over then."""
+async def _receive(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> bytes:
+    """Bytes; empty at the end.  Go closes with a reset when it leaves bytes unread, so a reset is an end, too."""
     try:
-        async with asyncio.TaskGroup() as group:
-            down = group.create_task(_down(stream, writer), name="pipe down")
-            try:
-                while data := await reader.read(tunnel.MAX_DATA):
-                    await stream.write(data)
-                await stream.end()
-            except (OSError, StreamReset):
-                pass  # the other task sees the same end
-            down.cancel()
-    finally:
-        writer.transport.abort()
+        return await loop.sock_recv(connection, tunnel.MAX_DATA)
+    except OSError:
+        return b""
 
 
-async def _down(stream: Stream, writer: asyncio.StreamWriter) -> None:
+async def _down(stream: Stream, connection: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
     try:
         while data := await stream.read():
-            writer.write(data)
-            await writer.drain()
-        if writer.can_write_eof():
-            writer.write_eof()
-    except (OSError, StreamReset):
-        writer.transport.abort()
+            await loop.sock_sendall(connection, data)
+        connection.shutdown(socket.SHUT_WR)
+    except OSError:
+        return  # the runtime reads no more; the credit that is not given stops the hub
+    except StreamReset:
+        # wakes the reading direction too
+        _shut(connection)
+
+
+def _shut(connection: socket.socket) -> None:
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return  # it is down already
 
 
 def _is_local(host: str) -> bool:
-    if host == "localhost":
-        return True
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,0 +1,166 @@
+"""Everything between kubectl and containerd on one stage: control plane, cloudstream, a tunnel, edgestream, edged."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from beehive.errors import NotFound, Unavailable
+from cloudcore.cloudstream.proxy import PodStreams
+from cloudcore.cloudstream.tunnels import Tunnels
+from cloudcore.standalone.server import ControlPlane, StandaloneConfig
+from edgecore.edged.cri import Cri
+from edgecore.edgestream.client import EdgeStream
+from edgecore.edgestream.edged import EdgedRuntime
+from tests.integration.edged.bench import Bench, stage
+from tests.integration.edged.machine import Containerd
+
+NODE = "edge-1"
+KUBECTL_S = 30.0
+
+
+class Line:
+    """One end of a connection in memory; `cut` ends both."""
+
+    def __init__(self, inbox: asyncio.Queue[bytes | None], outbox: asyncio.Queue[bytes | None]) -> None:
+        self._inbox, self._outbox = inbox, outbox
+        self.cut = asyncio.Event()
+
+    async def recv(self) -> bytes:
+        frame = await self._inbox.get()
+        if frame is None:
+            raise Unavailable("connection cut")
+        return frame
+
+    async def send(self, data: bytes) -> None:
+        await self._outbox.put(data)
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        with contextlib.suppress(asyncio.QueueFull):
+            self._outbox.put_nowait(None)
+
+
+@dataclass
+class Answer:
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class Rig:
+    bench: Bench
+    tunnels: Tunnels
+    kubeconfig: Path
+    pods: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    dials: int = 0
+    line: Line | None = None
+
+    async def dial(self, group: asyncio.TaskGroup) -> Line:
+        self.dials += 1
+        up: asyncio.Queue[bytes | None] = asyncio.Queue(16)
+        down: asyncio.Queue[bytes | None] = asyncio.Queue(16)
+        cloud, edge = Line(up, down), Line(down, up)
+        group.create_task(self.tunnels.serve_tunnel(NODE, cloud), name="tunnel")
+        self.line = cloud
+        return edge
+
+    async def cut(self) -> None:
+        """Break the tunnel, as a line does."""
+        assert self.line is not None
+        await self.line._outbox.put(None)
+        await self.line._inbox.put(None)
+
+    async def get_pod(self, namespace: str, name: str) -> Mapping[str, Any]:
+        found = self.pods.get((namespace, name))
+        if found is None:
+            raise NotFound("no such pod")
+        return found
+
+    async def start(
+        self, *args: str, stdin: int = asyncio.subprocess.DEVNULL, env: Mapping[str, str] | None = None
+    ) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            "kubectl",
+            f"--kubeconfig={self.kubeconfig}",
+            *args,
+            stdin=stdin,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, **(env or {})},
+        )
+
+    async def kubectl(
+        self, *args: str, stdin: bytes | None = None, env: Mapping[str, str] | None = None
+    ) -> Answer:
+        pipe = asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE
+        process = await self.start(*args, stdin=pipe, env=env)
+        try:
+            async with asyncio.timeout(KUBECTL_S):
+                out, err = await process.communicate(stdin)
+        except TimeoutError:
+            process.kill()
+            out, err = await process.communicate()
+            raise AssertionError(f"kubectl {args} hangs: {out[-500:]!r} {err[-500:]!r}") from None
+        assert process.returncode is not None
+        return Answer(process.returncode, out.decode(), err.decode())
+
+    async def run_pod(self, pod: dict[str, Any], *, wait: bool = True) -> str:
+        """Create a pod at the API, on our node, and have edged run it."""
+        pod["spec"] |= {"nodeName": NODE, "automountServiceAccountToken": False}
+        pod["metadata"].pop("uid", None)
+        made = await self.kubectl("create", "-o", "json", "-f", "-", stdin=json.dumps(pod).encode())
+        assert made.code == 0, made.err
+        body = json.loads(made.out)
+        self.pods[body["metadata"]["namespace"], body["metadata"]["name"]] = body
+        uid = self.bench.want(body)
+        if wait:
+            await self.bench.running(uid)
+            # kubectl looks at it before it forwards a port
+            status = json.dumps({"status": self.bench.status(uid)})
+            name = body["metadata"]["name"]
+            told = await self.kubectl(
+                "patch", "pod", name, "--subresource=status", "--type=merge", "-p", status
+            )
+            assert told.code == 0, told.err
+        return uid
+
+
+@contextlib.asynccontextmanager
+async def rig(
+    tmp: Path, machine: Containerd, *, switches: Mapping[str, bool] | None = None
+) -> AsyncIterator[Rig]:
+    tunnels = Tunnels()
+    async with stage("containerd", tmp, machine) as bench, bench.edged() as agent:
+        config = StandaloneConfig(state_dir=tmp / "cp", listen_port=0)
+        made = Rig(bench=bench, tunnels=tunnels, kubeconfig=config.kubeconfig)
+        plane = ControlPlane(
+            config, kubelet_proxy=PodStreams(tunnels, get_pod=made.get_pod, switches=switches)
+        )
+        assert isinstance(bench.cri, Cri)
+        runtime = EdgedRuntime(agent, bench.cri, log_root=str(bench.config.log_dir))
+        async with asyncio.TaskGroup() as group:
+            serving = group.create_task(plane.run())
+            await plane.started()
+
+            async def dial() -> Line:
+                return await made.dial(group)
+
+            stream = EdgeStream(dial=dial, runtime=runtime)
+            carrying = group.create_task(stream.run())
+            while not tunnels.connected(NODE):
+                await asyncio.sleep(0.01)
+            try:
+                yield made
+            finally:
+                for body in made.pods.values():
+                    bench.delete(body, grace_s=1)
+                await bench.until(lambda: set(bench.objects.wanted) <= set(bench.reports.gone), "pods gone")
+                carrying.cancel()
+                serving.cancel()
