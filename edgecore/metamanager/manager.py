@@ -61,6 +61,9 @@ QUIET_S = 30.0
 CONFIRM_S = 0.2
 """How often it is looked whether the store became complete."""
 
+STORE_PART = "metamanager"
+"""What the link calls us."""
+
 _DELIVERED_EVENTS = 2000
 
 
@@ -99,7 +102,7 @@ class MetaManager:
         self.handlers: dict[str, Callable[[Message], Awaitable[None]]] = {}
         self._link: Down | None = None
         self._query_s = query_s
-        self._inbox: asyncio.Queue[Message] = asyncio.Queue(INBOX)
+        self._inbox: asyncio.Queue[tuple[str, Message]] = asyncio.Queue(INBOX)
         self._waiting: dict[str, asyncio.Future[Message]] = {}
         self._fetching: dict[str, asyncio.Task[msgspec.Raw | None]] = {}
         self._delivered: OrderedDict[str, None] = OrderedDict()
@@ -169,9 +172,12 @@ class MetaManager:
         self._waiting.clear()
 
     async def forwarded(self, part: str, message: Message) -> None:
-        if part == "metamanager" or part in self.handlers:
+        if part == STORE_PART and message.route.source == Source.DYNAMICCONTROLLER:
+            # what an application on this node watches is not what this node should run
+            part = "metaserver"
+        if part == STORE_PART or part in self.handlers:
             self._last_push = clock.monotonic()
-            await self._inbox.put(message)
+            await self._inbox.put((part, message))
         else:
             log.debug("x nobody here takes %s for %s", message.route.operation, part)
 
@@ -227,7 +233,7 @@ class MetaManager:
         """An answer that nobody waits for any more may hold an object, and the hub counts it as delivered."""
         kind = message.route.resource.split("/")[1:2]
         if message.version and kind and kind[0] in _STORED_ANSWERS and not self._inbox.full():
-            self._inbox.put_nowait(_as_update(message))
+            self._inbox.put_nowait((STORE_PART, _as_update(message)))
 
     # applying
 
@@ -242,30 +248,47 @@ class MetaManager:
             finally:
                 self._applying = False
 
-    async def _apply(self, batch: list[Message]) -> None:
-        stored = [message for message in batch if message.route.group != Group.TWIN and _is_stored(message)]
+    async def _apply(self, batch: list[tuple[str, Message]]) -> None:
+        stored = [message for part, message in batch if part == STORE_PART]
         try:
             outcomes = await self.store.write(lambda tx: [_apply_one(tx, message) for message in stored])
         except Unavailable as error:
             log.error("Nothing of the cloud's is acknowledged: %s", error)
             for message in stored:
-                self._say(self._error(message, error))
+                self.refuse(message, error)
             return
         self._acknowledge(outcomes)
-        by_id = {id(outcome.message): outcome for outcome in outcomes}
-        for message in batch:
-            await self._hand_on(message, by_id.get(id(message)))
+        remaining = iter(outcomes)
+        for part, message in batch:
+            if part == STORE_PART:
+                await self._hand_on(next(remaining))
+            else:
+                await self.handlers[part](message)
 
     def _acknowledge(self, outcomes: list[_Outcome]) -> None:
-        done = [outcome.message for outcome in outcomes if outcome.refused is None]
         for outcome in outcomes:
             if outcome.refused is not None:
                 log.warning("Refused from the cloud: %s", str(outcome.refused)[:256])
-                self._say(self._error(outcome.message, outcome.refused))
-        if not done or self.session is None:
+                self.refuse(outcome.message, outcome.refused)
+        self.acknowledge([outcome.message for outcome in outcomes if outcome.refused is None])
+
+    async def _hand_on(self, outcome: _Outcome) -> None:
+        if outcome.verdict is None or outcome.verdict.change is None:
+            return
+        change = outcome.verdict.change
+        if change.resource.type in process.TWIN_TYPES:
+            handler = self.handlers.get("devicetwin")
+            if handler is not None:
+                await handler(outcome.message)
+        for tell in self.on_change:
+            tell(change)
+
+    def acknowledge(self, messages: Sequence[Message]) -> None:
+        """Tell the hub that these pushes are committed; of no use, and no harm, when the link has gone meanwhile."""
+        if not messages or self.session is None:
             return
         if self.session.ours:
-            ids = [message.id for message in done]
+            ids = [message.id for message in messages]
             self._say(
                 new(
                     source=Source.METAMANAGER,
@@ -276,31 +299,15 @@ class MetaManager:
                 )
             )
         else:
-            for message in done:
+            for message in messages:
                 self._say(reply(message))
 
-    async def _hand_on(self, message: Message, outcome: _Outcome | None) -> None:
-        if outcome is None:
-            part = _PART_BY_GROUP.get(message.route.group, "")
-            handler = self.handlers.get(part or message.route.source)
-            if handler is not None:
-                await handler(message)
-            return
-        if outcome.verdict is None or outcome.verdict.change is None:
-            return
-        change = outcome.verdict.change
-        if change.resource.type in process.TWIN_TYPES:
-            handler = self.handlers.get("devicetwin")
-            if handler is not None:
-                await handler(message)
-        for tell in self.on_change:
-            tell(change)
-
-    def _error(self, message: Message, error: SkerryError) -> Message:
+    def refuse(self, message: Message, error: SkerryError) -> None:
+        """Tell the hub that this push cannot be used, or not now."""
         ours = self.session is not None and self.session.ours
         text = str(error)[:256]
         content: object = Failure(reason=error.reason, message=text) if ours else text
-        return reply(message, content, source=Source.METAMANAGER, operation=Op.ERROR)
+        self._say(reply(message, content, source=Source.METAMANAGER, operation=Op.ERROR))
 
     def _say(self, message: Message) -> None:
         """Send what is of use only in this session."""
@@ -473,10 +480,7 @@ class MetaManager:
         (outcome,) = await self.store.write(lambda tx: [_apply_one(tx, update)])
         if outcome.refused is not None:
             raise Unavailable(f"cannot use the cloud's answer about {where}: {outcome.refused}")
-        if self.session is not None and self.session.ours:
-            self._acknowledge([_Outcome(answer)])
-        else:
-            self._thank(answer)
+        self.acknowledge([answer])
         return found
 
     async def token(self, namespace: str, service_account: str, request: bytes) -> bytes:
@@ -540,12 +544,6 @@ _SESSION = "link.session"
 _DROPPED = "outbox.dropped"
 
 _STORED_ANSWERS = frozenset({"configmap", "secret", "persistentvolume", "persistentvolumeclaim"})
-
-_PART_BY_GROUP = {Group.TWIN: "devicetwin", Group.TASKMANAGER: "taskmanager"}
-
-
-def _is_stored(message: Message) -> bool:
-    return message.route.group in (Group.RESOURCE, "func")
 
 
 def _as_update(answer: Message, found: msgspec.Raw | None = None) -> Message:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from beehive.errors import NotFound, Unavailable
-from beehive.message import Inventory, Op, new
+from beehive.message import Inventory, Message, Op, new
 from edgecore.edgehub.certificate import Files
 from edgecore.edgehub.link import Link
 from edgecore.metamanager.manager import MetaManager
@@ -232,6 +232,82 @@ def test_a_bad_frame_is_refused_and_the_next_is_taken(
             good = await hub.push("insert", "default/pod/web", 5)
             await hub.until(lambda: good in hub.acked and bad in hub.failed)
             assert bad not in hub.acked
+
+    asyncio.run(story())
+
+
+def test_what_an_application_watches_is_not_what_the_node_should_run(
+    tmp_path: Path, authority: Authority, files: Files
+) -> None:
+    async def story() -> None:
+        async with pair(tmp_path, authority, files) as (hub, edge):
+            seen: list[Message] = []
+
+            async def metaserver(message: Message) -> None:
+                seen.append(message)
+                edge.meta.acknowledge([message])
+
+            edge.meta.handlers["metaserver"] = metaserver
+            watched = new(
+                source="dynamiccontroller",
+                group="resource",
+                operation=Op.INSERT,
+                resource="default/pod/elsewhere",
+                content={"metadata": {"name": "elsewhere", "namespace": "default", "uid": "u5"}},
+                version="5",
+            )
+            await hub.send(watched)
+            await hub.until(lambda: watched.id in hub.acked)
+            assert [m.id for m in seen] == [watched.id]
+            assert await edge.meta.get("pod", "default", "elsewhere") is None
+
+    asyncio.run(story())
+
+
+def test_a_burst_shares_its_fsyncs(tmp_path: Path, authority: Authority, files: Files) -> None:
+    async def story() -> None:
+        async with pair(tmp_path, authority, files) as (hub, edge):
+            before = edge.meta.store.counters.commits
+            ids = [await hub.push("insert", f"default/pod/p{n}", n + 1, uid=f"u{n}") for n in range(400)]
+            await hub.until(lambda: hub.acked.issuperset(ids))
+            assert edge.meta.store.counters.commits - before <= 100  # 0.25 an object
+
+    asyncio.run(story())
+
+
+def test_while_the_disk_refuses_nothing_is_acknowledged(
+    tmp_path: Path, authority: Authority, files: Files
+) -> None:
+    async def story() -> None:
+        async with pair(tmp_path, authority, files) as (hub, edge):
+            database = edge.meta.store._writer
+            pages = database.execute("PRAGMA page_count").fetchone()[0]
+            database.execute(f"PRAGMA max_page_count = {pages}")
+            refused = await hub.push("insert", "default/pod/big", 5, blob="x" * 50_000)
+            await hub.until(lambda: refused in hub.failed)
+            assert refused not in hub.acked
+            database.execute("PRAGMA max_page_count = 100000")
+            taken = await hub.push("insert", "default/pod/big", 5, blob="x" * 50_000)
+            await hub.until(lambda: taken in hub.acked)
+
+    asyncio.run(story())
+
+
+def test_the_node_is_back_seconds_after_its_hub(tmp_path: Path, authority: Authority, files: Files) -> None:
+    async def story() -> None:
+        hub = FakeHub(authority)
+        store = Store.open(tmp_path / "edgecore.db")
+        try:
+            async with hub.serving():
+                address = hub.address
+            async with Edge(store, files, [address]).running() as edge:
+                await asyncio.sleep(6)  # long enough for the waits to have grown
+                async with hub.serving():
+                    began = asyncio.get_running_loop().time()
+                    await edge.until_online()
+                    assert asyncio.get_running_loop().time() - began < 3
+        finally:
+            store.close()
 
     asyncio.run(story())
 
