@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,20 +28,20 @@ def machine() -> None:
 
 
 @pytest.fixture(scope="session")
-def first_up(machine: None) -> Iterator[tuple[Skerry, str]]:
-    """A trial that came up, and what it said.  Taking it down leaves the machine as it was."""
+def first_up(machine: None) -> Iterator[tuple[Skerry, str, dict[str, Any]]]:
+    """A trial that came up, what it said, and its status then.  Taking it down leaves the machine as it was."""
     skerry = Skerry()
     before = footprint.look(skerry.home)
     try:
         said = skerry.up().stdout
-        yield skerry, said
+        yield skerry, said, skerry.status()
     finally:
         skerry.close()
     assert footprint.left_behind(before, skerry.home) == {}
 
 
 @pytest.fixture
-def trial(first_up: tuple[Skerry, str]) -> Skerry:
+def trial(first_up: tuple[Skerry, str, dict[str, Any]]) -> Skerry:
     """The trial, with everything up again, whatever the test before did to it."""
     skerry = first_up[0]
     if not all(skerry.pids().values()):

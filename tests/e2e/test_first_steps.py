@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from tests.e2e.skerry import Skerry, eventually, page
 
 
-def test_up_ends_with_a_summary(first_up: tuple[Skerry, str]) -> None:
-    skerry, said = first_up
-    pod = skerry.running_pod()
+def test_up_ends_with_a_summary(first_up: tuple[Skerry, str, dict[str, Any]]) -> None:
+    skerry, said, status = first_up
+    (pod,) = status["pods"]
     for words in (
         "Skerry is up",
         "Ready",
-        pod["metadata"]["name"],
-        pod["status"]["podIP"],
+        pod["name"],
+        pod["ip"],
         "temperature",
         str(skerry.home / "kubeconfig"),
         str(skerry.home / "logs"),
