@@ -13,7 +13,11 @@ SkerryError
 
 from __future__ import annotations
 
-from beehive.errors import ConfigError, Refused, SkerryError
+from collections.abc import Sequence
+
+import msgspec
+
+from beehive.errors import ConfigError, Refused, SkerryError, Unavailable
 
 
 class AlreadyRunning(ConfigError):
@@ -38,6 +42,14 @@ class StoreDamaged(StoreError):
     """The file is damaged; a restart sets it aside and makes a fresh one."""
 
     reason = "StoreDamaged"
+
+
+class Incomplete(Unavailable):
+    """Not everything that is wanted here is known.  `known` is wanted for sure; of the rest nothing may be concluded."""
+
+    def __init__(self, text: str, known: Sequence[msgspec.Raw]) -> None:
+        super().__init__(text)
+        self.known = tuple(known)
 
 
 class JoinRefused(Refused):

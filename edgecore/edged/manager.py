@@ -31,6 +31,7 @@ from edgecore.edged.runtime import (
     SandboxInfo,
 )
 from edgecore.edged.worker import Shared, Worker
+from edgecore.errors import Incomplete
 
 log = logging.getLogger(__name__)
 
@@ -246,6 +247,14 @@ class Edged:
                 if await self._compare(group, await self._objects.pods()):
                     wait = ABSENCE_S
                 trouble = ""
+            except Incomplete as err:
+                # what is known runs; from what is not known nothing follows
+                if str(err) != trouble:
+                    log.info("Not all pods that are wanted are known: %s", err)
+                trouble = str(err)
+                wait = ABSENCE_S
+                for raw in err.known:
+                    await self._want(group, bytes(raw))
             except Unavailable as err:
                 if str(err) != trouble:
                     log.warning("Cannot read which pods are wanted: %s", err)

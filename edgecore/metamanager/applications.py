@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from beehive import resource
 from beehive.errors import ProtocolError
 from beehive.message import Message
+from edgecore.metamanager import tokens
 from edgecore.metamanager.manager import MetaManager
 from edgecore.metamanager.process import Change
 from edgecore.metamanager.store import Row, Transaction
@@ -55,6 +56,11 @@ class HeldObjects:
     async def note(self, key: str) -> bytes | None:
         """Raises: Unavailable."""
         return await self._store.read(lambda view: view.state(_NOTES + key))
+
+    async def pod_tokens(self) -> list[bytes]:
+        """Raises: Unavailable."""
+        found = await self._store.read(lambda view: view.states(tokens.ALL))
+        return [token for note in found.values() if (token := tokens.text(note))]
 
     async def write_notes(self, notes: Mapping[str, bytes | None]) -> None:
         """Raises: Unavailable."""

@@ -35,6 +35,7 @@ from beehive.message import (
     reply,
 )
 from edgecore.edgehub.link import Session
+from edgecore.errors import Incomplete
 from edgecore.metamanager import answers, outbox, process, reports, tokens
 from edgecore.metamanager.outbox import Outbox
 from edgecore.metamanager.process import Change, Verdict
@@ -58,8 +59,8 @@ SAVE_S = 0.5
 QUIET_S = 30.0
 """A stock hub that has sent nothing for so long has nothing for a node that just joined.  One of ours says so."""
 
-CONFIRM_S = 0.2
-"""How often it is looked whether the store became complete."""
+CONFIRM_S, COMPLETE_S = 0.2, 5.0
+"""How often it is looked whether the store became complete, and whether it still is."""
 
 STORE_PART = "metamanager"
 """What the link calls us."""
@@ -321,7 +322,7 @@ class MetaManager:
     async def _confirm_complete(self) -> None:
         """Find out when everything that the cloud wants here is here, whenever that is not known."""
         while True:
-            await asyncio.sleep(CONFIRM_S)
+            await asyncio.sleep(COMPLETE_S if self.store.complete else CONFIRM_S)
             if self.store.complete or not self._is_confirmed():
                 continue
             try:
@@ -440,12 +441,11 @@ class MetaManager:
     # Objects
 
     async def pods(self) -> list[msgspec.Raw]:
-        """Raises: Unavailable while the store may lack some."""
+        """Raises: Incomplete while the store may lack some, Unavailable (the disk)."""
+        found = await self.known("pod")
         if not self.store.complete:
-            raise Unavailable(
-                "the store is not complete: the cloud has not confirmed what belongs on this node"
-            )
-        return [msgspec.Raw(row.value) for row in await self.store.read(lambda view: view.all_of("pod"))]
+            raise Incomplete("the cloud has not yet confirmed what belongs on this node", found)
+        return found
 
     async def known(self, kind: str, namespace: str = "") -> list[msgspec.Raw]:
         """All stored objects of a type, complete or not.  Raises: Unavailable."""
