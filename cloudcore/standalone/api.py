@@ -82,7 +82,7 @@ class Api:
         self._tokens = tokens
         self._authorizer = authorizer
         self._openapi = openapi
-        self._address = address
+        self.address = address
         self._proxy = kubelet_proxy
         self._checks = checks
         self._below = Subresources(resources, tokens, authorizer)
@@ -197,7 +197,7 @@ class Api:
         elif path == "/api":
             if form.aggregated:
                 return self._aggregated(request, core=True)
-            body = discovery.core_versions(self._address)
+            body = discovery.core_versions(self.address)
         elif path == "/apis":
             if form.aggregated:
                 return self._aggregated(request, core=False)
@@ -211,7 +211,7 @@ class Api:
         elif path == "/.well-known/openid-configuration":
             body = {
                 "issuer": "https://kubernetes.default.svc",
-                "jwks_uri": f"https://{self._address}/openid/v1/jwks",
+                "jwks_uri": f"https://{self.address}/openid/v1/jwks",
                 "response_types_supported": ["id_token"],
                 "subject_types_supported": ["public"],
                 "id_token_signing_alg_values_supported": ["ES256"],
@@ -283,6 +283,8 @@ class Api:
                 raise method_not_allowed()
             return await self._review(request, target, form, kind, user)
         if target.verb not in kind.verbs or not target.verb:
+            raise method_not_allowed()
+        if target.verb in ("update", "patch") and not target.name:
             raise method_not_allowed()
         if target.verb in ("create", "deletecollection") and kind.namespaced and not target.namespace:
             raise method_not_allowed()

@@ -9,6 +9,7 @@ from cloudcore.standalone.kinds import Column, Kind, Registry, ScalePaths
 Json = dict[str, Any]
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 KEY = ("apiextensions.k8s.io", "customresourcedefinitions")
+CUSTOM_VERBS = ("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch")
 AGE = Column(name="Age", type="date", json_path=".metadata.creationTimestamp")
 
 
@@ -52,6 +53,7 @@ def rows(definition: Json) -> list[Kind]:
                 namespaced=spec["scope"] == "Namespaced",
                 categories=tuple(names.get("categories") or ()),
                 subresources=("status",) * ("status" in subresources) + ("scale",) * (scale is not None),
+                verbs=CUSTOM_VERBS,
                 generation=True,
                 storage_version=storage,
                 custom=True,
@@ -112,6 +114,27 @@ def _clash(definition: Json, registry: Registry) -> str:
         if row.key == key and not row.custom:
             return f'"{row.plural}" is already in use'
     return ""
+
+
+def unknown_status(definition: Json) -> Json:
+    """The status of a definition that nobody has looked at yet."""
+    stored = [
+        version["name"] for version in definition["spec"].get("versions") or () if version.get("storage")
+    ]
+    return {"acceptedNames": {"plural": "", "kind": ""}, "storedVersions": stored}
+
+
+def mark_terminating(definition: Json, now: str) -> None:
+    conditions = definition.setdefault("status", {}).setdefault("conditions", [])
+    conditions.append(
+        {
+            "type": "Terminating",
+            "status": "True",
+            "lastTransitionTime": now,
+            "reason": "InstanceDeletionPending",
+            "message": "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
+        }
+    )
 
 
 def accepted(definition: Json) -> bool:

@@ -122,6 +122,11 @@ def _volume(volume: Json) -> None:
 def _pod(body: Json) -> None:
     if isinstance(body.get("spec"), dict):
         pod_spec(body["spec"])
+    status = body.get("status") or {}
+    for group in ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"):
+        for container in status.get(group) or ():
+            container.setdefault("state", {})
+            container.setdefault("lastState", {})
 
 
 def _template(body: Json) -> Json:

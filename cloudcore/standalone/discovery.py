@@ -83,7 +83,8 @@ def resources(registry: Registry, group: str, version_name: str) -> Json | None:
 
 def served_subresources(row: Kind) -> list[str]:
     """Node proxy is not served: there is no kubelet behind it."""
-    return sorted(name for name in row.subresources if name != "proxy")
+    names = [name for name in row.subresources if name != "proxy"]
+    return names if row.custom else sorted(names)
 
 
 def _resource(row: Kind) -> Json:

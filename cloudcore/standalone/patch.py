@@ -191,6 +191,10 @@ def _merge_map(target: dict[str, Any], patch: dict[str, Any], model: str | None)
             result.pop(name, None)
         else:
             result[name] = _merge_field(result.get(name), value, model, name)
+    for name, value in patch.items():
+        # without an order of its own, a patch's items come in the order it lists them
+        if isinstance(value, list) and name not in orders and _merge_key(model, name) is not None:
+            orders[name] = value
     for name, order in orders.items():
         if isinstance(result.get(name), list):
             result[name] = _reorder(result[name], target.get(name), order, _merge_key(model, name))
@@ -257,18 +261,16 @@ def _reorder(merged: list[Any], old: Any, order: list[Any], key: str | None) -> 
     )
     rest = [item for item in merged if name(item) not in wanted]
     before = [name(item) for item in old] if isinstance(old, list) else []
-    for item in rest:
-        # a server-only item goes after the nearest item that preceded it in the old list
-        place = 0
-        if name(item) in before:
-            preceding = before[: before.index(name(item))]
-            for index, other in enumerate(listed):
-                if name(other) in preceding:
-                    place = index + 1
-        else:
-            place = len(listed)
-        listed.insert(place, item)
-    return listed
+    found: list[Any] = []
+    while listed and rest:
+        # an unlisted item goes first only when it preceded the listed one on the server already
+        ahead = (
+            name(rest[0]) in before
+            and name(listed[0]) in before
+            and before.index(name(rest[0])) < before.index(name(listed[0]))
+        )
+        found.append(rest.pop(0) if ahead else listed.pop(0))
+    return found + listed + rest
 
 
 def _strip(value: Any) -> Any:

@@ -162,15 +162,10 @@ class Subresources:
                 "lastProbeTime": None,
                 "lastTransitionTime": self._resources.timestamp(),
             }
-            await self._resources.patch(
-                kind,
-                namespace,
-                name,
-                "strategic",
-                {"status": {"conditions": [condition]}},
-                WriteOptions(field_manager=options.field_manager, field_validation="Ignore"),
-                subresource="status",
-            )
+            status = pod.setdefault("status", {})
+            others = [item for item in status.get("conditions") or () if item["type"] != condition["type"]]
+            status["conditions"] = [*others, condition]
+            await self._resources.update(kind, namespace, name, pod, options, subresource="status")
         given = body.get("deleteOptions") or {}
         await self._resources.delete(
             kind,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from cloudcore.standalone import quantity
+from cloudcore.standalone.defaults import qos_class
 from cloudcore.standalone.selectors import BadSelector, from_object
 from cloudcore.standalone.status import (
     Cause,
@@ -362,6 +363,15 @@ def _pod_update(body: Json, old: Json) -> Iterator[Cause]:
             spec.pop("affinity", None)
     if new_spec != old_spec:
         yield forbidden_field("spec", POD_UPDATE_TEXT)
+
+
+def on_resize(body: Json, old: Json) -> list[Cause]:
+    """Why a pod cannot be resized in place: our nodes cannot, whatever is asked."""
+    causes = []
+    before = qos_class(old.get("spec") or {})
+    if qos_class(body.get("spec") or {}) != before:
+        causes.append(invalid_value("spec", before, "Pod QOS Class may not change as a result of resizing"))
+    return [*causes, forbidden_field("spec", "Pod running on node without support for resize")]
 
 
 # workloads -------------------------------------------------------------------------------------------

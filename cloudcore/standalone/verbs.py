@@ -140,6 +140,8 @@ class Resources:
         self._default(kind, body)
         if not kind.custom:
             self.admission.on_create(kind, body)
+        if kind.key == crds.KEY:
+            body["status"] = crds.unknown_status(body)
         if kind.generation:
             metadata["generation"] = 1
         self._check(kind, body, None)
@@ -223,12 +225,14 @@ class Resources:
                 f"UID in object meta: {head.uid}",
             )
         self._keep(kind, body, old, subresource)
+        if subresource == "resize":
+            raise invalid(kind.kind, kind.group, name, validation.on_resize(body, old))
         self._default(kind, body)
         if not kind.custom:
             self.admission.on_update(kind, body, old)
         if kind.generation and not subresource.startswith("status") and _spec_changed(kind, body, old):
             metadata["generation"] = old["metadata"].get("generation", 0) + 1
-        if subresource not in ("ephemeralcontainers", "resize", "binding"):
+        if subresource != "ephemeralcontainers":
             self._check(kind, body, old, subresource)
         if apply is not None:
             managed.stamp_apply(kind, old, body, apply, options, self.timestamp())
@@ -450,9 +454,11 @@ class Resources:
         first = "deletionTimestamp" not in metadata
         if first or (kind.key == PODS and current is not None and grace < current):
             metadata["deletionTimestamp"] = _rfc3339(self._now() + timedelta(seconds=grace))
-            if kind.key != NAMESPACES:
+            if kind.key not in (NAMESPACES, crds.KEY):
                 metadata["deletionGracePeriodSeconds"] = grace
-            if kind.generation and first:
+            if kind.key == crds.KEY:
+                crds.mark_terminating(body, self.timestamp())
+            elif kind.generation and first:
                 metadata["generation"] = metadata.get("generation", 0) + 1
             if kind.key == NAMESPACES:
                 body.setdefault("status", {})["phase"] = "Terminating"

@@ -130,7 +130,7 @@ def deployment_status(body: Json, new: Json | None, sets: list[Json], now: str) 
         now,
     )
     name = new["metadata"]["name"] if new is not None else ""
-    complete = updated == wanted and replicas == wanted and available == wanted
+    complete = new is not None and updated == wanted and replicas == wanted and available == wanted
     if body["spec"].get("paused"):
         conditions = _with(conditions, "Progressing", None, "DeploymentPaused", "Deployment is paused", now)
     elif complete:

@@ -149,7 +149,9 @@ class Nodes(Controller):
                     return None
         taints = wanted_taints(node)
         if taints != (node["spec"].get("taints") or []):
-            node["spec"]["taints"] = taints
+            node["spec"].pop("taints", None)
+            if taints:
+                node["spec"]["taints"] = taints
             await self.resources.update(self.kind(NODES), "", name, node, self.options)
         return max(self._grace - silent_s, 1.0) if silent_s < self._grace else None
 
