@@ -73,6 +73,9 @@ class StatusWriter:
         slot = self._slots.get(key)
         if slot is not None and not slot.busy:
             del self._slots[key]
+            # Its edge holds the next reports back until these are confirmed, also those of a device made anew.
+            for confirm in slot.confirms:
+                confirm()
 
     async def run(self) -> None:
         width = asyncio.Semaphore(AT_ONCE)
