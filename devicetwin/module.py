@@ -237,7 +237,6 @@ class DeviceTwin:
         if problems != self._blocked.get(id_, []):
             for problem in problems:
                 log.warning("Device %s: %s", id_, problem)
-            self._notes.add(id_, TWIN)
         self._blocked[id_] = problems
         self._look(id_)
 
@@ -582,7 +581,8 @@ class DeviceTwin:
             await self._store.save("twin", id_, documents.write_record(record))
         now = self._clock.wall_ms()
         if what & TWIN:
-            content = documents.edge_updated(_uuid(), now, record.twins, self._problems(id_))
+            # What is wrong with the spec the cloud sees by itself; what was refused here it cannot.
+            content = documents.edge_updated(_uuid(), now, record.twins, self._bad.get(id_, {}))
             await self._send(f"device/{id_}/twin/edge_updated", content, coalesce=f"twin/{id_}")
         if what & STATE:
             # KubeEdge's edge sends this one as text that holds JSON.

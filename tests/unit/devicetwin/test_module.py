@@ -270,7 +270,6 @@ def test_a_missing_model_never_takes_a_device_from_its_mapper(folder: Path) -> N
         await world.settle()
         (shown,) = twin.devices()
         assert "there is no device model" in shown["problems"][""]
-        assert json.loads(bytes(world.uplink.latest[f"twin/{ID}"].content))["problems"]
         await twin.dmi.server.ready.wait()
         with dmi.Client(str(folder / "dmi.sock")) as mapper:
             info = pb.MapperInfo(name="m", protocol="vecproto", address=b"/nowhere")
@@ -394,5 +393,27 @@ def test_history_is_bounded_and_holds_changes_only(folder: Path) -> None:
         values = [v for _, v in twin.history(ID)["temperature"]]
         assert len(values) == module.HISTORY
         assert values[-1] == "99"
+
+    run(folder, scenario)
+
+
+def test_the_cloud_hears_of_a_refused_reading_and_of_the_next_good_one(folder: Path) -> None:
+    async def scenario(world: World, twin: DeviceTwin) -> None:
+        await world.put("devicemodel", recorded_object("devicemodel"))
+        await world.put("device", recorded_object("device"))
+        twin.reported(ID, [Reading(name="temperature", reported="20")])
+        twin.reported(
+            ID, [Reading(name="temperature", reported="warm"), Reading(name="x" * 9000, reported="1")]
+        )
+
+        def said() -> Any:
+            message = world.uplink.latest.get(f"twin/{ID}")
+            return [] if message is None else json.loads(bytes(message.content)).get("problems")
+
+        await until(lambda: bool(said()))
+        assert [p["property"] for p in said()] == ["temperature"]
+        assert world.uplink.twin(ID)["temperature"][0] == "20"
+        twin.reported(ID, [Reading(name="temperature", reported="20")])
+        await until(lambda: said() is None)
 
     run(folder, scenario)
