@@ -264,7 +264,7 @@ class MetaManager:
             if part == STORE_PART:
                 await self._hand_on(next(remaining))
             else:
-                await self.handlers[part](message)
+                await self._hand_to(part, message)
 
     def _acknowledge(self, outcomes: list[_Outcome]) -> None:
         for outcome in outcomes:
@@ -277,12 +277,16 @@ class MetaManager:
         if outcome.verdict is None or outcome.verdict.change is None:
             return
         change = outcome.verdict.change
-        if change.resource.type in process.TWIN_TYPES:
-            handler = self.handlers.get("devicetwin")
-            if handler is not None:
-                await handler(outcome.message)
+        if change.resource.type in process.TWIN_TYPES and "devicetwin" in self.handlers:
+            await self._hand_to("devicetwin", outcome.message)
         for tell in self.on_change:
             tell(change)
+
+    async def _hand_to(self, part: str, message: Message) -> None:
+        try:
+            await self.handlers[part](message)
+        except SkerryError as error:
+            log.warning("%s could not use %s: %s", part, message.route.resource, str(error)[:256])
 
     def acknowledge(self, messages: Sequence[Message]) -> None:
         """Tell the hub that these pushes are committed; of no use, and no harm, when the link has gone meanwhile."""
@@ -350,7 +354,10 @@ class MetaManager:
             await self._greet.wait()
             self._greet.clear()
             for greet in self.greetings:
-                await greet()
+                try:
+                    await greet()
+                except SkerryError as error:
+                    log.warning("A part could not greet the cloud: %s", str(error)[:256])
 
     # the outbox's copy on disk
 

@@ -49,9 +49,22 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
         return 0 <= age < min(MAX_AGE_S, (self.ends - self.came) * LIFE_USED)
 
 
+ALL = "token/"
+"""Where the tokens of all pods are."""
+
+
+def text(stored: bytes) -> bytes:
+    """The token itself, or nothing if it cannot be read."""
+    held = read(stored)
+    try:
+        return _decode(bytes(held.token)).status.token.encode() if held is not None else b""
+    except ProtocolError:
+        return b""
+
+
 def prefix(uid: str) -> str:
     """Where the tokens bound to a pod are: they go with it."""
-    return f"token/{uid or '-'}/"
+    return f"{ALL}{uid or '-'}/"
 
 
 def key(namespace: str, service_account: str, request: bytes) -> str:
