@@ -33,10 +33,8 @@ from edgecore.metaserver.request import Info
 log = logging.getLogger(__name__)
 
 ANONYMOUS = User(name="system:anonymous", groups=("system:unauthenticated",))
-ISSUER_NOTE = "metaserver/issuer"
-KEYS_NOTE = "metaserver/keys"
-HELD_TOKENS = "token/"
-"""Where metamanager keeps the tokens that it got for pods."""
+ISSUER_NOTE = "issuer"
+KEYS_NOTE = "keys"
 MAX_VERDICTS = 256
 REFRESH_S = 60.0
 """The issuer's keys are asked for again at most so often when a signature fits none."""
@@ -61,18 +59,6 @@ NOBODY = Caller(user=ANONYMOUS)
 
 class _Discovery(msgspec.Struct, frozen=True, kw_only=True):
     issuer: str
-
-
-class _TokenStatus(msgspec.Struct, frozen=True, kw_only=True):
-    token: str = ""
-
-
-class _TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
-    status: _TokenStatus = _TokenStatus()
-
-
-class _HeldToken(msgspec.Struct, frozen=True, kw_only=True):
-    token: _TokenRequest = _TokenRequest()
 
 
 class Access:
@@ -213,14 +199,7 @@ class Access:
         return True
 
     async def _got_here(self, token: str) -> bool:
-        for note in (await self._store.notes(HELD_TOKENS)).values():
-            try:
-                held = msgspec.json.decode(note, type=_HeldToken).token.status.token
-            except (msgspec.DecodeError, RecursionError):
-                continue
-            if held and hmac.compare_digest(held.encode(), token.encode()):
-                return True
-        return False
+        return any(hmac.compare_digest(held, token.encode()) for held in await self._store.pod_tokens())
 
     async def _still_bound(self, claims: Claims) -> None:
         namespace, account = claims.bound.namespace, claims.bound.serviceaccount

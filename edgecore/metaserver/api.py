@@ -37,7 +37,7 @@ from edgecore.metaserver.status import ApiError
 
 log = logging.getLogger(__name__)
 
-PATH_NOTE = "metaserver/path"
+PATH_NOTE = "path"
 MAX_PATH_BODY = 2 * 1024 * 1024
 """A discovery document that is kept; the whole schema (/openapi/v2) is 4 MiB and is not."""
 

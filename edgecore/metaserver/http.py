@@ -98,7 +98,7 @@ class Server:
         self, host: str, port: int, context: ssl.SSLContext, *, ready: Callable[[int], None] | None = None
     ) -> None:
         """`ready` is told the port once clients can connect.  Raises OSError: the address cannot be used."""
-        async with asyncio.TaskGroup() as group:
+        async with _connections() as group:
             server = await asyncio.start_server(
                 lambda reader, writer: self._accept(group, reader, writer, local=False),
                 host,
@@ -118,7 +118,7 @@ class Server:
         beside = path.with_name(path.name + ".new")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(beside)
-        async with asyncio.TaskGroup() as group:
+        async with _connections() as group:
             server = await asyncio.start_unix_server(
                 lambda reader, writer: self._accept(group, reader, writer, local=True),
                 beside,
@@ -177,6 +177,17 @@ class Server:
                     async with asyncio.timeout(1.0):
                         await writer.wait_closed()
                 writer.transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def _connections() -> AsyncIterator[asyncio.TaskGroup]:
+    """A group for the connections of one listener; what ends the listener comes out as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except BaseExceptionGroup as failures:
+        # connections end in themselves: what is here is the listener's
+        raise failures.exceptions[0] from failures
 
 
 class _Connection:

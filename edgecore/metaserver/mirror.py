@@ -25,7 +25,7 @@ from edgecore.metaserver.ports import Held, HeldChange, Store
 
 log = logging.getLogger(__name__)
 
-PREFIX = "metaserver/objects/"
+PREFIX = "objects/"
 MAX_OBJECTS = 8192
 """Asked objects kept for offline use.  Each costs about 200 bytes of memory."""
 MAX_BYTES = 32 * 1024 * 1024

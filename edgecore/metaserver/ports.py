@@ -53,6 +53,10 @@ class Store(Protocol):
 
     async def note(self, key: str) -> bytes | None: ...
 
+    async def pod_tokens(self) -> list[bytes]:
+        """The service account tokens that this edge got for its pods."""
+        ...
+
     async def write_notes(self, notes: Mapping[str, bytes | None]) -> None:
         """Write or (None) remove notes in one commit; durable on return.  Raises Unavailable."""
         ...

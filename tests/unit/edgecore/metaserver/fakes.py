@@ -53,6 +53,7 @@ class FakeStore:
         self.kept: dict[str, bytes] = {}
         self.listeners: list[Callable[[HeldChange], None]] = []
         self.commits = 0
+        self.tokens: list[bytes] = []
         self.broken = False
 
     async def held(self, kind: str, namespace: str = "") -> list[Held]:
@@ -69,6 +70,9 @@ class FakeStore:
 
     async def note(self, key: str) -> bytes | None:
         return self.kept.get(key)
+
+    async def pod_tokens(self) -> list[bytes]:
+        return self.tokens
 
     async def write_notes(self, notes: Mapping[str, bytes | None]) -> None:
         if self.broken:

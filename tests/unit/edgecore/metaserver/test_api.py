@@ -486,9 +486,7 @@ def test_without_keys_only_a_token_that_came_through_here_counts() -> None:
     async def test(bench: Bench) -> None:
         hold(bench, READ_MAPS)
         assert (await bench.refused("GET", CM, local=False, bearer=token())).code == 401
-        bench.store.kept[access_module.HELD_TOKENS + "u2/x"] = json.dumps(
-            {"token": {"status": {"token": token()}}, "came": 1.0, "ends": 2.0}
-        ).encode()
+        bench.store.tokens = [b"another", token().encode()]
         assert (await bench.call("GET", CM, local=False, bearer=token())).code == 200
 
     run(test)

@@ -1,0 +1,155 @@
+"""The local Kubernetes API as a part of edgecore: built here, run here.
+
+It never brings the daemon down: an address that is taken or a certificate that cannot be made is said once, and tried again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from beehive import clock
+from beehive.errors import SkerryError, Unavailable
+from beehive.message import Message
+from edgecore.metaserver import addresses, inject
+from edgecore.metaserver.access import Access
+from edgecore.metaserver.api import Api
+from edgecore.metaserver.http import Server, lean_tls
+from edgecore.metaserver.mirror import Mirror
+from edgecore.metaserver.ports import Cloud, Store
+from edgecore.metaserver.remote import Remote
+from edgecore.metaserver.serving import Serving, ServingFiles
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 10.0
+RENEW_LOOK_S = 6 * 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetaServerOptions:
+    """host, port: where pods reach it; a link-local address is put on this machine's loopback device.   audiences: for whom
+    tokens may be made beside the issuer's own.   socket: for the machine's owner, mode 0600; None: none."""
+
+    host: str
+    port: int
+    pki: Path
+    socket: Path | None = None
+    audiences: frozenset[str] = frozenset()
+
+
+class MetaServer:
+    """`run` is a supervised part; `pushed` is metamanager's handler "metaserver"."""
+
+    def __init__(self, options: MetaServerOptions, *, node: str, store: Store, cloud: Cloud) -> None:
+        self._options = options
+        self._files = ServingFiles(options.pki, node)
+        self._serving: Serving | None = None
+        self.mirror = Mirror(store)
+        self.remote = Remote(cloud, self.mirror, node, monotonic=clock.monotonic)
+        self.access = Access(
+            store,
+            fetch=self.remote.fetch,
+            online=lambda: cloud.online,
+            wall=lambda: clock.wall().timestamp(),
+            monotonic=clock.monotonic,
+            audiences=options.audiences,
+        )
+        self.remote.on_connected.append(self.access.refresh)
+        api = Api(self.access, self.mirror, self.remote, store, monotonic=clock.monotonic)
+        self.server = Server(api.handle)
+        self.port = 0
+        """Where it listens, once it does."""
+        self.ready = asyncio.Event()
+        """Set while clients can connect by TLS."""
+
+    @property
+    def env(self) -> dict[str, str]:
+        """For every container of the node."""
+        return inject.service_env(self._options.host, self._options.port)
+
+    def ca(self) -> bytes:
+        """The authority that pods are to trust (PEM); empty until there is one."""
+        return self._serving.ca if self._serving is not None else b""
+
+    async def prepare(self) -> None:
+        """Before pods are started: make sure that there is a certificate, so that they are told of it.  Raises nothing."""
+        try:
+            self._serving = await self._files.ensure({self._options.host, "127.0.0.1"}, _now())
+        except SkerryError as error:
+            log.error("Pods cannot trust the local API yet: %s", error)
+
+    async def pushed(self, message: Message) -> None:
+        await self.remote.pushed(message)
+
+    async def run(self) -> None:
+        """Never returns."""
+        lean_tls()
+        async with asyncio.TaskGroup() as group:
+            await self._load()
+            group.create_task(self.mirror.run(), name="metaserver-mirror")
+            group.create_task(self.remote.run(), name="metaserver-remote")
+            group.create_task(self._forever("port", self._serve_tcp), name="metaserver-tls")
+            if self._options.socket is not None:
+                group.create_task(self._forever("socket", self._serve_socket), name="metaserver-socket")
+
+    async def _load(self) -> None:
+        while True:
+            try:
+                await self.access.load()
+                await self.mirror.load()
+                return
+            except Unavailable as error:
+                log.error("The local API cannot read the store: %s", error)
+                await asyncio.sleep(RETRY_S)
+
+    async def _forever(self, what: str, serve: Callable[[], Awaitable[None]]) -> None:
+        told = ""
+        while True:
+            try:
+                await serve()
+            except (OSError, SkerryError) as error:
+                text = str(error)
+                if text != told:
+                    log.error("The local API has no %s: %s; trying again", what, text)
+                told = text
+                await asyncio.sleep(RETRY_S)
+
+    async def _serve_socket(self) -> None:
+        assert self._options.socket is not None, "only started with one"
+        await self.server.serve_unix(self._options.socket)
+
+    async def _serve_tcp(self) -> None:
+        host, port = self._options.host, self._options.port
+        if addresses.is_link_local(host) and not addresses.is_here(host):
+            addresses.add(host)
+        self._serving = await self._files.ensure({host, "127.0.0.1"}, _now())
+        context = self._serving.context()
+
+        def ready(bound: int) -> None:
+            self.port = bound
+            self.ready.set()
+            log.info("The local Kubernetes API listens at %s:%d", host, bound)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(
+                    self.server.serve_tcp(host, port, context, ready=ready), name="metaserver-https"
+                )
+                while True:
+                    await asyncio.sleep(RENEW_LOOK_S)
+                    fresh = await self._files.ensure({host, "127.0.0.1"}, _now())
+                    if fresh != self._serving:
+                        self._serving = fresh
+                        context.load_cert_chain(fresh.path)
+        except BaseExceptionGroup as failures:
+            # the server's failure is the cause; the renewal only sleeps
+            raise failures.exceptions[0] from failures
+        finally:
+            self.ready.clear()
+
+
+def _now() -> float:
+    return clock.wall().timestamp()
