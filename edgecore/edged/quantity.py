@@ -19,7 +19,7 @@ _BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
 
 def parse(text: str | int | float) -> int:
     """Nano-units of a quantity, rounded away from zero as Kubernetes does.  Raises ValueError."""
-    match = _FORM.match(str(text).strip())
+    match = _FORM.match(str(text))
     if match is None:
         raise ValueError(f"not a quantity: {str(text)[:64]!r}")
     sign, number, exponent, suffix = match.groups()

@@ -108,6 +108,7 @@ class Worker:
         self._exits: dict[str, float] = {}
         self._alive: set[str] = set()
         self._doubted: set[str] = set()
+        self._doubted_at = 0.0
         self._container_cache: dict[tuple[str, ContainerState], ContainerStatus] = {}
         self._sandbox_cache: dict[tuple[str, bool], SandboxStatus] = {}
         self._probes: dict[tuple[str, probes.Kind], tuple[probes.ProbeState, asyncio.Task[None]]] = {}
@@ -291,8 +292,10 @@ class Worker:
                 containers.append(status)
         present = {s.id for s in sandboxes} | {c.id for c in containers}
         missing = self._alive - present
-        if missing and missing != self._doubted:
-            self._doubted = missing
+        now = self._s.clock.monotonic()
+        if missing and (missing != self._doubted or now - self._doubted_at < DOUBT_S / 2):
+            if missing != self._doubted:
+                self._doubted, self._doubted_at = missing, now
             return False
         self._doubted = set()
         self._adopt(PodRuntime(sandboxes=tuple(sandboxes), containers=tuple(containers)))

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgecore.edged import spec
+from edgecore.edged.config import EdgedConfig
+from edgecore.edged.errors import Held
+from edgecore.edged.pod import Pod
+from edgecore.edged.runtime import ContainerConfig, Dns, ImageUser, SecurityProfile
+from tests.unit.edgecore.edged.builders import c, make
+
+CONFIG = EdgedConfig(log_dir=Path("/logs"), seccomp_dir=Path("/seccomp"))
+HOST = Dns(servers=("1.1.1.1",), searches=("lan",), options=("timeout:1",))
+ROOT = ImageUser()
+
+
+def told(pod: Pod, user: ImageUser = ROOT) -> ContainerConfig:
+    return spec.container_config(
+        pod,
+        pod.spec.containers[0],
+        restart_count=2,
+        image="sha256:1",
+        image_user=user,
+        env={"A": "1"},
+        command=("run",),
+        args=(),
+        mounts=(),
+        config=CONFIG,
+        memory_capacity=1000 * 2**20,
+    )
+
+
+def box_of(pod: Pod) -> Any:
+    return spec.sandbox_config(pod, attempt=1, config=CONFIG, dns=HOST, node_name="n", kept=b"{}")
+
+
+def test_a_sandbox_is_labelled_as_a_kubelet_does() -> None:
+    config = box_of(
+        make(meta={"labels": {"a": "b", "io.kubernetes.pod.uid": "forged"}, "annotations": {"x": "y"}})
+    )
+    assert config.labels == {
+        "a": "b",
+        "io.kubernetes.pod.name": "p",
+        "io.kubernetes.pod.namespace": "ns",
+        "io.kubernetes.pod.uid": "u",
+    }
+    assert config.annotations == {"x": "y", "skerry.dev/pod": "{}"}
+    assert config.log_directory == "/logs/ns_p_u"
+    assert config.hostname == "p"
+    assert box_of(make(hostNetwork=True)).hostname == "n"
+
+
+def test_a_container_is_labelled_as_a_kubelet_does() -> None:
+    pod = make(c(lifecycle={"preStop": {"exec": {"command": ["bye"]}}}))
+    config = told(pod)
+    assert config.labels == {
+        "io.kubernetes.container.name": "c",
+        "io.kubernetes.pod.name": "p",
+        "io.kubernetes.pod.namespace": "ns",
+        "io.kubernetes.pod.uid": "u",
+    }
+    assert config.annotations["io.kubernetes.container.restartCount"] == "2"
+    assert config.annotations["io.kubernetes.pod.terminationGracePeriod"] == "30"
+    assert config.annotations["io.kubernetes.container.preStopHandler"] == '{"exec":{"command":["bye"]}}'
+    assert config.log_path == "c/2.log"
+    assert (config.image, config.user_image) == ("sha256:1", "i:1")
+
+
+@pytest.mark.parametrize(
+    ("resources", "parent"),
+    [
+        ({}, "/kubepods/besteffort/podu"),
+        ({"requests": {"cpu": "1"}}, "/kubepods/burstable/podu"),
+        ({"limits": {"cpu": "1", "memory": "1"}}, "/kubepods/podu"),
+    ],
+)
+def test_cgroup_parents(resources: dict[str, Any], parent: str) -> None:
+    pod = make(c(resources=resources))
+    assert spec.cgroup_parent(CONFIG, pod) == parent
+    assert spec.cgroup_parent(replace(CONFIG, cgroup_root=""), pod) == ""
+
+
+def test_systemd_slices_escape() -> None:
+    pod = make(meta={"uid": "a-b"})
+    config = replace(CONFIG, cgroup_driver="systemd")
+    assert spec.cgroup_parent(config, pod) == "kubepods-besteffort-poda_b.slice"
+
+
+def test_host_ports() -> None:
+    ports = [
+        {"containerPort": 80},
+        {"containerPort": 53, "hostPort": 5353, "protocol": "UDP", "hostIP": "127.0.0.1"},
+    ]
+    (mapped,) = box_of(make(c(ports=ports))).ports
+    assert (mapped.container_port, mapped.host_port, mapped.protocol, mapped.host_ip) == (
+        53,
+        5353,
+        "UDP",
+        "127.0.0.1",
+    )
+    assert box_of(make(c(ports=ports), hostNetwork=True)).ports == ()
+
+
+@pytest.mark.parametrize(
+    ("pod_context", "context", "image", "says"),
+    [
+        ({"runAsNonRoot": True}, {}, ROOT, "will run as root"),
+        ({"runAsNonRoot": True}, {}, ImageUser(uid=0), "will run as root"),
+        ({}, {"runAsNonRoot": True, "runAsUser": 0}, ROOT, "breaks non-root policy"),
+        ({"runAsUser": 0}, {"runAsNonRoot": True}, ImageUser(uid=5), "breaks non-root policy"),
+        ({}, {"runAsNonRoot": True}, ImageUser(name="web"), "non-numeric user"),
+        ({}, {"runAsUser": 2**32}, ROOT, "runAsUser must be between"),
+        ({}, {"runAsUser": -1}, ROOT, "runAsUser must be between"),
+        ({}, {"runAsGroup": 2**31}, ROOT, "runAsGroup must be between"),
+        ({}, {"seccompProfile": {"type": "Localhost"}}, ROOT, "seccomp profile cannot be used"),
+        ({}, {"seccompProfile": {"type": "Localhost", "localhostProfile": "../x"}}, ROOT, "seccomp"),
+        ({}, {"seccompProfile": {"type": "Localhost", "localhostProfile": "/x"}}, ROOT, "seccomp"),
+        ({}, {"seccompProfile": {"type": "Odd"}}, ROOT, "seccomp profile cannot be used"),
+        ({}, {"appArmorProfile": {"type": "Localhost"}}, ROOT, "AppArmor profile cannot be used"),
+    ],
+)
+def test_what_a_kubelet_refuses(pod_context: Any, context: Any, image: ImageUser, says: str) -> None:
+    with pytest.raises(Held) as held:
+        told(make(c(securityContext=context), securityContext=pod_context), image)
+    assert says in str(held.value)
+    assert held.value.reason == "CreateContainerConfigError"
+
+
+@pytest.mark.parametrize(
+    ("pod_context", "context", "image", "user"),
+    [
+        ({}, {}, ROOT, (None, None, "")),
+        ({}, {}, ImageUser(uid=7), (7, None, "")),
+        ({}, {}, ImageUser(name="web"), (None, None, "web")),
+        ({"runAsUser": 1, "runAsGroup": 2}, {}, ImageUser(name="web"), (1, 2, "")),
+        ({"runAsUser": 1}, {"runAsUser": 3}, ROOT, (3, None, "")),
+        ({"runAsNonRoot": True}, {"runAsNonRoot": False}, ROOT, (None, None, "")),
+        ({}, {"runAsNonRoot": True}, ImageUser(uid=7), (7, None, "")),
+    ],
+)
+def test_users(pod_context: Any, context: Any, image: ImageUser, user: tuple[Any, ...]) -> None:
+    config = told(make(c(securityContext=context), securityContext=pod_context), image)
+    assert (config.run_as_user, config.run_as_group, config.run_as_username) == user
+
+
+def test_security_settings() -> None:
+    plain = told(make())
+    assert plain.seccomp == SecurityProfile(kind="Unconfined")
+    assert "/proc/kcore" in plain.masked_paths
+    assert not plain.no_new_privs
+    context = {
+        "privileged": True,
+        "capabilities": {"add": ["NET_ADMIN"], "drop": ["ALL"]},
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+    }
+    strict = told(make(c(securityContext=context), securityContext={"supplementalGroups": [5], "fsGroup": 6}))
+    assert strict.masked_paths == ()
+    assert (strict.capabilities_add, strict.capabilities_drop) == (("NET_ADMIN",), ("ALL",))
+    assert strict.no_new_privs
+    assert strict.readonly_rootfs
+    assert strict.supplemental_groups == (5, 6)
+    default = told(make(securityContext={"seccompProfile": {"type": "RuntimeDefault"}}))
+    assert default.seccomp == SecurityProfile(kind="RuntimeDefault")
+    local = told(
+        make(securityContext={"seccompProfile": {"type": "Localhost", "localhostProfile": "a/b.json"}})
+    )
+    assert local.seccomp == SecurityProfile(kind="Localhost", localhost_ref="/seccomp/a/b.json")
+
+
+def test_sysctls() -> None:
+    ok = box_of(make(securityContext={"sysctls": [{"name": "net.ipv4.tcp_syncookies", "value": "1"}]}))
+    assert ok.sysctls == {"net.ipv4.tcp_syncookies": "1"}
+    with pytest.raises(Held) as held:
+        box_of(make(securityContext={"sysctls": [{"name": "kernel.panic", "value": "1"}]}))
+    assert held.value.reason == "SysctlForbidden"
+
+
+@pytest.mark.parametrize(
+    ("resources", "shares", "quota", "memory", "oom"),
+    [
+        ({}, 2, 0, 0, 1000),
+        ({"limits": {"cpu": "500m", "memory": "100Mi"}}, 512, 50_000, 100 * 2**20, -997),
+        ({"requests": {"cpu": "250m", "memory": "100Mi"}}, 256, 0, 0, 900),
+        ({"limits": {"cpu": "1m"}}, 2, 1000, 0, 999),
+        ({"requests": {"cpu": "100000"}}, 262144, 0, 0, 999),
+    ],
+)
+def test_resources(resources: Any, shares: int, quota: int, memory: int, oom: int) -> None:
+    got = told(make(c(resources=resources))).resources
+    assert (got.cpu_shares, got.cpu_quota_us, got.memory_limit_bytes, got.oom_score_adj) == (
+        shares,
+        quota,
+        memory,
+        oom,
+    )
+
+
+def test_dns() -> None:
+    cluster = replace(CONFIG, cluster_dns=("10.96.0.10",))
+    got = spec.resolver(make(), cluster, HOST)
+    assert got.servers == ("10.96.0.10",)
+    assert got.searches == ("ns.svc.cluster.local", "svc.cluster.local", "cluster.local", "lan")
+    assert got.options == ("ndots:5",)
+    assert spec.resolver(make(), CONFIG, HOST) == HOST
+    assert spec.resolver(make(dnsPolicy="Default"), cluster, HOST) == HOST
+    assert spec.resolver(make(hostNetwork=True), cluster, HOST) == HOST
+    assert spec.resolver(make(hostNetwork=True, dnsPolicy="ClusterFirstWithHostNet"), cluster, HOST) == got
+    own = {
+        "nameservers": ["9.9.9.9"],
+        "searches": ["x"],
+        "options": [{"name": "ndots", "value": "2"}, {"name": "rotate"}],
+    }
+    assert spec.resolver(make(dnsPolicy="None", dnsConfig=own), cluster, HOST) == Dns(
+        servers=("9.9.9.9",), searches=("x",), options=("ndots:2", "rotate")
+    )
+    assert spec.resolver(make(dnsConfig=own), cluster, HOST).options == ("ndots:2", "rotate")
+
+
+def test_resolv_conf() -> None:
+    text = "# x\nnameserver 1.1.1.1\nnameserver ::1\nsearch a b\nsearch c .\noptions ndots:1 rotate\nodd\n"
+    assert spec.parse_resolv_conf(text) == Dns(
+        servers=("1.1.1.1", "::1"), searches=("c",), options=("ndots:1", "rotate")
+    )
+
+
+def test_hosts() -> None:
+    pod = make(
+        hostAliases=[{"ip": "1.2.3.4", "hostnames": ["a", "b"]}, {"ip": "1.1.1.1\nx", "hostnames": ["evil"]}],
+        subdomain="sub",
+    )
+    text = spec.hosts_file(pod, ips=["10.0.0.2"], domain="cluster.local", host_hosts="")
+    assert "10.0.0.2\tp.sub.ns.svc.cluster.local\tp\n" in text
+    assert "1.2.3.4\ta b\n" in text
+    assert "evil" not in text
+    host = spec.hosts_file(make(hostNetwork=True), ips=[], domain="d", host_hosts="127.0.0.1 here\n")
+    assert "127.0.0.1 here" in host
+
+
+def test_hostnames_are_cut() -> None:
+    assert spec.hostname(make(meta={"name": "a" * 62 + ".b"})) == "a" * 62

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from edgecore.edged import tree
+from edgecore.edged.tree import File
+
+
+def files(**contents: str) -> dict[str, File]:
+    return {name.replace("__", "/"): File(data=text.encode(), mode=0o644) for name, text in contents.items()}
+
+
+def shown(target: Path) -> dict[str, str]:
+    return {
+        str(p.relative_to(target)): p.read_text()
+        for p in sorted(target.rglob("*"))
+        if p.is_file() and ".." not in str(p.relative_to(target))
+    }
+
+
+def test_a_payload_is_exchanged_as_a_whole(tmp_path: Path) -> None:
+    assert tree.write_payload(tmp_path, files(a="1", b="2"), stamp="s1")
+    assert {p.name: p.read_text() for p in tmp_path.iterdir() if not p.name.startswith("..")} == {
+        "a": "1",
+        "b": "2",
+    }
+    assert os.readlink(tmp_path / "a") == "..data/a"
+    assert os.readlink(tmp_path / "..data") == "..s1"
+    assert not tree.write_payload(tmp_path, files(a="1", b="2"), stamp="s2"), "nothing changed"
+    assert os.readlink(tmp_path / "..data") == "..s1"
+    assert tree.write_payload(tmp_path, files(a="9", d__e__f="3"), stamp="s3")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["..data", "..s3", "a", "d"]
+    assert (tmp_path / "d" / "e" / "f").read_text() == "3"
+
+
+def test_a_changed_mode_is_a_change(tmp_path: Path) -> None:
+    tree.write_payload(tmp_path, {"a": File(data=b"x", mode=0o400)}, stamp="s1")
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o400
+    assert tree.write_payload(tmp_path, {"a": File(data=b"x", mode=0o644)}, stamp="s2")
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o644
+
+
+def test_an_agent_killed_half_way_leaves_nothing_for_ever(tmp_path: Path) -> None:
+    (tmp_path / "..half").mkdir()
+    (tmp_path / "..half" / "a").write_text("old")
+    (tmp_path / "..data_tmp").symlink_to("..half")
+    tree.write_payload(tmp_path, files(a="1"), stamp="s1")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["..data", "..s1", "a"]
+
+
+def test_planted_links_are_replaced_and_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "x").write_text("precious")
+    target = tmp_path / "t"
+    target.mkdir()
+    (target / "..data").symlink_to(victim)
+    (target / "stale").symlink_to(victim)
+    tree.write_payload(target, files(a="1"), stamp="s1")
+    assert (victim / "x").read_text() == "precious"
+    assert not (target / "stale").exists()
+    assert os.readlink(target / "..data") == "..s1"
+
+
+def test_removal_follows_no_link_and_knows_no_depth(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "x").write_text("precious")
+    pod = tmp_path / "pods" / "uid"
+    deep = pod
+    fd = os.open(tmp_path, os.O_RDONLY)
+    pod.mkdir(parents=True)
+    (pod / "link").symlink_to(victim)
+    (pod / "file").write_text("x")
+    os.close(fd)
+    here = os.open(pod, os.O_RDONLY)
+    for _ in range(1500):
+        # deeper than any path can be written, and than Python recurses
+        os.mkdir("d", dir_fd=here)
+        os.symlink(victim, "l", dir_fd=here) if here != deep else None
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    tree.remove_tree(tmp_path / "pods", "uid")
+    assert not pod.exists()
+    assert (victim / "x").read_text() == "precious"
+    tree.remove_tree(tmp_path / "pods", "uid")
+
+
+def test_a_link_in_place_of_the_folder_is_removed_itself(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "x").write_text("precious")
+    (tmp_path / "pods").mkdir()
+    (tmp_path / "pods" / "uid").symlink_to(victim)
+    tree.remove_tree(tmp_path / "pods", "uid")
+    assert (victim / "x").exists()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../x"])
+def test_only_names_are_removed(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="not a name"):
+        tree.remove_tree(tmp_path, name)
+
+
+def test_folders_are_not_made_through_links(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "a").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="a"):
+        tree.make_dirs(tmp_path / "root", "a/b")
+    with pytest.raises(ValueError, match="leaves"):
+        tree.make_dirs(tmp_path / "root", "../b")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert tree.make_dirs(tmp_path / "root", "x/y").is_dir()
+
+
+def test_reading_is_bounded_and_follows_no_link(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("0123456789")
+    assert tree.read_bounded(tmp_path / "f", 4) == b"0123"
+    assert tree.read_bounded(tmp_path / "f", 4, tail=True) == b"6789"
+    (tmp_path / "l").symlink_to(tmp_path / "f")
+    os.mkfifo(tmp_path / "p")
+    for name in ("l", "p", "absent"):
+        assert tree.read_bounded(tmp_path / name, 4) == b""
+
+
+def test_writing_follows_no_link_and_keeps_the_inode(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("a long text")
+    inode = (tmp_path / "f").stat().st_ino
+    tree.write_file(tmp_path, "f", File(data=b"short", mode=0o600))
+    assert (tmp_path / "f").read_text() == "short"
+    assert (tmp_path / "f").stat().st_ino == inode
+    (tmp_path / "l").symlink_to(tmp_path / "f")
+    with pytest.raises(OSError, match="l"):
+        tree.write_file(tmp_path, "l", File(data=b"x", mode=0o600))
+
+
+def test_sub_paths_that_lead_out_are_refused(tmp_path: Path) -> None:
+    volume = tmp_path / "v"
+    volume.mkdir()
+    (volume / "out").symlink_to("/")
+    for path in ("out/etc", "out", "../x"):
+        with pytest.raises(OSError, match="leads out"):
+            tree.bind_sub_path(volume, path, tmp_path / "t", create=True)
+    assert not (tmp_path / "t").exists()
