@@ -31,6 +31,7 @@ CA_LIFETIME = timedelta(days=364 * 100)
 SERVER_LIFETIME = timedelta(days=365)
 SERVER_RENEW = timedelta(days=90)
 """The server certificate is made anew when less than this is left of it."""
+MAX_NAMES = 100
 NODE_GROUP = "system:nodes"
 NODE_USER = "system:node:"
 
@@ -156,6 +157,8 @@ async def ensure_server(kube: Kube, authority: Authority, names: Iterable[str]) 
             pass
         except (ProtocolError, pki.PkiError) as error:
             log.warning("The stored server certificate cannot be used and is made anew: %s", error)
+        if len(wanted | covered) > MAX_NAMES:
+            covered = frozenset()  # addresses come and go; the other hubs add theirs again
         dns, ips = split_names(wanted | covered)
         pair = pki.issue(
             authority.pair,

@@ -146,7 +146,8 @@ def _own_node(node: str, message: Message, target: Resource, view: View) -> None
     meta = _dict(body, "metadata")
     if meta.get("name", node) != node:
         raise Forbidden(f"node {node} may not name itself {meta.get('name')!r}")
-    raw = view.node_object(node)
+    # one that registers is judged by itself, and told if the Node exists
+    raw = None if operation == Op.INSERT else view.node_object(node)
     current = _load(raw) if raw is not None else {}
     held = _dict(current, "metadata")
     _labels(node, _dict(meta, "labels"), _dict(held, "labels"), whole=not patch and bool(current))
@@ -156,7 +157,9 @@ def _own_node(node: str, message: Message, target: Resource, view: View) -> None
     spec = _dict(body, "spec")
     if patch and spec:
         raise Forbidden(f"node {node} may not change its spec by a status patch")
-    if current and not patch and (spec.get("taints") or []) != (_dict(current, "spec").get("taints") or []):
+    # a list that lacks some is old, and is not used; one that has more is an attempt
+    known = _dict(current, "spec").get("taints") or []
+    if operation == Op.UPDATE and any(taint not in known for taint in spec.get("taints") or []):
         raise Forbidden(f"node {node} may not change its taints")
     if spec.get("configSource") is not None:
         raise Forbidden(f"node {node} may not set its configSource")

@@ -1,0 +1,152 @@
+"""A real cloudcore with its control plane, for tests of the link."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from beehive.errors import NotFound
+from cloudcore import config as configuration
+from cloudcore import kube
+from cloudcore.identity import join
+from cloudcore.identity.authority import ensure_authority
+from cloudcore.kube import Kube
+from cloudcore.objects import CONFIGMAP, DEVICE, DEVICEMODEL, EVENT, NODE, POD, SECRET, Kind, Object
+from tests.fakes import edge
+
+CRDS = Path(__file__).parents[3] / "deploy" / "crds"
+EDGE_LABELS = {"node-role.kubernetes.io/edge": "", "kubernetes.io/os": "linux"}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(slots=True)
+class Cloud:
+    """`hub`: host:port.   api: a client of the control plane."""
+
+    hub: str
+    api: Kube
+    ca: str
+
+    async def token(self, **options: Any) -> str:
+        made = await join.create_token(self.api, ttl=timedelta(hours=1), **options)
+        return made.shown
+
+    async def node(self, name: str, **options: Any) -> edge.Identity:
+        """An identity made by joining."""
+        return await edge.join(self.hub, self.ca, name, await self.token(**options))
+
+    async def create(self, kind: Kind, body: dict[str, Any], namespace: str = "default") -> Object:
+        full = {"apiVersion": kind.api_version, "kind": kind.kind, **body}
+        return await self.api.create(kind, json.dumps(full).encode(), namespace if kind.namespaced else "")
+
+    async def patch(self, kind: Kind, name: str, body: dict[str, Any], namespace: str = "default") -> Object:
+        return await self.api.patch(
+            kind, name, json.dumps(body).encode(), namespace if kind.namespaced else ""
+        )
+
+
+def node_body(name: str, **metadata: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": {**EDGE_LABELS, "kubernetes.io/hostname": name}, **metadata},
+        "spec": {},
+        "status": {},
+    }
+
+
+def pod_body(name: str, node: str, **spec: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": name},
+        "spec": {"nodeName": node, "containers": [{"name": "c", "image": "busybox"}], **spec},
+    }
+
+
+def write_config(folder: Path, hub_port: int, api_port: int) -> Path:
+    path = folder / "cloudcore.yaml"
+    manifests = [str(CRDS / f"{name}.yaml") for name in ("devices", "devicemodels", "devicestatuses")]
+    path.write_text(
+        json.dumps(
+            {
+                "dataDir": str(folder / "cloud"),
+                "modules": {
+                    "cloudHub": {"websocket": {"address": "127.0.0.1", "port": hub_port}},
+                    "deviceController": {"statusIntervalMs": 200},
+                    "standalone": {
+                        "enable": True,
+                        "address": "127.0.0.1",
+                        "port": api_port,
+                        "manifests": manifests,
+                    },
+                },
+            }
+        )
+    )
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A cloudcore that runs.   kubeconfig: its control plane's administrator."""
+
+    hub: str
+    kubeconfig: Path
+
+
+@contextlib.contextmanager
+def process(folder: Path) -> Iterator[Process]:
+    """Start cloudcore as users do, wait until the hub answers, and end it."""
+    hub_port, api_port = free_port(), free_port()
+    path = write_config(folder, hub_port, api_port)
+    with (folder / "log").open("wb") as out:
+        program = [sys.executable, "-m", "cloudcore.cli", "run", "--config", str(path), "--standalone"]
+        child = subprocess.Popen(program, stdout=out, stderr=out, cwd=CRDS.parents[1])
+        try:
+            for _ in range(400):
+                if child.poll() is not None:
+                    raise AssertionError((folder / "log").read_text())
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", hub_port)) == 0:
+                        break
+                time.sleep(0.05)
+            yield Process(f"127.0.0.1:{hub_port}", configuration.load(path).admin_kubeconfig)
+        finally:
+            child.terminate()
+            try:
+                child.wait(20)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+                raise
+    assert child.returncode == 0, (folder / "log").read_text()
+
+
+@contextlib.asynccontextmanager
+async def using(running: Process) -> AsyncIterator[Cloud]:
+    """A client of it, and an empty cluster."""
+    api = Kube(kube.load(str(running.kubeconfig)))
+    try:
+        for kind in (NODE, POD, CONFIGMAP, SECRET, DEVICE, DEVICEMODEL, EVENT):
+            for item in (await api.list_all(kind)).objects:
+                if item.namespace in ("", "default") and item.name != "kube-root-ca.crt":
+                    with contextlib.suppress(NotFound):
+                        await api.delete(kind, item.name, item.namespace, options=b'{"gracePeriodSeconds":0}')
+        authority = await ensure_authority(api)
+        yield Cloud(running.hub, api, ssl.DER_cert_to_PEM_cert(authority.der))
+    finally:
+        await api.close()
