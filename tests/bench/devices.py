@@ -1,0 +1,112 @@
+"""Print what devices cost on this machine: the twin part and one real mapper process.  Asserts nothing.
+
+    python -m tests.bench.devices --devices 50
+
+The store and the cloud are in memory, so the figures are those of DMI, the twin and the SDK alone.  Memory is PSS.  Every
+device is a thermostat with three properties read once a second, one of which changes all the time."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from beehive import dmi
+from beehive._generated import dmi_pb2 as pb
+from tests.integration.devices.test_thermostat import Edge, mapper, sample
+from tests.unit.devicetwin.fakes import until
+
+SETTLE_S, MEASURE_S, EDITS, CALLS = 5.0, 10.0, 40, 2000
+
+
+def pss_mb(pid: int | str) -> float:
+    with Path(f"/proc/{pid}/smaps_rollup").open() as file:
+        return sum(int(line.split()[1]) for line in file if line.startswith("Pss:")) / 1024
+
+
+def cpu_s(pid: int | str) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+async def measure(count: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="skb") as folder:
+        edge = Edge(Path(folder))
+        async with edge.running() as twin:
+            await edge.put(twin, "devicemodel", sample("model"))
+            for i in range(count):
+                await edge.put(twin, "device", _device(i))
+            async with mapper(Path(folder)) as process:
+                await until(lambda: all(d["delivered"] for d in twin.devices()), 60)
+                await asyncio.sleep(SETTLE_S)
+                before = (
+                    cpu_s("self"),
+                    cpu_s(process.pid),
+                    twin.dmi.counts["reports"],
+                    len(edge.uplink.sent),
+                )
+                await asyncio.sleep(MEASURE_S)
+                print(f"{count} devices, 3 properties each, read once a second")
+                print(f"  mapper process        {pss_mb(process.pid):6.1f} MB PSS")
+                print(
+                    f"  mapper CPU            {(cpu_s(process.pid) - before[1]) / MEASURE_S:6.1%} of a core"
+                )
+                print(f"  twin part CPU         {(cpu_s('self') - before[0]) / MEASURE_S:6.1%} of a core")
+                print(
+                    f"  reports in            {(twin.dmi.counts['reports'] - before[2]) / MEASURE_S:6.1f} /s"
+                )
+                print(f"  messages to the cloud {(len(edge.uplink.sent) - before[3]) / MEASURE_S:6.1f} /s")
+                await _edits(edge, twin)
+            await _flood(Path(folder), twin)
+
+
+def _device(i: int, target: str = "21.5") -> dict[str, object]:
+    device = sample("device")
+    device["metadata"]["name"] = f"t{i}"
+    device["spec"]["protocol"]["configData"]["timeConstant"] = 1000
+    for prop in device["spec"]["properties"]:
+        prop["collectCycle"] = 1000
+        if prop["name"] == "target":
+            prop["desired"] = {"value": target}
+    return device
+
+
+async def _edits(edge: Edge, twin: object) -> None:
+    """From the Device's arrival at the edge to the driver's write, seen in the reading that follows."""
+    times = []
+    for i in range(EDITS):
+        target = str(10 + i % 20)
+        began = time.perf_counter()
+        await edge.put(twin, "device", _device(0, target), "update")  # type: ignore[arg-type]
+        await until(lambda target=target: _reading(twin) == target, every=0.0005)  # type: ignore[misc]
+        times.append((time.perf_counter() - began) * 1000)
+    print(
+        f"  wish to reading       {statistics.median(times):6.1f} ms p50, {max(times):.1f} ms worst of {EDITS}"
+    )
+
+
+def _reading(twin: object) -> str | None:
+    record = twin._records["default/t0"].twins["target"]  # type: ignore[attr-defined]
+    return record.actual.value if record.actual is not None else None
+
+
+async def _flood(folder: Path, twin: object) -> None:
+    """Reports of one property as fast as one connection goes."""
+    with dmi.Client(str(folder / "dmi.sock")) as client:
+        request = pb.ReportDeviceStatusRequest(deviceNamespace="default", deviceName="t0")
+        reading = request.reportedDevice.twins.add(propertyName="temperature").reported
+        began = time.perf_counter()
+        for i in range(CALLS):
+            reading.value = str(i)
+            await client.call(dmi.MANAGER["ReportDeviceStatus"], request, timeout_s=5)
+        took = time.perf_counter() - began
+    print(f"  one call a report     {CALLS / took:6.0f} /s, client and server in one process")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--devices", type=int, default=50)
+    asyncio.run(measure(parser.parse_args().devices))
