@@ -118,10 +118,12 @@ def _join(chosen: argparse.Namespace) -> int:
     from beehive import clock, resource
     from beehive.errors import NotFound
     from edgecore import config as configs
-    from edgecore.edgehub import certificate
+    from edgecore.edgehub import certificate, kubeedge
 
     config = _load(chosen)
-    token = certificate.parse_token(sys.stdin.readline(4096) if chosen.token == "-" else chosen.token)
+    text = sys.stdin.readline(kubeedge.MAX_TOKEN + 1) if chosen.token == "-" else chosen.token
+    stock = kubeedge.parse_token(text)
+    token = None if stock else certificate.parse_token(text)
     faults: list[str] = []
     clouds = configs.addresses(chosen.cloud or "", "--cloud", faults) or config.clouds
     node = chosen.node_name or config.node or configs.default_node_name()
@@ -144,7 +146,15 @@ def _join(chosen: argparse.Namespace) -> int:
             f"this machine is node {held.node} already, with a certificate valid until {until:%Y-%m-%d}: "
             "use --force to join again"
         )
-    identity = asyncio.run(certificate.join(files, node=node, addresses=clouds, token=token, remember=clouds))
+    if stock is not None:
+        where = kubeedge.https_address(clouds[0], config.https_server)
+        joining = certificate.join_kubeedge(
+            files, node=node, https_address=where, token=stock, remember=clouds
+        )
+    else:
+        assert token is not None, "a token that is neither form was accepted"
+        joining = certificate.join(files, node=node, addresses=clouds, token=token, remember=clouds)
+    identity = asyncio.run(joining)
     print(f"joined as node {identity.node}")
     return 0
 

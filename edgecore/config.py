@@ -74,8 +74,14 @@ def _keys() -> Iterator[Key]:
         yield Key(f"{hub}.{name}", "int", 30 if "handshake" in name else 15, ignored=True)
     yield Key(f"{hub}.messageQPS", "int", 30, ignored=True)
     yield Key(f"{hub}.messageBurst", "int", 60, ignored=True)
-    for name in ("tlsCaFile", "tlsCertFile", "tlsPrivateKeyFile", "httpServer"):
+    for name in ("tlsCaFile", "tlsCertFile", "tlsPrivateKeyFile"):
         yield Key(f"{hub}.{name}", "str", "", ignored=True)
+    yield Key(
+        f"{hub}.httpServer",
+        "str",
+        "",
+        "where a KubeEdge cloud gives certificates; empty: its host, port 10002",
+    )
     yield Key(f"{hub}.quic.enable", "bool", False, only=(False,))
     for name in ("server", "handshakeTimeout", "readDeadline", "writeDeadline"):
         yield Key(f"{hub}.quic.{name}", "any", None, ignored=True)
@@ -253,6 +259,7 @@ class EdgeConfig:
     node: str
     clouds: tuple[str, ...]
     link: bool
+    https_server: str
     project: str
     rotate: bool
     query_s: float
@@ -398,6 +405,7 @@ def _build(
         node=node,
         clouds=clouds,
         link=values["modules.edgeHub.enable"],
+        https_server=values["modules.edgeHub.httpServer"],
         project=values["modules.edgeHub.projectID"],
         rotate=values["modules.edgeHub.rotateCertificates"],
         query_s=float(max(1, values["modules.metaManager.remoteQueryTimeout"])),

@@ -8,7 +8,6 @@ may move."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 import os
@@ -23,7 +22,7 @@ from beehive import clock, codec, session
 from beehive.codec import MAX_JOIN_BYTES
 from beehive.errors import ConfigError, NotFound, ProtocolError, Refused, SkerryError, Unavailable
 from beehive.message import Failure, Group, JoinAnswer, JoinRequest, Message, Op, RenewRequest, Source, new
-from edgecore.edgehub import keys
+from edgecore.edgehub import https, keys, kubeedge
 from edgecore.edgehub.websocket import dial
 from edgecore.errors import JoinRefused
 
@@ -39,7 +38,6 @@ MAX_SLEEP_S = 3600.0
 """The wall clock may be set while we wait, so look at it again now and then."""
 
 _TOKEN = re.compile(r"([0-9a-f]{64})\.([a-z0-9]{6})\.([a-z0-9]{32})")
-_MAX_CA_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +60,15 @@ def parse_token(text: str) -> Token:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """What `node.pem` says.  Times are Unix seconds; `clouds` is empty when the configuration names the addresses."""
+    """What `node.pem` says.  Times are Unix seconds; `clouds` is empty when the configuration names the addresses.
+
+    https: where a stock cloud renews it; empty: over the link."""
 
     node: str
     clouds: tuple[str, ...]
     not_before: float
     not_after: float
+    https: str = ""
 
     def renew_at(self, rng: random.Random) -> float:
         """Between 70 and 90 % of its life, so that a fleet that joined together does not renew together."""
@@ -97,6 +98,7 @@ class Files:
                 clouds=tuple(notes["clouds"].split(",")) if notes.get("clouds") else (),
                 not_before=float(notes["not-before"]),
                 not_after=float(notes["not-after"]),
+                https=notes.get("https", ""),
             )
         except (KeyError, ValueError) as error:
             raise ConfigError(f"cannot read {self.node}: it was not written by `edgecore join`") from error
@@ -106,6 +108,7 @@ class Files:
         notes = (
             f"node: {identity.node}\nclouds: {','.join(identity.clouds)}\n"
             f"not-before: {identity.not_before:.0f}\nnot-after: {identity.not_after:.0f}\n"
+            f"https: {identity.https}\n"
         )
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -180,12 +183,7 @@ async def join(
     request = await keys.make_request(node)
     for address in addresses:
         try:
-            ca = await _fetch_ca(address)
-            if hashlib.sha256(ca).hexdigest() != token.ca_hash:
-                raise JoinRefused(
-                    f"the authority at {address} is not the one in the token: wrong address, or somebody in between"
-                )
-            ca_pem = ssl.DER_cert_to_PEM_cert(ca)
+            ca_pem = _read_ca(address, await _fetch_ca(address), token.ca_hash)
             answer = await _ask_to_join(address, ca_pem, node, request.csr, token)
         except Unavailable as error:
             last = error
@@ -206,48 +204,59 @@ async def _fetch_ca(address: str) -> bytes:
     """The authority's certificate (DER) as `address` gives it.  Not to be trusted before its hash is compared.
 
     Raises: Unavailable, ProtocolError."""
-    host, _, port = address.rpartition(":")
     unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     unverified.check_hostname = False
     unverified.verify_mode = ssl.CERT_NONE
-    try:
-        async with asyncio.timeout(JOIN_S):
-            reader, writer = await asyncio.open_connection(host.strip("[]"), int(port), ssl=unverified)
-            try:
-                writer.write(f"GET /ca.crt HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n".encode())
-                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-                # one byte more than allowed, so that too much is seen without being read
-                body = b""
-                while len(body) <= _MAX_CA_BYTES and (piece := await reader.read(_MAX_CA_BYTES)):
-                    body += piece
-            finally:
-                writer.close()
-                with contextlib.suppress(OSError):
-                    await writer.wait_closed()
-    except TimeoutError as error:
-        raise Unavailable(f"cannot reach the cloud at {address}: no answer in {JOIN_S:.0f} s") from error
-    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-        raise ProtocolError(f"what answers at {address} is not a hub") from error
-    except OSError as error:
-        raise Unavailable(f"cannot reach the cloud at {address}: {error.strerror or error}") from error
-    if not re.match(r"HTTP/1\.[01] 200 ", head) or not body or len(body) > _MAX_CA_BYTES:
+    answer = await https.get(address, "/ca.crt", tls=unverified)
+    if answer.status != 200 or not answer.body:
         raise ProtocolError(f"what answers at {address} is not a hub: it has no /ca.crt")
-    if body.lstrip().startswith(b"-----BEGIN"):
-        try:
-            return ssl.PEM_cert_to_DER_cert(body.decode("ascii").strip())
-        except ValueError as error:
-            raise ProtocolError(f"what answers at {address} is not a hub: bad /ca.crt") from error
-    return body
+    if not answer.body.lstrip().startswith(b"-----BEGIN"):
+        return answer.body
+    try:
+        return ssl.PEM_cert_to_DER_cert(answer.body.decode("ascii").strip())
+    except ValueError as error:
+        raise ProtocolError(f"what answers at {address} is not a hub: bad /ca.crt") from error
+
+
+def _read_ca(address: str, der: bytes, ca_hash: str) -> str:
+    """The authority as PEM, if it is the one that the token means.  Raises: JoinRefused, ProtocolError."""
+    if hashlib.sha256(der).hexdigest() != ca_hash:
+        raise JoinRefused(
+            f"the authority at {address} is not the one in the token: wrong address, or somebody in between"
+        )
+    pem = ssl.DER_cert_to_PEM_cert(der)
+    try:
+        trusting(pem)
+    except (ssl.SSLError, ValueError) as error:
+        raise ProtocolError(f"the authority at {address} is not a certificate") from error
+    return pem
+
+
+async def join_kubeedge(
+    files: Files, *, node: str, https_address: str, token: kubeedge.StockToken, remember: Sequence[str] = ()
+) -> Identity:
+    """Get an identity from a stock cloud.  Nothing is written unless all of it worked.
+
+    Raises: JoinRefused, Refused, Unavailable, ProtocolError, ConfigError."""
+    ca = _read_ca(https_address, await _fetch_ca(https_address), token.ca_hash)
+    request = await keys.make_request(node)
+    signed = await kubeedge.certificate(https_address, node, request.csr, tls=trusting(ca), token=token)
+    validity = await keys.check(node, key=request.key, certificate=signed, ca=ca)
+    identity = Identity(
+        node=node,
+        clouds=tuple(remember),
+        not_before=validity.not_before,
+        not_after=validity.not_after,
+        https=https_address,
+    )
+    files.write(identity, key=request.key, certificate=signed, ca=ca)
+    return identity
 
 
 async def _ask_to_join(address: str, ca_pem: str, node: str, csr: str, token: Token) -> JoinAnswer:
-    try:
-        tls = trusting(ca_pem)
-    except (ssl.SSLError, ValueError) as error:
-        raise ProtocolError(f"the authority at {address} is not a certificate") from error
     socket = await dial(
         f"wss://{address}/join",
-        tls=tls,
+        tls=trusting(ca_pem),
         headers={
             session.HEADER_NODE: node,
             session.HEADER_USE: "msg",
@@ -289,7 +298,7 @@ Ask = Callable[[Message, float], Awaitable[Message]]
 
 
 class Renewal:
-    """Keeps the certificate from ending, over the live link of a hub of ours."""
+    """Keeps the certificate from ending: over the live link of a hub of ours, over HTTPS at a stock cloud."""
 
     def __init__(self, files: Files, ask: Ask, *, rng: random.Random | None = None) -> None:
         self._files = files
@@ -312,23 +321,32 @@ class Renewal:
         """A new key and certificate, used from the next connection on.  Raises: Unavailable, JoinRefused, ConfigError."""
         old = self._files.identity()
         request = await keys.make_request(old.node)
-        question = new(
-            source=Source.METAMANAGER,
-            group=Group.HUB,
-            operation=Op.RENEW,
-            resource=f"null/node/{old.node}",
-            content=RenewRequest(csr=request.csr),
-        )
-        answer = read_answer(await self._ask(question, JOIN_S))
+        if old.https:
+            signed = await kubeedge.certificate(
+                old.https, old.node, request.csr, tls=self._files.tls(), token=None
+            )
+        else:
+            signed = await self._over_the_link(old.node, request.csr)
         # the authority stays the pinned one: another can only come with a token
         ca = self._files.ca.read_text("ascii")
-        validity = await keys.check(old.node, key=request.key, certificate=answer.certificate, ca=ca)
+        validity = await keys.check(old.node, key=request.key, certificate=signed, ca=ca)
         identity = Identity(
             node=old.node,
             clouds=old.clouds,
             not_before=validity.not_before,
             not_after=validity.not_after,
+            https=old.https,
         )
-        self._files.write(identity, key=request.key, certificate=answer.certificate, ca=ca)
+        self._files.write(identity, key=request.key, certificate=signed, ca=ca)
         log.info("Renewed the node's certificate")
         return identity
+
+    async def _over_the_link(self, node: str, csr: str) -> str:
+        question = new(
+            source=Source.METAMANAGER,
+            group=Group.HUB,
+            operation=Op.RENEW,
+            resource=f"null/node/{node}",
+            content=RenewRequest(csr=csr),
+        )
+        return read_answer(await self._ask(question, JOIN_S)).certificate

@@ -1,0 +1,75 @@
+"""One bounded HTTPS GET, for the few files that a hub gives before there is a link.  No redirects, no keep-alive, no cookies.
+
+http.client would do, but it blocks, and an HTTP library in the daemon costs more memory than these lines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from beehive.errors import ProtocolError
+from edgecore.edgehub.websocket import Unreachable
+
+TIMEOUT_S = 30.0
+MAX_BODY_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    status: int
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        """The start of the body, for a message."""
+        return self.body[:200].decode("utf-8", "replace").strip()
+
+
+async def get(
+    address: str,
+    path: str,
+    *,
+    tls: ssl.SSLContext,
+    headers: Mapping[str, str] | None = None,
+    body: bytes = b"",
+) -> Response:
+    """GET `path` from `host:port`.  A body goes along, as KubeEdge's /edge.crt wants it.
+
+    Raises: Unreachable, ProtocolError (no HTTP, or too long), ssl.SSLCertVerificationError."""
+    host, _, port = address.rpartition(":")
+    lines = [f"GET {path} HTTP/1.1", f"Host: {address}", "Connection: close"]
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    if body:
+        lines.append(f"Content-Length: {len(body)}")
+    assert not any("\r" in line or "\n" in line for line in lines), "a header with a line break in it"
+    request = "\r\n".join([*lines, "", ""]).encode() + body
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            reader, writer = await asyncio.open_connection(host.strip("[]"), int(port), ssl=tls)
+            try:
+                writer.write(request)
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+                received = b""
+                # one piece more than allowed at most, so that too much is seen without being kept
+                while len(received) <= MAX_BODY_BYTES and (piece := await reader.read(MAX_BODY_BYTES)):
+                    received += piece
+            finally:
+                writer.close()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
+    except TimeoutError as error:
+        raise Unreachable(f"cannot reach the cloud at {address}: no answer in {TIMEOUT_S:.0f} s") from error
+    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+        raise ProtocolError(f"what answers at {address} is not a hub") from error
+    except ssl.SSLCertVerificationError:
+        raise
+    except OSError as error:
+        raise Unreachable(f"cannot reach the cloud at {address}: {error.strerror or error}") from error
+    found = re.match(r"HTTP/1\.[01] (\d{3}) ", head)
+    if found is None or len(received) > MAX_BODY_BYTES:
+        raise ProtocolError(f"what answers at {address} is not a hub")
+    return Response(int(found[1]), received)
