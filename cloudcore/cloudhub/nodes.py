@@ -40,6 +40,7 @@ class Link:
         self._replies: deque[Message] = deque()
         self._acks: list[str] = []
         self._pushes: deque[Message] = deque()
+        self._unacked: set[str] = set()
         self._awaited: set[str] = set()
         self._inventory_id = ""
         self.on_deleted: Callable[[Item], None] | None = None
@@ -76,13 +77,15 @@ class Link:
         """Push an object's state; newest wins per object."""
         taken = self.delivery.offer(item)
         if taken:
+            self._unacked.add(item.key)
             self.wake.set()
         return taken
 
     def await_committed(self, keys: set[str], inventory_id: str) -> None:
         """Acknowledge the inventory when the edge committed everything that it led to."""
         self._inventory_id = inventory_id
-        self._awaited = keys
+        # some may have been committed while the rest was looked for
+        self._awaited = keys & self._unacked
         self._check_inventory()
 
     def close(self, code: int, reason: str) -> None:
@@ -100,6 +103,7 @@ class Link:
             item = self.delivery.ack(message_id)
             if item is None:
                 continue
+            self._unacked.discard(item.key)
             self._awaited.discard(item.key)
             if item.delete and self.on_deleted is not None:
                 self.on_deleted(item)

@@ -1,7 +1,7 @@
 """The hub's door: one TLS port for everything that an edge of ours needs.  The only cloud file that knows `websockets`.
 
     without a client certificate   GET /ca.crt (the authority, DER), and one `join` frame on /join
-    with one                       the link: the node is who the certificate says
+    with one                       the link, and on /tunnel the streams of logs and exec: the node is who the certificate says
 
 A connection that may not come in is closed with an HTTP status and a sentence, not left open and mute."""
 
@@ -24,9 +24,10 @@ from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFact
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 
-from beehive import codec, resource, session
+from beehive import codec, resource, session, tunnel
 from beehive.errors import ProtocolError, Refused, SkerryError, Unavailable
 from beehive.message import Failure, JoinAnswer, JoinRequest, Message, Op, RenewRequest, Source, reply
+from beehive.tunnelpeer import BinaryConnection
 from cloudcore.cloudhub.dispatch import Dispatcher, lane_key
 from cloudcore.cloudhub.lanes import Lanes
 from cloudcore.cloudhub.nodes import Link, Nodes, now
@@ -53,6 +54,7 @@ FRAMES_PER_S, FRAMES_BURST = 500.0, 2000.0
 Joiner = Callable[[JoinRequest], Awaitable[JoinAnswer]]
 Renewer = Callable[[str, str], JoinAnswer]
 Numberer = Callable[[str], Awaitable[int]]
+TunnelServer = Callable[[str, BinaryConnection], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,7 @@ class _Connection(ServerConnection):
     skerry_ours = False
     skerry_number = 0
     skerry_join = False
+    skerry_tunnel = False
     skerry_link: Link | None = None
 
     def data_received(self, data: bytes) -> None:
@@ -95,6 +98,7 @@ class Hub:
         join: Joiner,
         renew: Renewer,
         next_number: Numberer,
+        tunnel: TunnelServer | None = None,
     ) -> None:
         self._config = config
         self._nodes = nodes
@@ -104,6 +108,7 @@ class Hub:
         self._join = join
         self._renew = renew
         self._next_number = next_number
+        self._tunnel = tunnel
         self._joining = 0
         self.port = 0
         self.listening = asyncio.Event()
@@ -193,6 +198,8 @@ class Hub:
             return connection.respond(
                 http.HTTPStatus.FORBIDDEN, "the header node_id is not the name in the certificate\n"
             )
+        if path == "/tunnel":
+            return self._on_tunnel(connection, request, name)
         if _first(request, session.HEADER_USE) != "msg":
             return connection.respond(http.HTTPStatus.BAD_REQUEST, "the header ConnectionUse must be msg\n")
         if len(self._nodes) >= self._config.node_limit and self._nodes.get(name) is None:
@@ -204,6 +211,20 @@ class Hub:
             log.info("Node %s must wait: %s", name, error)
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "the API is away; try again\n")
         connection.skerry_node, connection.skerry_ours, connection.skerry_number = name, ours, number
+        return None
+
+    def _on_tunnel(self, connection: _Connection, request: Request, name: str) -> Response | None:
+        if self._tunnel is None:
+            return connection.respond(http.HTTPStatus.NOT_FOUND, "streams are switched off\n")
+        if _first(request, session.HEADER_USE) != "str":
+            return connection.respond(http.HTTPStatus.BAD_REQUEST, "the header ConnectionUse must be str\n")
+        if self._nodes.get(name) is None:
+            # what a node may do is decided when its link is made
+            return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "make the link first\n")
+        connection.skerry_node, connection.skerry_tunnel = name, True
+        connection.protocol.max_message_size = tunnel.MAX_FRAME
+        # what flows here is compressed already or too quick to be
+        connection.protocol.available_extensions = None
         return None
 
     def _on_response(self, connection: ServerConnection, request: Request, response: Response) -> None:
@@ -223,6 +244,9 @@ class Hub:
                 await self._serve_join(connection)
             finally:
                 self._joining -= 1
+        elif connection.skerry_tunnel:
+            assert self._tunnel is not None, "the upgrade was refused"
+            await self._tunnel(connection.skerry_node, _Binary(connection))
         else:
             await self._serve_node(connection)
 
@@ -344,6 +368,28 @@ class Hub:
                 continue
             link.wake.clear()
             await link.wake.wait()
+
+
+class _Binary:
+    """A connection as a tunnel wants it."""
+
+    def __init__(self, connection: ServerConnection) -> None:
+        self._connection = connection
+
+    async def recv(self) -> bytes:
+        try:
+            return await self._connection.recv(decode=False)
+        except ConnectionClosed as closed:
+            raise Unavailable(f"connection closed: {closed}") from closed
+
+    async def send(self, data: bytes) -> None:
+        try:
+            await self._connection.send(data)
+        except ConnectionClosed as closed:
+            raise Unavailable(f"connection closed: {closed}") from closed
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        await self._connection.close(code, reason)
 
 
 class _Over(Exception):
