@@ -1,6 +1,7 @@
 """The link and metamanager against a hub with real TLS on loopback."""
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from edgecore.metamanager.manager import MetaManager
 from edgecore.metamanager.process import Change
 from edgecore.metamanager.store import Store
 from tests.fakes.hub import Authority, FakeHub
+from tests.vectors_kubeedge import frames
 
 
 @pytest.fixture(scope="module")
@@ -308,6 +310,40 @@ def test_the_node_is_back_seconds_after_its_hub(tmp_path: Path, authority: Autho
                     assert asyncio.get_running_loop().time() - began < 3
         finally:
             store.close()
+
+    asyncio.run(story())
+
+
+def test_a_recorded_stock_cloud_gets_the_acknowledgements_that_a_stock_edge_gave(
+    tmp_path: Path, authority: Authority, files: Files
+) -> None:
+    """Every push of the recording, in order, as its bytes; the twin group is never acknowledged."""
+    pushes = [f for f in frames("down") if not f["header"].get("parent_msg_id")]
+    acknowledged = {
+        f["header"]["parent_msg_id"] for f in frames("up") if f["route"].get("operation") == "response"
+    }
+    wanted = {f["header"]["msg_id"] for f in pushes} & acknowledged
+
+    async def story() -> None:
+        async with pair(tmp_path, authority, files, ours=False) as (hub, edge):
+            twins: list[str] = []
+
+            async def take(message: Message) -> None:
+                twins.append(message.route.resource)
+
+            async def watcher(message: Message) -> None:
+                edge.meta.acknowledge([message])
+
+            edge.meta.handlers["devicetwin"] = take
+            edge.meta.handlers["metaserver"] = watcher
+            assert hub.connection is not None
+            for push in pushes:
+                await hub.connection.send(json.dumps(push) + "\n")
+            await hub.until(lambda: wanted <= hub.acked)
+            assert hub.failed == {}
+            assert len(wanted) > 30
+            assert {"membership", "vectors/device/thermo-1", "vectors/devicemodel/thermo"} <= set(twins)
+            assert edge.meta.online
 
     asyncio.run(story())
 
