@@ -83,7 +83,8 @@ def test_json_patches_that_do_not_fit(step: dict[str, Any]) -> None:
 
 
 def test_a_json_patch_must_be_a_list() -> None:
-    for body in ({}, [1], "x", None):
+    bodies: list[Any] = [{}, [1], "x", None]
+    for body in bodies:
         with pytest.raises(PatchError):
             json_patch({}, body)
 
