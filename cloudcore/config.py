@@ -140,7 +140,21 @@ SCHEMA: Schema = {
         "taskManager": IGNORED,
         "syncController": IGNORED,
         "dynamicController": IGNORED,
-        "cloudStream": IGNORED,
+        "cloudStream": {
+            "enable": Key(True, _flag, "let kubectl see into the nodes: logs, exec, attach, port-forward"),
+            "verbs": {
+                verb: Key(True, _flag, f"let {verb} pass")
+                for verb in ("logs", "exec", "attach", "portForward")
+            },
+            "tlsTunnelCAFile": IGNORED,
+            "tlsTunnelCertFile": IGNORED,
+            "tlsTunnelPrivateKeyFile": IGNORED,
+            "tlsStreamCAFile": IGNORED,
+            "tlsStreamCertFile": IGNORED,
+            "tlsStreamPrivateKeyFile": IGNORED,
+            "tunnelPort": IGNORED,
+            "streamPort": IGNORED,
+        },
         "router": IGNORED,
         "iptablesManager": IGNORED,
         "standalone": {
@@ -165,6 +179,14 @@ class Standalone:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CloudStream:
+    """verbs: which are let through (logs, exec, attach, portForward)."""
+
+    enable: bool
+    verbs: Mapping[str, bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CloudHub:
     address: str
     port: int
@@ -185,6 +207,7 @@ class Config:
     devices: bool
     device_interval_s: float
     standalone: Standalone
+    streams: CloudStream
 
     @property
     def admin_kubeconfig(self) -> Path:
@@ -285,6 +308,13 @@ def _build(values: Mapping[str, Any]) -> Config:
             port=values[alone + "port"],
             state_dir=Path(values[alone + "stateDir"] or data_dir),
             manifests=tuple(Path(item) for item in values[alone + "manifests"]),
+        ),
+        streams=CloudStream(
+            enable=values["modules.cloudStream.enable"],
+            verbs={
+                verb: values[f"modules.cloudStream.verbs.{verb}"]
+                for verb in ("logs", "exec", "attach", "portForward")
+            },
         ),
     )
 

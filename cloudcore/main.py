@@ -16,8 +16,12 @@ from cloudcore.cloudhub.dispatch import Dispatcher
 from cloudcore.cloudhub.nodes import Nodes, now
 from cloudcore.cloudhub.sessions import Sessions
 from cloudcore.cloudhub.websocket import Hub, HubConfig, server_context, use_certificate
+from cloudcore.cloudstream.proxy import PodStreams
+from cloudcore.cloudstream.tunnels import PodReader, Tunnels
 from cloudcore.config import Config
 from cloudcore.devicecontroller.controller import DeviceCaches, DeviceController
+from cloudcore.dynamiccontroller.controller import DynamicController
+from cloudcore.dynamiccontroller.policy import PolicyController
 from cloudcore.edgecontroller.controller import Caches, EdgeController, View
 from cloudcore.edgecontroller.leases import Leases
 from cloudcore.edgecontroller.upstream import Upstream
@@ -35,8 +39,9 @@ ADDRESSES_S = 60.0
 
 async def run(config: Config, *, standalone: bool, stop: asyncio.Event | None = None) -> None:
     """Run until a signal comes or `stop` is set.  Raises SkerryError with one sentence for the operator."""
+    streams = _Streams(Tunnels(), PodReader())
     if not (standalone or config.standalone.enable):
-        await _run_cloud(config, config.kubeconfig, stop)
+        await _run_cloud(config, config.kubeconfig, stop, streams)
         return
     from cloudcore.standalone.server import ControlPlane, StandaloneConfig
 
@@ -47,12 +52,15 @@ async def run(config: Config, *, standalone: bool, stop: asyncio.Event | None = 
         listen_port=own.port,
         advertise=config.hub.advertise,
     )
-    plane = ControlPlane(plane_config, bootstrap_manifests=own.manifests)
+    proxy = None
+    if config.streams.enable:
+        proxy = PodStreams(streams.tunnels, get_pod=streams.pods.get, switches=config.streams.verbs)
+    plane = ControlPlane(plane_config, bootstrap_manifests=own.manifests, kubelet_proxy=proxy)
     stop = stop or asyncio.Event()
 
     async def cloud() -> None:
         await plane.started()
-        await _run_cloud(config, str(plane_config.kubeconfig), None, signals=False)
+        await _run_cloud(config, str(plane_config.kubeconfig), None, streams, signals=False)
 
     await supervise(
         [Part(name="standalone", run=plane.run), Part(name="cloud", run=cloud, stop_s=15.0)], stop=stop
@@ -60,18 +68,24 @@ async def run(config: Config, *, standalone: bool, stop: asyncio.Event | None = 
 
 
 async def _run_cloud(
-    config: Config, kubeconfig: str, stop: asyncio.Event | None, *, signals: bool = True
+    config: Config, kubeconfig: str, stop: asyncio.Event | None, streams: _Streams, *, signals: bool = True
 ) -> None:
     client = Kube(kube.load(kubeconfig, config.master))
+    streams.pods.bind(client)
     try:
         authority, tls, names = await _identity(client, config)
-        await supervise(_parts(client, config, authority, tls, names), stop=stop, signals=signals)
+        await supervise(_parts(client, config, authority, tls, names, streams), stop=stop, signals=signals)
     finally:
         await client.close()
 
 
 def _parts(
-    client: Kube, config: Config, authority: Authority, tls: ssl.SSLContext, names: _Names
+    client: Kube,
+    config: Config,
+    authority: Authority,
+    tls: ssl.SSLContext,
+    names: _Names,
+    streams: _Streams,
 ) -> list[Part]:
     nodes = Nodes()
     caches = Caches(client)
@@ -84,8 +98,16 @@ def _parts(
         client, DeviceCaches(client, caches.devices), nodes, view, interval_s=config.device_interval_s
     )
     edges.differs.append(devices.differ)
+    dynamic = DynamicController(client, nodes, edges.placement)
+    policy = PolicyController(client, nodes, caches.accounts, caches.pods, edges.placement.accounts)
+    edges.differs.append(policy.differ)
     dispatcher = Dispatcher(
-        {"edgecontroller": upstream.handle, "devicecontroller": devices.handle}, edges.on_difference
+        {
+            "edgecontroller": upstream.handle,
+            "devicecontroller": devices.handle,
+            "dynamiccontroller": dynamic.handle,
+        },
+        edges.on_difference,
     )
     joiner = join.Joiner(client, authority, config.hub.certificate_life)
     hub = Hub(
@@ -97,17 +119,29 @@ def _parts(
         join=joiner.join,
         renew=joiner.renew,
         next_number=sessions.next_number,
+        tunnel=streams.tunnels.serve_tunnel if config.streams.enable else None,
     )
     upkeep = _Upkeep(client, config, authority, tls, names)
     parts = [
         *caches.core,
         *(devices.caches.all if config.devices else ()),
+        *policy.caches,
         edges,
         Leases(client, nodes, edges.placement),
+        dynamic,
+        policy,
     ]
     if config.devices:
         parts.append(devices)
     return [Part(name=part.name, run=part.run) for part in [*parts, upkeep, hub]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Streams:
+    """What the control plane in the box and the hub share for logs and exec."""
+
+    tunnels: Tunnels
+    pods: PodReader
 
 
 @dataclass(slots=True)
@@ -137,7 +171,11 @@ async def _identity(client: Kube, config: Config) -> tuple[Authority, ssl.SSLCon
 
 
 def _wanted(config: Config) -> set[str]:
-    return {"localhost", *local_addresses(), *config.hub.advertise, *config.hub.dns_names}
+    """One address to listen on is one address to cover; else all of this machine's."""
+    own = {"127.0.0.1", config.hub.address}
+    if config.hub.address in ("", "0.0.0.0", "::"):
+        own = local_addresses()
+    return {"localhost", *own, *config.hub.advertise, *config.hub.dns_names}
 
 
 class _Upkeep:

@@ -8,14 +8,20 @@ import asyncio
 import gc
 import logging
 
-from beehive import clock
-from beehive.errors import ConfigError, NotFound
+from beehive import clock, session
+from beehive.errors import ConfigError, NotFound, Unavailable
 from beehive.supervise import Part, supervise
+from beehive.tunnelpeer import BinaryConnection
 from devicetwin.module import DeviceTwin
 from edgecore.config import EdgeConfig, default_node_name
+from edgecore.edged.config import EdgedConfig
+from edgecore.edged.cri import Cri
 from edgecore.edged.manager import Edged
 from edgecore.edgehub.certificate import Files, Identity, Renewal
 from edgecore.edgehub.link import Link
+from edgecore.edgehub.websocket import dial_tunnel
+from edgecore.edgestream.client import EdgeStream
+from edgecore.edgestream.edged import EdgedRuntime
 from edgecore.eventbus.mqtt import EventBus, TlsFiles
 from edgecore.local import LocalSocket
 from edgecore.metamanager.manager import MetaManager
@@ -73,6 +79,8 @@ async def _run(config: EdgeConfig, store: Store) -> None:
             node_status = NodeStatus(meta, edged, report_s=config.report_s)
             parts.append(Part(name="node status", run=node_status.run))
         parts.append(Part(name="edgehub", run=link.run))
+        if config.stream and config.edged is not None and edged is not None:
+            parts.append(_streams(config, config.edged, edged, meta, link, files))
         if config.rotate:
             renewal = Renewal(files, meta.request)
             parts.append(Part(name="certificate", run=renewal.run))
@@ -84,6 +92,36 @@ async def _run(config: EdgeConfig, store: Store) -> None:
     gc.collect()
     gc.freeze()
     await supervise(parts)
+
+
+def _streams(
+    config: EdgeConfig, pods: EdgedConfig, edged: Edged, meta: MetaManager, link: Link, files: Files
+) -> Part:
+    """Logs, exec, attach and port-forward: a second connection to the hub that the link has found."""
+
+    async def dial() -> BinaryConnection:
+        if link.session is None or not link.session.ours:
+            raise Unavailable("no link to a hub that knows tunnels")
+        headers = {
+            session.HEADER_NODE: link.node,
+            session.HEADER_USE: "str",
+            session.HEADER_PROTOCOL: str(session.PROTOCOL_VERSION),
+        }
+        address = config.stream_server or link.session.address
+        return await dial_tunnel(address, tls=files.tls(), headers=headers)
+
+    cri = Cri(pods.runtime_endpoint)
+    runtime = EdgedRuntime(edged, cri, node=link.node, log_root=str(pods.log_dir))
+    stream = EdgeStream(dial=dial, runtime=runtime)
+    meta.on_connected.append(lambda _: stream.retry_now())
+
+    async def run() -> None:
+        try:
+            await stream.run()
+        finally:
+            cri.close()
+
+    return Part(name="edgestream", run=run)
 
 
 def _devices(config: EdgeConfig, name: str, meta: MetaManager, store: Store) -> list[Part]:

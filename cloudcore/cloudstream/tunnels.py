@@ -1,12 +1,18 @@
-"""Which node has a tunnel here: one each, the newest wins."""
+"""Which node has a tunnel here, one each, the newest wins; and the pods that streams are asked of."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
 
 from beehive import tunnel
 from beehive.errors import SkerryError, Unavailable
 from beehive.tunnelpeer import BinaryConnection, Peer, Stream
+from cloudcore.kube import Kube
+from cloudcore.objects import POD
 
 log = logging.getLogger(__name__)
 
@@ -59,3 +65,21 @@ class Tunnels:
         except BaseException:
             stream.reset("cancelled")
             raise
+
+
+class PodReader:
+    """Reads pods from the API.  Its client comes later than the control plane that asks it."""
+
+    def __init__(self) -> None:
+        self._client: Kube | None = None
+
+    def bind(self, client: Kube) -> None:
+        """Read with this client from now on."""
+        self._client = client
+
+    async def get(self, namespace: str, name: str) -> Mapping[str, Any]:
+        """The Pod.  Raises NotFound, Unavailable, Refused."""
+        if self._client is None:
+            raise Unavailable("the control plane is starting", retry_after_s=1.0)
+        found = await self._client.get(POD, name, namespace)
+        return msgspec.json.decode(found.raw, type=dict[str, Any])

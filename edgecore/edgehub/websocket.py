@@ -19,6 +19,7 @@ from websockets.exceptions import (
 )
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
+from beehive import tunnel
 from beehive.codec import MAX_FRAME_BYTES
 from beehive.errors import ProtocolError, Refused, Unavailable
 
@@ -61,6 +62,13 @@ class Socket:
         except ConnectionClosed as closed:
             raise _closed(closed) from closed
 
+    async def send_binary(self, data: bytes) -> None:
+        """Write one binary message.  Several tasks may call it; what they send keeps their order.  Raises: Closed."""
+        try:
+            await self._connection.send(data)
+        except ConnectionClosed as closed:
+            raise _closed(closed) from closed
+
     async def receive(self) -> bytes:
         """The next frame, text or binary.  Raises: Closed."""
         try:
@@ -87,10 +95,36 @@ class Socket:
         self._connection.transport.abort()
 
 
+class Binary:
+    """A connection as a tunnel wants it (beehive.tunnelpeer.BinaryConnection)."""
+
+    def __init__(self, socket: Socket) -> None:
+        self._socket = socket
+
+    async def recv(self) -> bytes:
+        return await self._socket.receive()
+
+    async def send(self, data: bytes) -> None:
+        await self._socket.send_binary(data)
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        await self._socket.close(code, reason)
+
+
+async def dial_tunnel(address: str, *, tls: ssl.SSLContext, headers: Mapping[str, str]) -> Binary:
+    """Open the second connection to a hub, for streams.  Raises as `dial`."""
+    return Binary(await dial(f"wss://{address}/tunnel", tls=tls, headers=headers, bulk=True))
+
+
 async def dial(
-    url: str, *, tls: ssl.SSLContext, headers: Mapping[str, str], open_s: float = OPEN_S
+    url: str,
+    *,
+    tls: ssl.SSLContext,
+    headers: Mapping[str, str],
+    open_s: float = OPEN_S,
+    bulk: bool = False,
 ) -> Socket:
-    """Connect, through the environment's proxy if it names one.
+    """Connect, through the environment's proxy if it names one.  bulk: for a tunnel's frames, which are not compressed.
 
     Raises: Unavailable (not reachable, not now), Refused (the hub or its certificate is not for us), ProtocolError."""
     hub = url.split("/")[2]
@@ -100,7 +134,9 @@ async def dial(
             ssl=tls,
             additional_headers=dict(headers),
             user_agent_header=None,
-            extensions=[
+            extensions=None
+            if bulk
+            else [
                 # half the default window: the saving stays, a quarter of the memory
                 ClientPerMessageDeflateFactory(
                     server_max_window_bits=12, client_max_window_bits=12, compress_settings={"memLevel": 5}
@@ -111,7 +147,7 @@ async def dial(
             open_timeout=open_s,
             close_timeout=CLOSE_S,
             ping_interval=None,
-            max_size=MAX_FRAME_BYTES,
+            max_size=tunnel.MAX_FRAME if bulk else MAX_FRAME_BYTES,
             max_queue=_WAITING,
         )
     except ssl.SSLCertVerificationError as error:

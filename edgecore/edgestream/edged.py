@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -11,6 +12,7 @@ from edgecore.edged.cri import Cri
 from edgecore.edged.errors import NotFound
 from edgecore.edged.pod import Pod, PodStatus
 from edgecore.edged.runtime import ContainerState, PodRuntime
+from edgecore.edgestream import stats
 from edgecore.edgestream.ports import ContainerView, Instance, PodView
 
 
@@ -50,9 +52,11 @@ class Judges(Protocol):
 class EdgedRuntime:
     """Implements ports.StreamRuntime over edged and its runtime client."""
 
-    def __init__(self, edged: Judges, cri: Cri, *, log_root: str) -> None:
+    def __init__(self, edged: Judges, cri: Cri, *, node: str, log_root: str) -> None:
         """log_root: edged's log_dir."""
         self._edged = edged
+        self._node = node
+        self._usage = stats.Usage()
         self._cri = cri
         self._log_root = log_root
 
@@ -92,6 +96,38 @@ class EdgedRuntime:
             whole["status"] = msgspec.Raw(msgspec.json.encode(judge.status))
             items.append(whole)
         return msgspec.json.encode({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
+
+    async def stats_json(self) -> bytes:
+        node = await asyncio.to_thread(stats.read_node)
+        return msgspec.json.encode(stats.summary(self._node, node, await self._readings(), self._usage))
+
+    async def metrics_text(self, path: str) -> bytes:
+        if path != "metrics/resource":
+            return b""  # no counters of our own there; an empty page is a page to a scraper
+        node = await asyncio.to_thread(stats.read_node)
+        return stats.resource_metrics(node, await self._readings()).encode()
+
+    async def _readings(self) -> list[stats.ContainerReading]:
+        """What the runtime measured of the containers of pods that edged knows."""
+        found: list[stats.ContainerReading] = []
+        for usage in await self._cri.list_usage():
+            judge = self._edged.worker(usage.uid)
+            if judge is None or not usage.timestamp:
+                continue
+            found.append(
+                stats.ContainerReading(
+                    id=usage.id,
+                    name=usage.name,
+                    namespace=judge.pod.namespace,
+                    pod=judge.pod.name,
+                    uid=usage.uid,
+                    at=usage.timestamp,
+                    cpu_ns=usage.cpu_ns,
+                    memory_bytes=usage.memory_bytes,
+                    disk_bytes=usage.disk_bytes,
+                )
+            )
+        return found
 
 
 def view(judge: Judge, log_root: str) -> PodView:

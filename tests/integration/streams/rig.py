@@ -144,7 +144,7 @@ async def rig(
             config, kubelet_proxy=PodStreams(tunnels, get_pod=made.get_pod, switches=switches)
         )
         assert isinstance(bench.cri, Cri)
-        runtime = EdgedRuntime(agent, bench.cri, log_root=str(bench.config.log_dir))
+        runtime = EdgedRuntime(agent, bench.cri, node=NODE, log_root=str(bench.config.log_dir))
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(plane.run())
             await plane.started()
