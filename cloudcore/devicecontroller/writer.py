@@ -104,7 +104,9 @@ class StatusWriter:
         slot.not_before = clock.monotonic() + self._interval_s
         try:
             async with width:
-                await self._store(key, slot, change)
+                if not await self._store(key, slot, change):
+                    # nothing was asked of the API, so the next report need not wait
+                    slot.not_before = 0.0
         except (Unavailable, Conflict) as error:
             log.info("Cannot write the status of device %s/%s now: %s", *key, error)
             slot.change = change.then(slot.change)
@@ -125,11 +127,12 @@ class StatusWriter:
                 self._slots.pop(key, None)
             self._wake.set()
 
-    async def _store(self, key: Key, slot: _Slot, change: StatusChange) -> None:
+    async def _store(self, key: Key, slot: _Slot, change: StatusChange) -> bool:
+        """Returns whether the API was written to."""
         item = self._devices.get(*key)
         device = self._placement.device(*key)
         if item is None or item.deleting:
-            return  # nobody will ask any more
+            return False  # nobody will ask any more
         held = self._held(key, slot)
         before = _status(held)
         if device is None:
@@ -144,15 +147,16 @@ class StatusWriter:
             except ApiExists as error:
                 slot.written = await self._kube.get(DEVICESTATUS, item.name, item.namespace)
                 raise Unavailable("somebody else made it at the same time") from error
-            return
+            return True
         body = patch(before, after)
         if body is None:
-            return
+            return False
         try:
             slot.written = await self._kube.patch(DEVICESTATUS, item.name, body, item.namespace)
         except ApiNotFound as error:
             slot.written = None
             raise Unavailable("it was deleted meanwhile") from error
+        return True
 
     def _held(self, key: Key, slot: _Slot) -> Object | None:
         """The newest known state: the cache's, unless we wrote since."""
