@@ -26,6 +26,11 @@ ANSWER_OP = "applicationResponse"
 NULL = "null"
 """The operation and resource of an Application going up, and the absent namespace or name in a key."""
 
+PROTOBUF = "application/vnd.kubernetes.protobuf"
+PROTOBUF_MARK = b"k8s\x00"
+"""What an object in Kubernetes' protobuf begins with.  Ours passes such bodies on as they are; a stock hub knows JSON only.
+Source: apimachinery, pkg/runtime/serializer/protobuf."""
+
 TIMEOUT_S = 10.0
 """How long an edge waits for an answer."""
 

@@ -84,11 +84,12 @@ def make(app: Application) -> Call:
         case Verb.CREATE:
             path = _named(target, subresource) if target.name else _whole(target)
             query = _read(app.option, _Write).query()
-            return Call(method="POST", path=path, query=query, body=_body(app))
+            return Call(method="POST", path=path, query=query, body=_body(app), content_type=_form(app))
         case Verb.UPDATE | Verb.UPDATE_STATUS:
             subresource = "status" if app.verb == Verb.UPDATE_STATUS else subresource
             query = _read(app.option, _Write).query()
-            return Call(method="PUT", path=_named(target, subresource), query=query, body=_body(app))
+            path = _named(target, subresource)
+            return Call(method="PUT", path=path, query=query, body=_body(app), content_type=_form(app))
         case Verb.DELETE:
             body = app.option or b"{}"
             _read(body, dict[str, Any])
@@ -158,6 +159,11 @@ def _body(app: Application) -> bytes:
     if not app.body:
         raise ProtocolError(f"the {app.verb} has no body")
     return app.body
+
+
+def _form(app: Application) -> str:
+    protobuf = app.body is not None and app.body.startswith(application.PROTOBUF_MARK)
+    return application.PROTOBUF if protobuf else JSON
 
 
 def _read(data: bytes | None, as_type: type[T]) -> T:

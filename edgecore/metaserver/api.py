@@ -285,9 +285,7 @@ class Api:
         elif verb == "delete":
             option = options.for_delete(query, asked.body)
         else:
-            if form not in ("application/json", "*/*", ""):
-                raise status.unsupported_media_type("application/json")
-            body = _json_object(asked.body)
+            body = _object(form, asked.body)
             kind = "CreateOptions" if verb == "create" else "UpdateOptions"
             option = options.for_write(query, kind)
             if verb == "create":
@@ -372,8 +370,12 @@ def _filter(gvr: Gvr, info: Info, query: Query) -> Filter:
     return Filter.parse(gvr, info.namespace, query.get("labelSelector", ""), query.get("fieldSelector", ""))
 
 
-def _json_object(body: bytes) -> bytes:
-    """Raises ApiError 400."""
+def _object(form: str, body: bytes) -> bytes:
+    """A body that can be passed on: JSON, or protobuf, of which only the mark is looked at.  Raises ApiError 400, 415."""
+    if form == application.PROTOBUF and body.startswith(application.PROTOBUF_MARK):
+        return body
+    if form not in ("application/json", "*/*", ""):
+        raise status.unsupported_media_type(f"application/json, {application.PROTOBUF}")
     try:
         msgspec.json.decode(body, type=_Kind)
     except (msgspec.DecodeError, RecursionError) as error:

@@ -153,7 +153,8 @@ def internal(message: str) -> ApiError:
 
 
 def unavailable(message: str) -> ApiError:
-    return ApiError(503, "ServiceUnavailable", message, details={"retryAfterSeconds": 5}, retry_after_s=5)
+    """Without a time to try again at: Go's clients would wait through it ten times before their user reads the sentence."""
+    return ApiError(503, "ServiceUnavailable", message)
 
 
 def _qualified(info: Info) -> str:

@@ -40,6 +40,11 @@ MAPS = "/core/v1/configmaps/web/null"
                  query={"fieldManager": "m", "dryRun": "All"}, body=b"{}"),
         ),
         (
+            app("create", MAPS, body=b"k8s\0\n"),
+            Call(method="POST", path="/api/v1/namespaces/web/configmaps", body=b"k8s\0\n",
+                 content_type="application/vnd.kubernetes.protobuf"),
+        ),
+        (
             app("create", "/core/v1/pods/web/p", subresource="eviction", body=b"{}"),
             Call(method="POST", path="/api/v1/namespaces/web/pods/p/eviction", body=b"{}"),
         ),

@@ -1,0 +1,124 @@
+"""Stock clients against the local API: kubectl and the `kubernetes` package, with the cloud there, gone, and back."""
+
+import asyncio
+import contextlib
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import kubernetes
+import pytest
+
+from tests.integration.metaserver.stage import CONFIGMAP, KUBECTL, Edge, Stage, config_map, pod_token
+
+pytestmark = pytest.mark.skipif(KUBECTL is None, reason="needs kubectl")
+
+
+def client(edge: Edge) -> kubernetes.client.CoreV1Api:
+    configuration = kubernetes.client.Configuration()
+    configuration.host = edge.url
+    configuration.ssl_ca_cert = str(edge.folder / "pod-ca.crt")
+    configuration.api_key = {"authorization": f"Bearer {edge.token}"}
+    edge.kubeconfig()
+    return kubernetes.client.CoreV1Api(kubernetes.client.ApiClient(configuration))
+
+
+def test_kubectl_with_the_cloud_gone_and_back(tmp_path: Path) -> None:
+    async def story() -> None:
+        stage = Stage(tmp_path)
+        async with stage.cloud() as cloud:
+            await stage.furnish(cloud)
+            await cloud.create(CONFIGMAP, config_map("greeting", text="hello"))
+            async with stage.edge() as edge:
+                edge.token = await pod_token(edge)
+                code, out, err = await edge.kubectl("get", "pods", "-o", "name")
+                assert (code, out) == (0, "pod/p\n"), err
+                code, out, err = await edge.kubectl(
+                    "get", "configmap", "greeting", "-o", "jsonpath={.data.text}"
+                )
+                assert (code, out) == (0, "hello"), err
+                code, _, err = await edge.kubectl("get", "secrets")
+                assert code == 1
+                assert "forbidden" in err
+                code, _, err = await edge.kubectl("get", "pods", token="nonsense")
+                assert code == 1
+                assert "Unauthorized" in err
+                code, out, err = await edge.kubectl("create", "configmap", "made", "--from-literal=a=1")
+                assert code == 0, err
+                code, out, err = await edge.kubectl("label", "configmap", "made", "color=red")
+                assert code == 0, err
+                code, out, err = await edge.kubectl("get", "configmaps", "-l", "color=red", "-o", "name")
+                assert out == "configmap/made\n", err
+        # the edge restarts while the cloud is gone
+        async with stage.edge() as edge:
+            edge.token = _token_of(tmp_path)
+            code, out, err = await edge.kubectl("get", "pods")
+            assert code == 0, err
+            assert "p" in out.split()
+            code, out, err = await edge.kubectl("get", "configmaps", "-o", "name")
+            assert "configmap/made" in out.split(), err
+            code, _, err = await edge.kubectl("create", "configmap", "no", "--from-literal=a=1")
+            assert code == 1
+            assert "cloud cannot be reached" in err
+            async with stage.cloud() as cloud:
+                await edge.until(lambda: edge.meta.online, 40)
+                code, out, err = await edge.kubectl("delete", "configmap", "made")
+                assert code == 0, err
+                code, out, err = await edge.kubectl("get", "configmaps", "-o", "name")
+                assert "configmap/made" not in out.split(), err
+
+    asyncio.run(story())
+
+
+def _token_of(folder: Path) -> str:
+    token: str = json.loads((folder / "kubeconfig").read_text())["users"][0]["user"]["token"]
+    return token
+
+
+def test_a_python_watch_runs_through_a_cut(tmp_path: Path) -> None:
+    async def story() -> None:
+        stage = Stage(tmp_path)
+        seen: list[tuple[str, str]] = []
+
+        def events(api: kubernetes.client.CoreV1Api, version: str, stop: threading.Event) -> None:
+            watch = kubernetes.watch.Watch()
+            for event in watch.stream(
+                api.list_namespaced_config_map, "default", resource_version=version, timeout_seconds=90
+            ):
+                seen.append((event["type"], event["object"].metadata.name))
+                if stop.is_set() or event["object"].metadata.name == "last":
+                    watch.stop()
+
+        async with contextlib.AsyncExitStack() as first:
+            cloud = await first.enter_async_context(stage.cloud())
+            await stage.furnish(cloud)
+            await cloud.create(CONFIGMAP, config_map("one"))
+            async with stage.edge() as edge:
+                edge.token = await pod_token(edge)
+                api = client(edge)
+                try:
+                    listed: Any = await asyncio.to_thread(api.list_namespaced_config_map, "default")
+                    assert "one" in [item.metadata.name for item in listed.items]
+                    stop = threading.Event()
+                    thread = asyncio.get_running_loop().run_in_executor(
+                        None, events, api, listed.metadata.resource_version, stop
+                    )
+                    await cloud.create(CONFIGMAP, config_map("two"))
+                    await edge.until(lambda: ("ADDED", "two") in seen)
+                    await cloud.patch(CONFIGMAP, "two", {"data": {"x": "1"}})
+                    await edge.until(lambda: ("MODIFIED", "two") in seen)
+                    await cloud.api.delete(CONFIGMAP, "one", "default")
+                    await edge.until(lambda: ("DELETED", "one") in seen)
+                    await first.aclose()
+                    await edge.until(lambda: not edge.meta.online, 20)
+                    async with stage.cloud() as cloud:
+                        await cloud.api.delete(CONFIGMAP, "two", "default")
+                        await cloud.create(CONFIGMAP, config_map("last"))
+                        await edge.until(lambda: ("ADDED", "last") in seen, 40)
+                        await thread
+                    assert ("DELETED", "two") in seen
+                finally:
+                    api.api_client.close()
+
+    asyncio.run(story())
