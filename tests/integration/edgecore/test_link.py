@@ -348,6 +348,47 @@ def test_a_recorded_stock_cloud_gets_the_acknowledgements_that_a_stock_edge_gave
     asyncio.run(story())
 
 
+def test_the_link_goes_through_the_proxy_of_the_environment(
+    tmp_path: Path, authority: Authority, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bytes] = []
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        asked.append(head.split(b"\r\n")[0])
+        host, port = head.split()[1].decode().rsplit(":", 1)
+        back, there = await asyncio.open_connection(host, int(port))
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(copy(reader, there))
+            group.create_task(copy(back, writer))
+
+    async def story() -> None:
+        server = await asyncio.start_server(proxy, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        async with pair(tmp_path, authority, files) as (hub, _):
+            assert asked == [f"CONNECT {hub.address} HTTP/1.1".encode()]
+            pushed = await hub.push("insert", "default/pod/web", 5)
+            await hub.until(lambda: pushed in hub.acked)
+        server.close()
+        await server.wait_closed()
+
+    asyncio.run(story())
+
+
 def test_the_store_is_complete_once_the_hub_says_so(
     tmp_path: Path, authority: Authority, files: Files
 ) -> None:
