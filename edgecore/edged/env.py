@@ -27,12 +27,14 @@ class Facts:
     """What the environment may tell a container of where it runs.
 
     allocatable: nano-units by resource name, used where a limit is asked for that is not set.
+    service: what finds the Kubernetes API from inside; whatever the pod itself says wins.
     """
 
     node_name: str = ""
     host_ips: tuple[str, ...] = ()
     pod_ips: tuple[str, ...] = ()
     allocatable: Mapping[str, int] = field(default_factory=dict)
+    service: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +116,7 @@ def environment(pod: Pod, container: Container, refs: References, facts: Facts) 
 
     Raises Held (CreateContainerConfigError) when something that is not optional is missing.
     """
-    env: dict[str, str] = {}
+    env: dict[str, str] = dict(facts.service)
     for source in container.env_from:
         if source.config_map_ref is not None:
             ref = source.config_map_ref

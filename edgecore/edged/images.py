@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -22,6 +23,11 @@ from edgecore.edged.ports import Clock
 from edgecore.edged.runtime import Image, ImageAuth, SandboxConfig
 
 log = logging.getLogger(__name__)
+
+# How long a pull may take that only looks for something newer than what is here, and for how long a registry that failed
+# that way is not asked again for images that are here: ten pods must not wait one after the other for a dead line.
+REFRESH_S = 30.0
+REGISTRY_AWAY_S = 60.0
 
 Emit = Callable[[str, str, str], Awaitable[None]]
 """(type, reason, message) of an event on the pod."""
@@ -115,6 +121,16 @@ def _auth(server: str, entry: object) -> ImageAuth | None:
     return ImageAuth(username=username, password=password.rstrip("\0"), identity_token=token, server=server)
 
 
+@contextlib.asynccontextmanager
+async def _limit(seconds: float | None) -> AsyncIterator[None]:
+    """asyncio.timeout whose end is a CriError like the runtime's own."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as err:
+        raise CriError(f"no answer in {seconds} s", retryable=True, code="DEADLINE_EXCEEDED") from err
+
+
 class Images:
     """Pulls what a container needs.  One instance a machine: the back-off and the bound on parallel pulls are shared."""
 
@@ -123,6 +139,7 @@ class Images:
         self._clock = clock
         self._slots = asyncio.Semaphore(parallel)
         self._delays: dict[str, tuple[backoff.Delay, float, str]] = {}
+        self._away: dict[str, float] = {}
 
     async def ensure(
         self, uid: str, container: Container, auths: list[ImageAuth], sandbox: SandboxConfig, emit: Emit
@@ -153,15 +170,21 @@ class Images:
             left = backoff.remaining_s(delay, failed_at=failed_at, failed_for_s=now - failed_at)
             if left > 0:
                 raise Held("ImagePullBackOff", f'Back-off pulling image "{ref}": {cause}')
+        if present is not None and now < self._away.get(registry_of(ref), 0.0):
+            await emit(
+                "Warning", "PullFailedUsingPresent", f'Using image "{ref}" that is present: registry is away'
+            )
+            return present
         await emit("Normal", "Pulling", f'Pulling image "{ref}"')
         try:
-            async with self._slots:
+            async with self._slots, _limit(REFRESH_S if present is not None else None):
                 pulled = await self._pull(ref, auths, sandbox)
             image = await self._runtime.image_status(pulled) or await self._runtime.image_status(ref)
         except CriError as err:
             if err.code == "UNAVAILABLE":
                 raise
             if present is not None:
+                self._away[registry_of(ref)] = self._clock.monotonic() + REGISTRY_AWAY_S
                 log.warning("Cannot pull %s, using the image that is here: %s", ref[:128], err)
                 await emit("Warning", "PullFailedUsingPresent", f'Using image "{ref}" that is present: {err}')
                 return present

@@ -90,8 +90,11 @@ class Edged:
         state: State,
         clock: Clock | None = None,
         cri: Cri | None = None,
+        service_env: Mapping[str, str] | None = None,
     ) -> None:
-        """cri: another runtime client than the one of config.runtime_endpoint; for tests."""
+        """cri: another runtime client than the one of config.runtime_endpoint; for tests.
+        service_env: what tells containers where the Kubernetes API is."""
+        self._service_env = service_env or {}
         self._config = config
         self._node_name = node_name
         self._objects = objects
@@ -131,6 +134,7 @@ class Edged:
             clock=self._clock,
             images=images.Images(self._cri, self._clock, parallel=self._config.max_parallel_pulls),
             starts=asyncio.Semaphore(self._config.max_parallel_starts),
+            service_env=self._service_env,
         )
         self._config.root_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._config.log_dir.mkdir(parents=True, exist_ok=True)

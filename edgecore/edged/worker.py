@@ -87,6 +87,7 @@ class Shared:
     clock: Clock
     images: images.Images
     starts: asyncio.Semaphore
+    service_env: Mapping[str, str] = field(default_factory=dict)
 
 
 class Worker:
@@ -636,6 +637,7 @@ class Worker:
             host_ips=node.ips,
             pod_ips=node.ips if self.pod.spec.host_network else self._runtime.ips,
             allocatable=node.allocatable,
+            service=self._s.service_env,
         )
 
     def _pod_ip(self) -> str:

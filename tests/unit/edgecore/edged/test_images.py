@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 
 import pytest
 
+from edgecore.edged import images
 from edgecore.edged.errors import Held
-from edgecore.edged.images import credentials, registry_of, should_pull
+from edgecore.edged.images import Images, credentials, registry_of, should_pull
+from edgecore.edged.ports import SystemClock
+from edgecore.edged.runtime import SandboxConfig
+from tests.fakes.cri import FakeCri
+from tests.unit.edgecore.edged.builders import c, make
 
 
 @pytest.mark.parametrize(
@@ -93,3 +99,28 @@ def test_docker_hub_and_wildcards() -> None:
 )
 def test_bad_secrets_are_left_out(data: bytes) -> None:
     assert credentials("r.test/x", [{".dockerconfigjson": data, ".dockercfg": data}, {}]) == []
+
+
+def test_a_dead_registry_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "REFRESH_S", 0.02)
+    runtime = FakeCri(("i:1",))
+    reasons: list[str] = []
+
+    async def hang() -> None:
+        await asyncio.sleep(3600)
+
+    async def emit(kind: str, reason: str, message: str) -> None:
+        reasons.append(reason)
+
+    async def run() -> None:
+        runtime.faults["pull_image"] = [hang]
+        service = Images(runtime, SystemClock(), parallel=1)
+        container = make(c(imagePullPolicy="Always")).spec.containers[0]
+        box = SandboxConfig(name="p", namespace="ns", uid="u", attempt=0)
+        for _ in range(5):
+            found = await service.ensure("u", container, [], box, emit)
+            assert found.tags == ("i:1",)
+
+    asyncio.run(run())
+    assert runtime.calls.count("pull_image") == 1
+    assert reasons == ["Pulling", *["PullFailedUsingPresent"] * 5]
