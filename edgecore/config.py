@@ -7,6 +7,7 @@ would then not happen.  An unknown key is a fault, and all faults are told at on
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import re
 import socket
 from collections.abc import Iterator, Mapping
@@ -107,21 +108,24 @@ def _keys() -> Iterator[Key]:
     yield Key(f"{meta}.contextSendGroup", "str", "hub", ignored=True)
     yield Key(f"{meta}.contextSendModule", "str", "websocket", ignored=True)
     yield Key(f"{meta}.remoteQueryTimeout", "int", 60, "seconds that a question to the cloud may take")
-    yield Key(f"{meta}.metaServer.enable", "bool", False, "the Kubernetes API for pods on this node")
-    yield Key(f"{meta}.metaServer.server", "str", "127.0.0.1:10550", "where it listens")
-    yield Key(f"{meta}.metaServer.dummyServer", "str", "169.254.30.10:10550", "where pods reach it")
+    yield Key(f"{meta}.metaServer.enable", "bool", True, "the Kubernetes API for pods on this node")
+    yield Key(f"{meta}.metaServer.server", "str", "127.0.0.1:10550", ignored=True)
+    yield Key(
+        f"{meta}.metaServer.dummyServer",
+        "str",
+        "169.254.30.10:10550",
+        "where it listens, by TLS; a link-local address is put on the loopback device",
+    )
     for name in ("tlsCaFile", "tlsCertFile", "tlsPrivateKeyFile"):
         yield Key(f"{meta}.metaServer.{name}", "str", "", ignored=True)
     yield Key(
         f"{meta}.metaServer.serviceAccountIssuers",
         "list",
         ["https://kubernetes.default.svc.cluster.local"],
-        "whose service account tokens count",
+        ignored=True,
     )
-    yield Key(
-        f"{meta}.metaServer.apiAudiences", "list", [], "for whom tokens must be made; empty: the issuers"
-    )
-    yield Key(f"{meta}.metaServer.serviceAccountKeyFiles", "list", [], "keys to check tokens with")
+    yield Key(f"{meta}.metaServer.apiAudiences", "list", [], "for whom tokens may be made beside the issuer")
+    yield Key(f"{meta}.metaServer.serviceAccountKeyFiles", "list", [], ignored=True)
     twin = "modules.deviceTwin"
     yield Key(f"{twin}.enable", "bool", True, "devices and mappers")
     yield Key(
@@ -143,7 +147,7 @@ def _keys() -> Iterator[Key]:
         yield Key(f"{stream}.{name}", "any", None, ignored=True)
     yield Key("modules.taskManager.enable", "bool", False, only=(False,))
     yield Key("modules.dbTest.enable", "bool", False, ignored=True)
-    yield Key("featureGates.requireAuthorization", "bool", False, "who asks the local API must be allowed to")
+    yield Key("featureGates.requireAuthorization", "bool", False, ignored=True)  # always
     yield Key("featureGates.moduleRestart", "bool", False, ignored=True)
     yield Key("edgecoreVersion", "str", "", ignored=True)
 
@@ -237,14 +241,11 @@ class MqttConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetaServerConfig:
-    """The local Kubernetes API."""
+    """The local Kubernetes API.  host: an IP address.   audiences: for whom tokens may be made beside the issuer."""
 
-    server: str
-    dummy_server: str
-    issuers: tuple[str, ...]
-    audiences: tuple[str, ...]
-    key_files: tuple[Path, ...]
-    authorize: bool
+    host: str
+    port: int
+    audiences: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -414,7 +415,7 @@ def _build(
         edged=edged,
         mqtt=mqtt,
         dmi_dir=Path(dmi) if values["modules.deviceTwin.enable"] else None,
-        metaserver=_metaserver(values),
+        metaserver=_metaserver(values, faults),
         stream=values["modules.edgeStream.enable"],
         stream_server=values["modules.edgeStream.server"],
     )
@@ -477,19 +478,21 @@ def _mqtt(values: dict[str, Any], faults: list[str]) -> MqttConfig | None:
     )
 
 
-def _metaserver(values: dict[str, Any]) -> MetaServerConfig | None:
+def _metaserver(values: dict[str, Any], faults: list[str]) -> MetaServerConfig | None:
     server = "modules.metaManager.metaServer"
     if not values[f"{server}.enable"]:
         return None
-    issuers = tuple(values[f"{server}.serviceAccountIssuers"])
-    return MetaServerConfig(
-        server=values[f"{server}.server"],
-        dummy_server=values[f"{server}.dummyServer"],
-        issuers=issuers,
-        audiences=tuple(values[f"{server}.apiAudiences"]) or issuers,
-        key_files=tuple(Path(path) for path in values[f"{server}.serviceAccountKeyFiles"]),
-        authorize=values["featureGates.requireAuthorization"],
-    )
+    text: str = values[f"{server}.dummyServer"]
+    host, _, port = text.rpartition(":")
+    host = host.strip("[]")
+    try:
+        ipaddress.ip_address(host)
+        number = int(port)
+    except ValueError:
+        number = 0
+    if not 0 < number < 65536:
+        faults.append(f"{server}.dummyServer: {text!r} is not an IP address with a port")
+    return MetaServerConfig(host=host, port=number, audiences=frozenset(values[f"{server}.apiAudiences"]))
 
 
 def addresses(text: str, where: str, faults: list[str]) -> tuple[str, ...]:

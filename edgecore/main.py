@@ -24,9 +24,12 @@ from edgecore.edgestream.client import EdgeStream
 from edgecore.edgestream.edged import EdgedRuntime
 from edgecore.eventbus.mqtt import EventBus, TlsFiles
 from edgecore.local import LocalSocket
+from edgecore.metamanager.applications import CloudLink, HeldObjects
 from edgecore.metamanager.manager import MetaManager
 from edgecore.metamanager.rows import PartState, TwinRows
 from edgecore.metamanager.store import Store
+from edgecore.metaserver.inject import TrustingObjects
+from edgecore.metaserver.module import MetaServer, MetaServerOptions
 from edgecore.nodestatus import NodeStatus
 from edgecore.questions import Questions
 
@@ -50,14 +53,19 @@ async def _run(config: EdgeConfig, store: Store) -> None:
     await meta.load()
     parts = [Part(name="store", run=store.run), Part(name="metamanager", run=meta.run)]
 
+    local_api = await _local_api(config, name, meta)
+    if local_api is not None:
+        parts.append(Part(name="metaserver", run=local_api.run))
+
     edged = None
     if config.edged is not None:
         edged = Edged(
             config=config.edged,
             node_name=name,
-            objects=meta,
+            objects=meta if local_api is None else TrustingObjects(meta, local_api.ca),
             reports=meta,
             state=PartState(store, "edged"),
+            service_env=local_api.env if local_api is not None else None,
         )
         notify = edged.notify
         meta.on_change.append(lambda c: notify(c.resource.type, c.resource.namespace, c.resource.name))
@@ -122,6 +130,23 @@ def _streams(
             cri.close()
 
     return Part(name="edgestream", run=run)
+
+
+async def _local_api(config: EdgeConfig, name: str, meta: MetaManager) -> MetaServer | None:
+    """The Kubernetes API that pods on this node see, link or no link."""
+    if config.metaserver is None:
+        return None
+    options = MetaServerOptions(
+        host=config.metaserver.host,
+        port=config.metaserver.port,
+        pki=config.pki,
+        socket=config.data_dir / "metaserver.sock",
+        audiences=config.metaserver.audiences,
+    )
+    local_api = MetaServer(options, node=name, store=HeldObjects(meta), cloud=CloudLink(meta))
+    meta.handlers["metaserver"] = local_api.pushed
+    await local_api.prepare()
+    return local_api
 
 
 def _devices(config: EdgeConfig, name: str, meta: MetaManager, store: Store) -> list[Part]:

@@ -149,6 +149,8 @@ class MetaServer:
             raise failures.exceptions[0] from failures
         finally:
             self.ready.clear()
+            if addresses.is_link_local(host):
+                addresses.remove(host)
 
 
 def _now() -> float:
