@@ -16,7 +16,6 @@ HEAVY = (
     "click",
     "websockets",
     "ctypes",
-    "decimal",
 )
 
 
