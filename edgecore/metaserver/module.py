@@ -148,9 +148,10 @@ class MetaServer:
             # the server's failure is the cause; the renewal only sleeps
             raise failures.exceptions[0] from failures
         finally:
-            self.ready.clear()
-            if addresses.is_link_local(host):
+            # an address where we never listened may be another daemon's
+            if self.ready.is_set() and addresses.is_link_local(host):
                 addresses.remove(host)
+            self.ready.clear()
 
 
 def _now() -> float:
