@@ -8,10 +8,17 @@ Source: containernetworking/plugins, pkg/ip/ipmasq_linux.go and plugins/meta/por
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from itertools import pairwise
+
+# Family of nftables to the program that shows it as iptables has it.  The portmap plugin looks into both.
+FAMILIES = {"ip": "iptables-save", "ip6": "ip6tables-save"}
+
+# Chains that are made for one pod: masquerading, and host ports.
+_POD_CHAIN = re.compile(r"CNI-(?:[0-9a-f]{24}|(?:DN|SN)-[0-9a-f]+)")
 
 # Chains of the portmap plugin, with the one that holds a rule for each pod first.
 SHARED_CHAINS = ("CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-SETMARK", "CNI-HOSTPORT-MASQ")
@@ -81,16 +88,39 @@ def plan_cleanup(save: str, network: str, before: Collection[str]) -> list[list[
     return commands
 
 
-def empty_tables(save: str, before: Collection[str], now: Collection[str]) -> list[str]:
-    """Tables that appeared since `before` and hold no chain and no rule of anybody: they can go."""
-    used = {table.name for table in parse_save(save) if table.chains or table.rules}
-    return [name for name in now if name not in before and name not in used]
+def orphans(save: str, before: Collection[str]) -> set[str]:
+    """`table/chain` of pods' chains that are empty and that nothing leads to, and that were not there before.
+
+    The plugin that masquerades does not try again when another change of the firewall comes in between while it removes
+    a pod's chain.  A chain also looks like this for a moment while a pod is made: only one that is still so at a second
+    look may go."""
+    found = set()
+    for table in parse_save(save):
+        targets = {_target(rule) for rule in table.rules}
+        for chain in table.chains:
+            if _POD_CHAIN.fullmatch(chain) and chain not in targets and not table.rules_of(chain):
+                found.add(f"{table.name}/{chain}")
+    return found - set(before)
+
+
+def removal(orphan: str) -> list[str]:
+    """Arguments for `iptables` that remove one of orphans(); it fails when the chain has come into use."""
+    table, chain = orphan.split("/", 1)
+    return ["-w", "-t", table, "-X", chain]
+
+
+def empty_tables(family: str, save: str, before: Collection[str], now: Collection[str]) -> list[str]:
+    """Tables of a family that appeared since `before` and hold no chain and no rule of anybody: they can go.
+
+    family: ip or ip6; save: that family's `iptables-save`; before, now: parse_nft_tables()."""
+    used = {f"{family} {table.name}" for table in parse_save(save) if table.chains or table.rules}
+    return [name for name in now if name.startswith(f"{family} ") and name not in before and name not in used]
 
 
 def parse_nft_tables(text: str) -> list[str]:
-    """The names of the tables of family ip in `nft list tables`."""
+    """`family name` of the tables in `nft list tables` that iptables makes."""
     words = (line.split() for line in text.splitlines())
-    return [parts[2] for parts in words if len(parts) == 3 and parts[:2] == ["table", "ip"]]
+    return [" ".join(parts[1:]) for parts in words if len(parts) == 3 and parts[1] in FAMILIES]
 
 
 def _is_of(rule: list[str], network: str) -> bool:

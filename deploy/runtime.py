@@ -24,6 +24,7 @@ _IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 _FIXED_FOLDERS = ("/run/containerd/s", "/run/containerd", "/var/lib/cni/results", "/var/lib/cni")
 # Kernel messages about a mount that is busy stop when its last process is gone; that takes a moment.
 _UNMOUNT_ATTEMPTS = 20
+_SECOND_LOOK_S = 0.5
 
 
 def look() -> Before:
@@ -187,9 +188,15 @@ def _clean_firewall(home: Home, before: Before | None) -> list[str]:
         if reason := machine.succeeds(["iptables", *arguments]):
             problems.append(reason)
     if before is not None:
-        for table in firewall.empty_tables(_iptables_save(), before.tables, _nft_tables()):
-            if reason := machine.succeeds(["nft", "delete", "table", "ip", table]):
-                problems.append(reason)
+        if suspects := firewall.orphans(_iptables_save(), before.chains):
+            time.sleep(_SECOND_LOOK_S)
+            for orphan in sorted(suspects & firewall.orphans(_iptables_save(), before.chains)):
+                if reason := machine.succeeds(["iptables", *firewall.removal(orphan)]):
+                    problems.append(reason)
+        for family, program in firewall.FAMILIES.items():
+            for table in firewall.empty_tables(family, machine.run([program]), before.tables, _nft_tables()):
+                if reason := machine.succeeds(["nft", "delete", "table", *table.split()]):
+                    problems.append(reason)
     return problems
 
 
@@ -214,7 +221,7 @@ def _nft_tables() -> list[str]:
     """None to speak of where iptables is the legacy one and nft is not installed."""
     if machine.find("nft") is None:
         return []
-    return firewall.parse_nft_tables(machine.run(["nft", "list", "tables", "ip"]))
+    return firewall.parse_nft_tables(machine.run(["nft", "list", "tables"]))
 
 
 def _ctr(home: Home, *arguments: str) -> list[str]:

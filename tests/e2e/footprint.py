@@ -128,7 +128,7 @@ def _firewall(home: Home) -> list[str]:
     ]
     others = [line for line in lines if (match := _NETWORK.search(line)) and match[1] != home.network]
     chains = {word for line in others for word in line.split() if word.startswith("CNI-")}
-    tables = [] if others else [f"table {name}" for name in _lines("nft", "list", "tables", "ip")]
+    tables = [] if others else [f"table {name}" for name in _lines("nft", "list", "tables")]
     return tables + [
         line for line in lines if line not in others and not chains & set(line.lstrip(":").split())
     ]

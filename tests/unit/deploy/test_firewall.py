@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from deploy.firewall import empty_tables, own_chains, parse_nft_tables, parse_save, plan_cleanup
+from deploy.firewall import (
+    empty_tables,
+    orphans,
+    own_chains,
+    parse_nft_tables,
+    parse_save,
+    plan_cleanup,
+    removal,
+)
 
 # As recorded after two pods, one with a host port, whose runtime was killed; and one of another network.
 SAVE = r"""
@@ -85,8 +93,22 @@ def test_shared_chains_that_another_pod_needs_stay() -> None:
 
 def test_only_tables_that_appeared_and_are_empty_go() -> None:
     save = "*nat\n:POSTROUTING ACCEPT [0:0]\nCOMMIT\n*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -j DROP\nCOMMIT\n"
-    assert empty_tables(save, before=["mangle"], now=["mangle", "nat", "filter"]) == ["nat"]
+    now = ["ip mangle", "ip nat", "ip filter", "ip6 nat"]
+    assert empty_tables("ip", save, before=["ip mangle"], now=now) == ["ip nat"]
+    assert empty_tables("ip6", "", before=[], now=now) == ["ip6 nat"]
 
 
 def test_nft_tables_of_other_families_are_not_ours() -> None:
-    assert parse_nft_tables("table ip nat\ntable inet firewall\ntable ip filter\n") == ["nat", "filter"]
+    text = "table ip nat\ntable inet firewall\ntable ip6 filter\n"
+    assert parse_nft_tables(text) == ["ip nat", "ip6 filter"]
+
+
+def test_only_a_pods_empty_chain_without_a_way_in_is_an_orphan() -> None:
+    pod, used, full = "CNI-" + "a" * 24, "CNI-" + "b" * 24, "CNI-" + "c" * 24
+    save = (
+        f"*nat\n:{pod} - [0:0]\n:{used} - [0:0]\n:{full} - [0:0]\n:DOCKER - [0:0]\n:CNI-ADMIN - [0:0]\n"
+        f"-A POSTROUTING -j {used}\n-A {full} -j RETURN\nCOMMIT\n"
+    )
+    assert orphans(save, before=[]) == {f"nat/{pod}"}
+    assert orphans(save, before=[f"nat/{pod}"]) == set()
+    assert removal(f"nat/{pod}") == ["-w", "-t", "nat", "-X", pod]

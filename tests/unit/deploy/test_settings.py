@@ -12,7 +12,7 @@ SETTINGS = Settings(
     node_name="edge-7",
     ports=Ports.from_base(21000),
     before=Before(
-        boot_id="b", ip_forward="0", chains=("nat/DOCKER",), tables=("nat",), folders=("/run/containerd",)
+        boot_id="b", ip_forward="0", chains=("nat/DOCKER",), tables=("ip nat",), folders=("/run/containerd",)
     ),
 )
 
