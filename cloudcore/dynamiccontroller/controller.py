@@ -43,8 +43,8 @@ from cloudcore.objects import NODE, Kind, Object, number
 
 log = logging.getLogger(__name__)
 
-MAX_ASKING = 16
-"""Requests of one node that are worked on or wait; more are refused, and the edge's client tries again."""
+MAX_ASKING = 48
+"""Requests of one node that are worked on or wait; more are refused.  An edge of ours has 16 on their way at most."""
 AT_ONCE = 6
 """... of all nodes together: below the threads that the door to the API has, so that others get through."""
 MAX_LISTENERS = 64

@@ -49,6 +49,7 @@ BOOKMARK_S = 60.0
 FIRST_S = application.TIMEOUT_S
 """How long the first events of a watch wait for the cloud's."""
 
+_REVIEWS = "selfsubjectaccessreviews"
 _HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
 
 
@@ -64,6 +65,30 @@ class _Deleted(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class _DeleteAnswer(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = ""
     metadata: _Deleted = _Deleted()
+
+
+class _ResourceAttributes(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    verb: str = ""
+    group: str = ""
+    version: str = ""
+    resource: str = ""
+    subresource: str = ""
+    namespace: str = ""
+    name: str = ""
+
+
+class _PathAttributes(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    verb: str = ""
+    path: str = ""
+
+
+class _ReviewSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    resource_attributes: _ResourceAttributes | None = None
+    non_resource_attributes: _PathAttributes | None = None
+
+
+class _Review(msgspec.Struct, frozen=True, kw_only=True):
+    spec: _ReviewSpec
 
 
 class Api:
@@ -276,6 +301,8 @@ class Api:
     # -- writing -------------------------------------------------------------------------------------------------
 
     async def _write(self, asked: Request, caller: Caller, info: Info, query: Query) -> Answer:
+        if (info.verb, info.group, info.resource) == ("create", "authorization.k8s.io", _REVIEWS):
+            return await self._review(caller, asked.body)
         gvr = Gvr(info.group, info.version, info.resource)
         verb, subresource, body, code = info.verb, info.subresource, None, 200
         form = asked.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
@@ -301,10 +328,39 @@ class Api:
             answer = b'{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success"}'
         return Answer(code=code, body=answer)
 
+    async def _review(self, caller: Caller, body: bytes) -> Answer:
+        """Whether the caller may do something: what this API would say to it, link or no link."""
+        if body.startswith(application.PROTOBUF_MARK):
+            raise status.unsupported_media_type("application/json")
+        try:
+            review = msgspec.json.decode(body, type=_Review)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise status.bad_request(f"the review cannot be read: {error}") from error
+        what = review.spec.resource_attributes or _ResourceAttributes()
+        path = review.spec.non_resource_attributes
+        info = Info(
+            verb=path.verb if path else what.verb,
+            path=path.path if path else "",
+            group=what.group,
+            version=what.version,
+            resource=what.resource,
+            subresource=what.subresource,
+            namespace=what.namespace,
+            name=what.name,
+        )
+        allowed = await self._access.allowed(caller, info)
+        answer = msgspec.to_builtins(review) | {
+            "kind": "SelfSubjectAccessReview",
+            "apiVersion": "authorization.k8s.io/v1",
+            "metadata": {},
+            "status": {"allowed": allowed},
+        }
+        return Answer(code=201, body=msgspec.json.encode(answer))
+
     async def _after(self, gvr: Gvr, info: Info, answer: bytes) -> None:
         """Keep what a write made of an object that is kept."""
         if info.verb != "delete":
-            if answer:
+            if answer and objects.is_named(answer):
                 await self._learn(gvr, answer)
             return
         try:

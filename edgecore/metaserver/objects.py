@@ -122,6 +122,14 @@ def read(value: bytes, gvr: Gvr) -> Object | None:
     )
 
 
+def is_named(value: bytes) -> bool:
+    """Whether this is an object that can be kept: a review or a Status has no name.  Raises ProtocolError."""
+    try:
+        return bool(_decoder.decode(value).metadata.name)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        raise ProtocolError(f"cannot read the object: {error}") from error
+
+
 def _named(value: bytes, found: _Object, gvr: Gvr) -> bytes:
     head = b""
     if not found.kind:

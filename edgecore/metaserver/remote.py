@@ -34,7 +34,7 @@ from edgecore.metaserver.status import ApiError
 
 log = logging.getLogger(__name__)
 
-MAX_ASKING = 32
+MAX_ASKING = 16
 """Requests on their way at once; more wait."""
 MAX_SCOPES = 64
 LINGER_S = 60.0

@@ -422,6 +422,24 @@ def test_a_pods_token_opens_what_its_account_may_also_offline() -> None:
     run(test)
 
 
+@pytest.mark.parametrize("online", [True, False])
+def test_an_account_may_ask_what_it_may(online: bool) -> None:
+    async def test(bench: Bench) -> None:
+        publish(bench)
+        hold(bench, READ_MAPS)
+        await bench.call("GET", CM, local=False, bearer=token())
+        bench.cloud.online = online
+        for verb, allowed in (("list", True), ("delete", False)):
+            what = {"verb": verb, "resource": "configmaps", "namespace": "web"}
+            review = json.dumps({"spec": {"resourceAttributes": what}}).encode()
+            path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+            answer = json.loads((await bench.call("POST", path, review, local=False, bearer=token())).body)
+            assert answer["status"]["allowed"] is allowed
+            assert answer["spec"]["resourceAttributes"] == what
+
+    run(test)
+
+
 def test_keys_survive_a_restart_without_a_link() -> None:
     async def test(bench: Bench) -> None:
         publish(bench)
