@@ -301,7 +301,8 @@ class Api:
     # -- writing -------------------------------------------------------------------------------------------------
 
     async def _write(self, asked: Request, caller: Caller, info: Info, query: Query) -> Answer:
-        if (info.verb, info.group, info.resource) == ("create", "authorization.k8s.io", _REVIEWS):
+        review = (info.verb, info.group, info.resource) == ("create", "authorization.k8s.io", _REVIEWS)
+        if review and not asked.body.startswith(application.PROTOBUF_MARK):
             return await self._review(caller, asked.body)
         gvr = Gvr(info.group, info.version, info.resource)
         verb, subresource, body, code = info.verb, info.subresource, None, 200
@@ -330,8 +331,6 @@ class Api:
 
     async def _review(self, caller: Caller, body: bytes) -> Answer:
         """Whether the caller may do something: what this API would say to it, link or no link."""
-        if body.startswith(application.PROTOBUF_MARK):
-            raise status.unsupported_media_type("application/json")
         try:
             review = msgspec.json.decode(body, type=_Review)
         except (msgspec.DecodeError, RecursionError) as error:
