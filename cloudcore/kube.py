@@ -22,6 +22,7 @@ from urllib.parse import urlencode
 
 import msgspec
 import urllib3
+import yaml
 from kubernetes.client import ApiClient, Configuration
 from kubernetes.config import ConfigException
 from kubernetes.config.incluster_config import load_incluster_config
@@ -108,7 +109,7 @@ def load(kubeconfig: str = "", master: str = "") -> Configuration:
             load_incluster_config(client_configuration=configuration)
         else:
             load_kube_config(client_configuration=configuration, persist_config=False)
-    except (ConfigException, OSError, ValueError, KeyError, TypeError) as error:
+    except (ConfigException, OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         where = kubeconfig or "KUBECONFIG or ~/.kube/config"
         raise ConfigError(f"cannot use the kubeconfig {where}: {_short(error)}") from error
     if master:
@@ -140,6 +141,10 @@ class Kube:
         for watch in list(self._watches):
             await asyncio.to_thread(watch.join, 2.0)
         self._threads.shutdown(wait=False, cancel_futures=True)
+        # clear alone leaves idle connections to the garbage collector
+        for key in self._pool.pools.keys():  # noqa: SIM118  (it is no dict and cannot be iterated)
+            if (pool := self._pool.pools.get(key)) is not None:
+                pool.close()
         self._pool.clear()
 
     # -- requests ------------------------------------------------------------------------------------------------

@@ -1,0 +1,251 @@
+"""The door to the API and the caches behind it, against an API that misbehaves as real ones do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from kubernetes.client import Configuration
+
+from beehive.errors import ConfigError, ProtocolError
+from cloudcore import cache as caching
+from cloudcore import kube
+from cloudcore.cache import Cache
+from cloudcore.errors import (
+    ApiConflict,
+    ApiError,
+    ApiExists,
+    ApiGone,
+    ApiNotFound,
+    ApiRefused,
+    ApiUnavailable,
+)
+from cloudcore.kube import Kube
+from cloudcore.objects import POD, Change
+from tests.fakes.api import FakeApi, Reply, event, listed, pod, serving, status
+
+HOLD = Reply(lines=[], then="hold")
+
+
+def with_api(api: FakeApi, test: Callable[[Kube], Awaitable[None]]) -> None:
+    async def go(url: str) -> None:
+        configuration = Configuration()
+        configuration.host = url
+        configuration.retries = False
+        client = Kube(configuration, threads=2)
+        try:
+            async with asyncio.timeout(10):
+                await test(client)
+        finally:
+            await client.close()
+
+    with serving(api):
+        asyncio.run(go(api.url))
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "kind"),
+    [
+        (404, "NotFound", ApiNotFound),
+        (409, "AlreadyExists", ApiExists),
+        (409, "Conflict", ApiConflict),
+        (410, "Expired", ApiGone),
+        (403, "Forbidden", ApiRefused),
+        (422, "Invalid", ApiRefused),
+        (401, "Unauthorized", ApiUnavailable),
+        (429, "TooManyRequests", ApiUnavailable),
+        (500, "InternalError", ApiUnavailable),
+        (503, "ServiceUnavailable", ApiUnavailable),
+    ],
+)
+def test_failures_become_our_errors_and_keep_the_status(code: int, reason: str, kind: type[ApiError]) -> None:
+    async def test(client: Kube) -> None:
+        with pytest.raises(kind) as failed:
+            await client.get(POD, "x", "ns")
+        assert (failed.value.status.code, failed.value.status.reason) == (code, reason)
+
+    with_api(FakeApi([Reply(status=code, body=status(code, reason))]), test)
+
+
+def test_retry_after_is_kept() -> None:
+    async def test(client: Kube) -> None:
+        with pytest.raises(ApiUnavailable) as failed:
+            await client.get(POD, "x", "ns")
+        assert failed.value.retry_after_s == 7
+
+    with_api(FakeApi([Reply(status=429, body=status(429, "x"), headers={"Retry-After": "7"})]), test)
+
+
+def test_a_proxys_page_is_a_failure_too() -> None:
+    async def test(client: Kube) -> None:
+        with pytest.raises(ApiUnavailable, match="Bad gateway"):
+            await client.get(POD, "x", "ns")
+
+    with_api(FakeApi([Reply(status=502, body=b"<html>Bad gateway</html>")]), test)
+
+
+def test_nobody_there_is_unavailable() -> None:
+    async def go() -> None:
+        configuration = Configuration()
+        configuration.host = "http://127.0.0.1:1"
+        client = Kube(configuration, threads=1)
+        with pytest.raises(ApiUnavailable):
+            await client.get(POD, "x", "ns")
+        await client.close()
+
+    asyncio.run(go())
+
+
+def test_an_endless_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kube, "MAX_BODY_BYTES", 1000)
+
+    async def test(client: Kube) -> None:
+        with pytest.raises(ApiUnavailable, match="over 1000 bytes"):
+            await client.get(POD, "x", "ns")
+
+    with_api(FakeApi([Reply(body=b"x" * 100_000)]), test)
+
+
+def test_names_are_no_paths() -> None:
+    for name in ("../x", "a/b", "a?b", "a%2fb", "..", "a\nb"):
+        with pytest.raises(ProtocolError):
+            POD.path("ns", name)
+
+
+def test_a_list_comes_in_pages_and_items_get_their_kind() -> None:
+    api = FakeApi([listed(5, pod("a", 1), token="more"), listed(5, pod("b", 2))])
+
+    async def test(client: Kube) -> None:
+        page = await client.list_all(POD)
+        assert [(o.name, o.node) for o in page.objects] == [("a", "a"), ("b", "a")]
+        assert page.version == "5"
+        assert page.objects[0].raw.startswith(b'{"kind":"Pod","apiVersion":"v1",')
+        assert api.seen[1][2]["continue"] == ["more"]
+
+    with_api(api, test)
+
+
+def test_an_item_that_is_no_object_is_left_out() -> None:
+    async def test(client: Kube) -> None:
+        assert [o.name for o in (await client.list_all(POD)).objects] == ["b"]
+
+    with_api(FakeApi([listed(5, {"metadata": 7}, pod("b", 2))]), test)
+
+
+def follow(api: FakeApi, until: str) -> list[tuple[str, str]]:
+    """Run a cache until an object of that name and version (`name@version`, `-name` for gone) was told; all that was."""
+    told: list[tuple[str, str]] = []
+
+    async def test(client: Kube) -> None:
+        cache = Cache(client, POD)
+        reached = asyncio.Event()
+
+        def on_change(change: Change) -> None:
+            what = f"{change.new.name}@{change.new.version}" if change.new else f"-{change.newest.name}"
+            told.append(("add" if change.old is None else "gone" if change.new is None else "change", what))
+            if what == until:
+                reached.set()
+
+        cache.subscribe(on_change)
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(cache.run())
+            await reached.wait()
+            assert cache.synced
+            task.cancel()
+
+    with_api(api, test)
+    return told
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caching, "QUICK_S", 0.01)
+    monkeypatch.setattr(caching, "CONFIRM_S", 0.01)
+    monkeypatch.setattr(caching.Backoff, "next_s", lambda self, rng: 0.01)
+
+
+def test_changes_are_told_as_they_come() -> None:
+    lines = [
+        event("ADDED", pod("b", 11)),
+        event("MODIFIED", pod("a", 12)),
+        {"type": "BOOKMARK", "object": {"kind": "Pod", "metadata": {"resourceVersion": "20"}}},
+        event("DELETED", pod("b", 21)),
+        event("ADDED", pod("end", 22)),
+    ]
+    told = follow(FakeApi([listed(10, pod("a", 1))], [Reply(lines=lines, then="hold")]), "end@22")
+    assert told == [("add", "a@1"), ("add", "b@11"), ("change", "a@12"), ("gone", "-b"), ("add", "end@22")]
+
+
+@pytest.mark.usefixtures("quick")
+def test_after_a_cut_the_watch_goes_on_from_the_last_version() -> None:
+    api = FakeApi(
+        [listed(10)],
+        [
+            Reply(lines=[event("ADDED", pod("a", 11))], then="cut"),
+            Reply(status=500, body=status(500, "InternalError")),
+            Reply(lines=[b'{"type":"ADD'], then="end"),
+            Reply(lines=[event("ADDED", pod("end", 12))], then="hold"),
+        ],
+    )
+    assert follow(api, "end@12") == [("add", "a@11"), ("add", "end@12")]
+    watches = [query["resourceVersion"] for _, _, query, _ in api.seen if "watch" in query]
+    assert watches == [["10"], ["11"], ["11"], ["11"]]
+    assert sum("watch" not in query for _, _, query, _ in api.seen) == 1  # never listed again
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    "gone",
+    [
+        Reply(lines=[{"type": "ERROR", "object": status(410, "Expired")}]),
+        Reply(status=410, body=status(410, "Gone")),
+    ],
+)
+def test_what_was_missed_comes_out_of_the_difference(gone: Reply) -> None:
+    after = listed(50, pod("kept", 1), pod("changed", 40), pod("replaced", 41, uid="other"), pod("end", 42))
+    api = FakeApi(
+        [listed(10, pod("kept", 1), pod("changed", 2), pod("lost", 3), pod("replaced", 4)), after],
+        [gone, HOLD],
+    )
+    told = follow(api, "end@42")[4:]
+    assert told == [
+        ("gone", "-lost"),
+        ("change", "changed@40"),
+        ("gone", "-replaced"),
+        ("add", "replaced@41"),
+        ("add", "end@42"),
+    ]
+
+
+@pytest.mark.usefixtures("quick")
+def test_absence_is_believed_only_when_it_is_read_twice() -> None:
+    empty, back = listed(50), listed(51, pod("a", 1), pod("end", 50))
+    api = FakeApi(
+        [listed(10, pod("a", 1)), empty, back],
+        [Reply(status=410, body=status(410, "Gone")), HOLD],
+    )
+    assert follow(api, "end@50") == [("add", "a@1"), ("add", "end@50")]
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_api_that_is_away_at_first_is_waited_for() -> None:
+    api = FakeApi(
+        [
+            Reply(status=503, body=b"starting"),
+            Reply(status=404, body=b"404 page not found"),
+            listed(1, pod("a", 1)),
+        ],
+        [HOLD],
+    )
+    assert follow(api, "a@1") == [("add", "a@1")]
+
+
+def test_a_kubeconfig_that_is_none_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "config"
+    for text in (None, "", "[]", "clusters: 7", "{"):
+        if text is not None:
+            path.write_text(text)
+        with pytest.raises(ConfigError, match="cannot use the kubeconfig"):
+            kube.load(str(path))
