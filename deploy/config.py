@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from deploy.home import Home
+from deploy.home import Home, Ports
 from deploy.settings import Settings
 
 _HEADER = "# Written by `skerry up`; changes are lost.\n"
@@ -47,9 +47,18 @@ def render_edgecore(home: Home, settings: Settings) -> str:
                     },
                 },
                 "eventBus": {"mqttServerExternal": f"tcp://127.0.0.1:{ports.mqtt}"},
+                "metaManager": {"metaServer": {"dummyServer": f"{_local_api(ports)}:10550"}},
             },
         }
     )
+
+
+def _local_api(ports: Ports) -> str:
+    """Where pods reach the edge's own Kubernetes API: KubeEdge's address, or one of the trial's own when it has ports of
+    its own, so that several on one machine keep apart."""
+    if ports == Ports():
+        return "169.254.30.10"
+    return f"169.254.{ports.api >> 8}.{ports.api & 0xFF}"
 
 
 def _yaml(value: dict[str, Any]) -> str:

@@ -34,3 +34,5 @@ def test_edgecore_reads_its_file() -> None:
     assert config.mqtt is not None
     assert config.mqtt.url == "tcp://127.0.0.1:21002"
     assert config.dmi_dir == HOME.edge
+    assert config.metaserver is not None
+    assert (config.metaserver.host, config.metaserver.port) == ("169.254.82.8", 10550)
