@@ -73,9 +73,11 @@ class PodStreams:
         self._switches = dict(switches or {})
 
     async def handle(
-        self, request: web.Request, namespace: str, pod: str, subresource: str, *, user: str = ""
+        self, request: web.Request, namespace: str, pod: str, subresource: str
     ) -> web.StreamResponse:
-        """Answer a request about a pod.  Every error becomes an answer, or a cut connection where one has begun."""
+        """Answer a request about a pod.  Every error becomes an answer, or a cut connection where one has begun.
+
+        request["user"] is who asks, for the audit line."""
         began = time.monotonic()
         result = "failed"
         container = ""
@@ -118,7 +120,7 @@ class PodStreams:
                 subresource,
                 f"{namespace}/{pod}",
                 container or "-",
-                user or "-",
+                request.get("user") or "-",
                 result[:256],
                 time.monotonic() - began,
             )

@@ -92,6 +92,7 @@ class Api:
             form = negotiate(request.headers.get("Accept", ""))
             target = parse_target(request.method, request.path, request.query)
             user = self._user(request)
+            request["user"] = user.name if user is not None else ""
             self._authorize(user, request, target)
             if target is None:
                 return await self._document(request, form)

@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 Json = dict[str, Any]
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 MANAGER = WriteOptions(field_manager="skerry", field_validation="Ignore")
+MAX_REQUEST_LINE = 64 * 1024
 STOP_S = 2.0
 """How long open watches may hold up a stop: clients resume them."""
 EVENT_LIFE_S = 3600
@@ -185,7 +186,8 @@ class ControlPlane:
             kubelet_proxy=self._proxy,
             checks={"ping": lambda: True, "store": lambda: True, "bootstrap": self._serving.is_set},
         )
-        server = web.Server(api.handle, access_log=None)  # type: ignore[arg-type]
+        # the arguments of an exec come in the request line
+        server = web.Server(api.handle, access_log=None, max_line_size=MAX_REQUEST_LINE)  # type: ignore[arg-type]
         runner = web.ServerRunner(server, shutdown_timeout=STOP_S)
         await runner.setup()
         site = web.TCPSite(runner, config.listen_host, config.listen_port, ssl_context=context, backlog=512)

@@ -356,3 +356,13 @@ def test_a_hundred_followers_at_once_and_one_that_reads_nothing(play: Play) -> N
                 assert await line_of(follower.stdout) == "tick\n"
 
     play(story)
+
+
+def test_a_long_command_passes(play: Play) -> None:
+    async def story(r: Rig) -> None:
+        await r.run_pod(pod("web", container()))
+        text = "x" * 20_000
+        got = await r.kubectl("exec", "web", "--", "echo", text)
+        assert (got.code, got.out) == (0, text + "\n")
+
+    play(story)
