@@ -216,15 +216,18 @@ _PASS = re.compile(
     r"/(version|healthz|livez|readyz|api|apis|openapi/v2|openapi/v3"
     rf"|api/v[0-9][0-9a-z]*|apis/{_GROUP}|apis/{_GROUP}/v[0-9][0-9a-z]*)"
 )
-_OURS = frozenset({"/openid/v1/jwks", "/.well-known/openid-configuration"})
+_OURS = re.compile(
+    r"/openid/v1/jwks|/\.well-known/openid-configuration"
+    rf"|/openapi/v3/(api/v[0-9][0-9a-z]*|apis/{_GROUP}/v[0-9][0-9a-z]*)"
+)
 
 
 def pass_through(path: str) -> str | None:
     """The path without a trailing slash if it may be passed to the API server as it is, else None.
 
-    Discovery, health, version and schemas, as at KubeEdge; and the keys that tokens are signed by, which an edge needs to judge
-    them alone (a stock hub does not pass these)."""
+    Discovery, health, version and schemas, as at KubeEdge; and, which a stock hub does not pass, the schema of one group, which
+    `kubectl apply` asks for, and the keys that tokens are signed by, which an edge needs to judge them alone."""
     path = path[:-1] if len(path) > 1 and path.endswith("/") else path
     if len(path) > 512 or ".." in path:
         return None
-    return path if path in _OURS or _PASS.fullmatch(path) else None
+    return path if _PASS.fullmatch(path) or _OURS.fullmatch(path) else None

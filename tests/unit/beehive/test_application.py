@@ -129,7 +129,7 @@ def test_any_text_is_a_key_or_refused(text: str) -> None:
 @pytest.mark.parametrize(
     "path",
     ["/version", "/healthz/", "/api", "/api/v1", "/apis/", "/apis/apps", "/apis/apps/v1", "/openapi/v3",
-     "/openid/v1/jwks"],
+     "/openid/v1/jwks", "/openapi/v3/api/v1", "/openapi/v3/apis/apps/v1"],
 )  # fmt: skip
 def test_discovery_passes(path: str) -> None:
     assert application.pass_through(path) == (path.rstrip("/") or path)
@@ -137,7 +137,7 @@ def test_discovery_passes(path: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "", "/metrics", "/api/v1/pods", "/apis/apps/v1/x", "/openapi/v3/apis", "/version/../metrics", "/api/..",
+    ["/", "", "/metrics", "/api/v1/pods", "/apis/apps/v1/x", "/openapi/v3/apis", "/openapi/v3/apis/apps/v1/x", "/version/../metrics", "/api/..",
      "/api/v1?x=1", "/logs", "/api/v1/namespaces"],
 )  # fmt: skip
 def test_nothing_else_passes(path: str) -> None:
