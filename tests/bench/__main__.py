@@ -83,9 +83,9 @@ def measure_pods(skerry: Skerry) -> None:
 @contextmanager
 def pods(skerry: Skerry, names: list[str]) -> Iterator[float]:
     """Create pods, give the seconds until the API shows all of them Running, and delete them."""
-    manifest = {"apiVersion": "v1", "kind": "List", "items": [pod(name, skerry.node_name) for name in names]}
+    manifest = "\n---\n".join(json.dumps(pod(name, skerry.node_name)) for name in names)
     began = time.monotonic()
-    skerry.kubectl("create", "-f", "-", stdin=json.dumps(manifest))
+    skerry.kubectl("create", "-f", "-", stdin=manifest)
 
     def all_run() -> bool:
         phases = skerry.kubectl(

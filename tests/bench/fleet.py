@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from beehive import codec, session
 from beehive.backoff import Backoff
@@ -65,6 +65,7 @@ class SimEdge:
     applied: int = 0
     went_back: int = 0
     sessions: int = 0
+    losses: int = 0
     connected: asyncio.Event = field(default_factory=asyncio.Event)
     link: ClientConnection | None = None
     _acks: list[str] = field(default_factory=list)
@@ -77,8 +78,8 @@ class SimEdge:
             try:
                 await self._session()
                 backoff.reset()
-            except (OSError, ConnectionClosed, TimeoutError, EOFError) as error:
-                del error  # the hub is away or overloaded; that is part of what is measured
+            except* (OSError, ConnectionClosed, InvalidHandshake, TimeoutError, EOFError):
+                self.losses += 1  # the hub is away or overloaded; that is part of what is measured
             finally:
                 self.connected.clear()
                 self.link = None
