@@ -91,8 +91,10 @@ def write_template(name: str) -> Path:
 
 
 def load_specs(driver: type[Driver], path: Path | None) -> list[DeviceSpec]:
-    """The devices of a YAML file, or of the driver's example.  Raises: SkerryError."""
+    """The devices of a YAML file, of the driver's example, or of `sample.yaml` beside it.  Raises: SkerryError."""
     documents: list[Any] = driver.example
+    if path is None and not documents:
+        path = _sample(driver)
     if path is not None:
         import yaml
 
@@ -114,6 +116,12 @@ def load_specs(driver: type[Driver], path: Path | None) -> list[DeviceSpec]:
             raise DriverError(f"device {device.id} needs the model {device.model_id!r} beside it")
         specs.append(from_objects(device, model))
     return specs
+
+
+def _sample(driver: type[Driver]) -> Path | None:
+    module = sys.modules.get(driver.__module__)
+    path = Path(str(getattr(module, "__file__", ""))).with_name("sample.yaml")
+    return path if path.is_file() else None
 
 
 class _Printer:

@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 
 
 def load_driver(name: str) -> type[Driver]:
-    """The driver class of a file (`path/to/driver.py`) or a module (`mappers.virtual.thermostat`).
+    """The driver class of a file (`path/to/driver.py`), a module (`mappers.virtual.thermostat`) or a protocol that Skerry has
+    a driver for (`modbus`).
 
     Raises: DriverError that says what is wrong with the file."""
     try:
@@ -36,10 +37,15 @@ def load_driver(name: str) -> type[Driver]:
     return find_driver(vars(module), module.__name__)
 
 
+def has_driver(name: str) -> bool:
+    """Whether Skerry comes with a driver of this name."""
+    return name.isidentifier() and (Path(__file__).parents[1] / name / "driver.py").is_file()
+
+
 def _import(name: str) -> ModuleType:
     path = Path(name)
     if path.suffix != ".py":
-        return importlib.import_module(name)
+        return importlib.import_module(f"mappers.{name}.driver" if has_driver(name) else name)
     if not path.is_file():
         raise DriverError(f"there is no file {name}")
     module_name = "driver_" + path.stem
