@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from kubernetes.client import Configuration
 
+from beehive.backoff import Backoff
 from beehive.errors import ConfigError, ProtocolError
 from cloudcore import cache as caching
 from cloudcore import kube
@@ -163,7 +164,7 @@ def follow(api: FakeApi, until: str) -> list[tuple[str, str]]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caching, "QUICK_S", 0.01)
     monkeypatch.setattr(caching, "CONFIRM_S", 0.01)
-    monkeypatch.setattr(caching.Backoff, "next_s", lambda self, rng: 0.01)
+    monkeypatch.setattr(Backoff, "next_s", lambda self, rng: 0.01)
 
 
 def test_changes_are_told_as_they_come() -> None:
