@@ -197,12 +197,13 @@ def mirror(meta: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
 def test_mirror_pods_only() -> None:
     allowed(Op.INSERT, "ns/pod/static", mirror())
     owner = {"apiVersion": "v1", "kind": "Node", "name": "a", "uid": "stale", "controller": True}
-    for meta in (
+    metas: tuple[dict[str, Any], ...] = (
         {"annotations": {}},
         {"ownerReferences": []},
         {"ownerReferences": [owner]},
         {"name": "other"},
-    ):
+    )
+    for meta in metas:
         denied(Op.INSERT, "ns/pod/static", mirror(meta))
     specs: list[dict[str, Any]] = [
         {"nodeName": "b"},
