@@ -76,8 +76,7 @@ class SimEdge:
         rng = random.Random(self.name)
         while True:
             try:
-                await self._session()
-                backoff.reset()
+                await self._session(backoff)
             except* (OSError, ConnectionClosed, InvalidHandshake, TimeoutError, EOFError):
                 self.losses += 1  # the hub is away or overloaded; that is part of what is measured
             finally:
@@ -85,7 +84,7 @@ class SimEdge:
                 self.link = None
             await asyncio.sleep(backoff.next_s(rng))
 
-    async def _session(self) -> None:
+    async def _session(self, backoff: Backoff) -> None:
         headers = {
             session.HEADER_NODE: self.name,
             session.HEADER_PROJECT: session.PROJECT_ID,
@@ -107,6 +106,7 @@ class SimEdge:
                 await link.send(codec.encode(command.message), text=True)
             self.link = link
             self.sessions += 1
+            backoff.reset()
             self.connected.set()
             async with asyncio.TaskGroup() as group:
                 keeper = group.create_task(self._keep_alive(link))
