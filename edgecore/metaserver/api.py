@@ -182,12 +182,8 @@ class Api:
     async def _get(self, caller: Caller, info: Info, query: Query) -> Answer:
         gvr = Gvr(info.group, info.version, info.resource)
         try:
-            body = await self._remote.ask(
-                _target(info),
-                Verb.GET,
-                option=options.for_get(query),
-                subresource=info.subresource,
-                account=caller.account,
+            body = await self._ask(
+                caller, _target(info), Verb.GET, options.for_get(query), subresource=info.subresource
             )
         except ApiError as error:
             if error.code == 404 and not info.subresource:
@@ -213,7 +209,7 @@ class Api:
             group=info.group, version=info.version, resource=info.resource, namespace=info.namespace
         )
         try:
-            body = await self._remote.ask(target, Verb.LIST, option=asked, account=caller.account)
+            body = await self._ask(caller, target, Verb.LIST, asked)
         except Unavailable:
             if query.get("continue"):
                 raise status.expired(query["continue"][:16], max(1, self._mirror.history.version)) from None
@@ -228,6 +224,19 @@ class Api:
         else:
             self._mirror.told(page.version)
         return Answer(body=body)
+
+    async def _ask(
+        self, caller: Caller, target: Target, verb: str, option: bytes, *, subresource: str = ""
+    ) -> bytes:
+        """Raises ApiError; Unavailable also when the cloud will not tell the node: its owner sees what is here all the same."""
+        try:
+            return await self._remote.ask(
+                target, verb, option=option, subresource=subresource, account=caller.account
+            )
+        except ApiError as error:
+            if caller.owner and error.code == 403:
+                raise Unavailable(error.message) from error
+            raise
 
     async def _learn(self, gvr: Gvr, body: bytes) -> None:
         found = objects.read(body, gvr)

@@ -367,6 +367,17 @@ def test_discovery_is_kept_and_else_made_up() -> None:
     run(test)
 
 
+def test_the_owner_of_the_machine_sees_what_is_here_whatever_the_cloud_lets_the_node_see() -> None:
+    async def test(bench: Bench) -> None:
+        bench.store.hold("pod", body("Pod", "p", version=7))
+        bench.cloud.rejection = {"kind": "Status", "code": 403, "reason": "Forbidden", "message": "no"}
+        assert await bench.names("/api/v1/pods") == ["p"]
+        assert (await bench.call("GET", "/api/v1/namespaces/web/pods/p")).code == 200
+        assert (await bench.refused("DELETE", "/api/v1/namespaces/web/pods/p")).code == 403
+
+    run(test)
+
+
 # -- who may -----------------------------------------------------------------------------------------------------------
 
 
