@@ -68,8 +68,8 @@ async def polled(poller: Poller) -> AsyncIterator[None]:
 
 
 @contextlib.contextmanager
-def serial_cable() -> Iterator[tuple[str, str]]:
-    """Two serial ports, joined: what is written to one comes out of the other.  Needs the running loop."""
+def serial_cable(*, lost: Callable[[bytes], bool] = lambda data: False) -> Iterator[tuple[str, str]]:
+    """Two serial ports, joined: what is written to one comes out of the other, unless it gets lost.  Needs the running loop."""
     loop = asyncio.get_running_loop()
     ends = [os.openpty() for _ in range(2)]
     (a, a_port), (b, b_port) = ends
@@ -78,7 +78,9 @@ def serial_cable() -> Iterator[tuple[str, str]]:
 
     def pump(source: int, target: int) -> None:
         with contextlib.suppress(OSError):
-            os.write(target, os.read(source, 4096))
+            data = os.read(source, 4096)
+            if not lost(data):
+                os.write(target, data)
 
     loop.add_reader(a, pump, a, b)
     loop.add_reader(b, pump, b, a)
