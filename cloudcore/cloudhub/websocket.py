@@ -443,6 +443,8 @@ def server_context(certificate_pem: bytes, key_pem: bytes, ca_pem: bytes) -> ssl
     context.verify_mode = ssl.CERT_OPTIONAL
     context.load_verify_locations(cadata=ca_pem.decode("ascii"))
     context.set_alpn_protocols(["http/1.1"])
+    # links last for days: tickets would only fill OpenSSL's cache with the sessions of a fleet
+    context.num_tickets = 0
     use_certificate(context, certificate_pem, key_pem)
     return context
 
