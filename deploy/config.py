@@ -47,13 +47,13 @@ def render_edgecore(home: Home, settings: Settings) -> str:
                     },
                 },
                 "eventBus": {"mqttServerExternal": f"tcp://127.0.0.1:{ports.mqtt}"},
-                "metaManager": {"metaServer": {"dummyServer": f"{_local_api(ports)}:10550"}},
+                "metaManager": {"metaServer": {"dummyServer": f"{local_api(ports)}:10550"}},
             },
         }
     )
 
 
-def _local_api(ports: Ports) -> str:
+def local_api(ports: Ports) -> str:
     """Where pods reach the edge's own Kubernetes API: KubeEdge's address, or one of the trial's own when it has ports of
     its own, so that several on one machine keep apart."""
     if ports == Ports():

@@ -31,6 +31,15 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**os.environ, "PATH": SEARCH_PATH, **(extra or {})}
 
 
+def drop_address(address: str) -> list[str]:
+    """Take an address off the loopback device, where a killed edgecore left it; what could not be done, as sentences."""
+    shown = run(["ip", "-o", "addr", "show", "dev", "lo"])
+    if f" {address}/" not in shown:
+        return []
+    reason = succeeds(["ip", "addr", "del", f"{address}/32", "dev", "lo"])
+    return [reason] if reason else []
+
+
 def run(
     argv: Sequence[str | Path], *, timeout_s: float = _TIMEOUT_S, stdin: bytes = b"", check: bool = True
 ) -> str:

@@ -346,6 +346,7 @@ class Trial:
             self._stop("containerd", progress)
             with progress.step("network, mounts"):
                 problems += runtime.clean_up(self.home, self._settings.before)
+                problems += machine.drop_address(config.local_api(self._settings.ports))
             for part in ("mosquitto", "cloudcore"):
                 self._stop(part, progress)
             if stored is not None and not problems:
