@@ -146,6 +146,13 @@ SCHEMA: Schema = {
                 verb: Key(True, _flag, f"let {verb} pass")
                 for verb in ("logs", "exec", "attach", "portForward")
             },
+            "endpointAddress": Key(
+                "",
+                _text,
+                "where the API server reaches cloudcore for the nodes; empty: the hub's first address",
+            ),
+            "firstPort": Key(20350, _PORT, "first port of the nodes' endpoints, one each"),
+            "lastPort": Key(22350, _PORT, "last port of the nodes' endpoints"),
             "tlsTunnelCAFile": IGNORED,
             "tlsTunnelCertFile": IGNORED,
             "tlsTunnelPrivateKeyFile": IGNORED,
@@ -180,10 +187,14 @@ class Standalone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloudStream:
-    """verbs: which are let through (logs, exec, attach, portForward)."""
+    """verbs: which are let through (logs, exec, attach, portForward).   address, ports: of the nodes' endpoints, for an API
+    server that is not ours."""
 
     enable: bool
     verbs: Mapping[str, bool]
+    address: str
+    first_port: int
+    last_port: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,6 +326,9 @@ def _build(values: Mapping[str, Any]) -> Config:
                 verb: values[f"modules.cloudStream.verbs.{verb}"]
                 for verb in ("logs", "exec", "attach", "portForward")
             },
+            address=values["modules.cloudStream.endpointAddress"],
+            first_port=values["modules.cloudStream.firstPort"],
+            last_port=values["modules.cloudStream.lastPort"],
         ),
     )
 

@@ -7,16 +7,21 @@ import logging
 import random
 import ssl
 from dataclasses import dataclass
+from typing import Any
+
+import msgspec
 
 from beehive.backoff import Backoff
-from beehive.errors import Unavailable
+from beehive.errors import Refused, Unavailable
 from beehive.supervise import Part, supervise
 from cloudcore import kube
 from cloudcore.cloudhub.dispatch import Dispatcher
 from cloudcore.cloudhub.nodes import Nodes, now
 from cloudcore.cloudhub.sessions import Sessions
 from cloudcore.cloudhub.websocket import Hub, HubConfig, server_context, use_certificate
+from cloudcore.cloudstream.endpoints import Ports
 from cloudcore.cloudstream.proxy import PodStreams
+from cloudcore.cloudstream.server import KubeletServer, endpoint_context
 from cloudcore.cloudstream.tunnels import PodReader, Tunnels
 from cloudcore.config import Config
 from cloudcore.devicecontroller.controller import DeviceCaches, DeviceController
@@ -25,11 +30,12 @@ from cloudcore.dynamiccontroller.policy import PolicyController
 from cloudcore.edgecontroller.controller import Caches, EdgeController, View
 from cloudcore.edgecontroller.leases import Leases
 from cloudcore.edgecontroller.upstream import Upstream
-from cloudcore.errors import ApiError
+from cloudcore.errors import ApiError, ApiNotFound
 from cloudcore.identity import join
 from cloudcore.identity.addresses import local_addresses, primary_address
 from cloudcore.identity.authority import Authority, ensure_authority, ensure_server
 from cloudcore.kube import Kube
+from cloudcore.objects import CONFIGMAP
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +45,9 @@ ADDRESSES_S = 60.0
 
 async def run(config: Config, *, standalone: bool, stop: asyncio.Event | None = None) -> None:
     """Run until a signal comes or `stop` is set.  Raises SkerryError with one sentence for the operator."""
-    streams = _Streams(Tunnels(), PodReader())
-    if not (standalone or config.standalone.enable):
+    own_api = standalone or config.standalone.enable
+    streams = _Streams(Tunnels(), PodReader(), own_api)
+    if not own_api:
         await _run_cloud(config, config.kubeconfig, stop, streams)
         return
     from cloudcore.standalone.server import ControlPlane, StandaloneConfig
@@ -74,7 +81,11 @@ async def _run_cloud(
     streams.pods.bind(client)
     try:
         authority, tls, names = await _identity(client, config)
-        await supervise(_parts(client, config, authority, tls, names, streams), stop=stop, signals=signals)
+        kubelets = None
+        if config.streams.enable and not streams.own_api:
+            kubelets = await _kubelets(client, config, authority, names, streams.tunnels)
+        parts = _parts(client, config, authority, tls, names, streams, kubelets)
+        await supervise(parts, stop=stop, signals=signals)
     finally:
         await client.close()
 
@@ -86,6 +97,7 @@ def _parts(
     tls: ssl.SSLContext,
     names: _Names,
     streams: _Streams,
+    kubelets: KubeletServer | None,
 ) -> list[Part]:
     nodes = Nodes()
     caches = Caches(client)
@@ -93,7 +105,14 @@ def _parts(
     sessions = Sessions(client, caches.nodes, address)
     edges = EdgeController(client, caches, nodes)
     view = View(edges.placement, caches)
-    upstream = Upstream(client, view, caches.by_wire(), now, address)
+    upstream = Upstream(
+        client,
+        view,
+        caches.by_wire(),
+        now,
+        address,
+        node_endpoint=kubelets.node_status if kubelets is not None else None,
+    )
     devices = DeviceController(
         client, DeviceCaches(client, caches.devices), nodes, view, interval_s=config.device_interval_s
     )
@@ -121,7 +140,8 @@ def _parts(
         next_number=sessions.next_number,
         tunnel=streams.tunnels.serve_tunnel if config.streams.enable else None,
     )
-    upkeep = _Upkeep(client, config, authority, tls, names)
+    contexts = [tls] if kubelets is None else [tls, kubelets.tls]
+    upkeep = _Upkeep(client, config, authority, contexts, names)
     parts = [
         *caches.core,
         *(devices.caches.all if config.devices else ()),
@@ -133,15 +153,52 @@ def _parts(
     ]
     if config.devices:
         parts.append(devices)
+    if kubelets is not None:
+        parts.append(kubelets)
     return [Part(name=part.name, run=part.run) for part in [*parts, upkeep, hub]]
+
+
+async def _kubelets(
+    client: Kube, config: Config, authority: Authority, names: _Names, tunnels: Tunnels
+) -> KubeletServer:
+    """The nodes' endpoints for a Kubernetes API server, which shows the certificate that the cluster publishes."""
+    pair = await ensure_server(client, authority, names.covered)
+    try:
+        published = await client.get(CONFIGMAP, "extension-apiserver-authentication", "kube-system")
+        client_ca = published.decode(_Published).data.get("client-ca-file", "")
+    except (ApiNotFound, Refused) as error:
+        log.warning(
+            "Logs and exec work with bearer tokens only: the API's client authority is unknown: %s", error
+        )
+        client_ca = ""
+    tls = endpoint_context(client_ca)
+    use_certificate(tls, pair.certificate_pem, pair.key_pem)
+
+    async def ask(path: str, review: dict[str, Any]) -> dict[str, Any]:
+        answer = await client.request("POST", path, body=msgspec.json.encode(review))
+        return msgspec.json.decode(answer, type=dict[str, Any])
+
+    return KubeletServer(
+        tunnels,
+        tls=tls,
+        ask=ask,
+        address=config.streams.address or (config.hub.advertise or (primary_address(),))[0],
+        ports=Ports(config.streams.first_port, config.streams.last_port),
+        switches=config.streams.verbs,
+    )
+
+
+class _Published(msgspec.Struct, frozen=True, kw_only=True):
+    data: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class _Streams:
-    """What the control plane in the box and the hub share for logs and exec."""
+    """What the control plane in the box and the hub share for logs and exec.   own_api: it is ours, in this process."""
 
     tunnels: Tunnels
     pods: PodReader
+    own_api: bool
 
 
 @dataclass(slots=True)
@@ -184,12 +241,17 @@ class _Upkeep:
     name = "upkeep"
 
     def __init__(
-        self, client: Kube, config: Config, authority: Authority, tls: ssl.SSLContext, names: _Names
+        self,
+        client: Kube,
+        config: Config,
+        authority: Authority,
+        contexts: list[ssl.SSLContext],
+        names: _Names,
     ) -> None:
         self._client = client
         self._config = config
         self._authority = authority
-        self._tls = tls
+        self._contexts = contexts
         self._names = names
 
     async def run(self) -> None:
@@ -201,7 +263,8 @@ class _Upkeep:
                 wanted = _wanted(self._config)
                 if not wanted <= self._names.covered or rounds % 1440 == 0:
                     pair = await ensure_server(self._client, self._authority, wanted)
-                    use_certificate(self._tls, pair.certificate_pem, pair.key_pem)
+                    for context in self._contexts:
+                        use_certificate(context, pair.certificate_pem, pair.key_pem)
                     self._names.covered |= wanted
                 if rounds % 60 == 0:
                     await join.drop_expired_tokens(self._client)

@@ -8,7 +8,7 @@ Source: KubeEdge, cloud/pkg/edgecontroller/controller/upstream.go."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from beehive.resource import Resource
 from cloudcore.cache import Cache
 from cloudcore.cloudhub.dispatch import FINISHED, Done, Outcome, answer
 from cloudcore.cloudhub.nodes import Link
+from cloudcore.cloudstream.endpoints import told_port
 from cloudcore.edgecontroller.downstream import Push, tombstone
 from cloudcore.errors import ApiError, ApiExists, ApiNotFound, Forbidden, Status, forbidden
 from cloudcore.identity import authorizer
@@ -120,6 +121,8 @@ class Upstream:
     caches: dict[str, Cache]
     now: Callable[[], float]
     address: str = ""
+    node_endpoint: Callable[[str, bytes, int], Awaitable[bytes]] | None = None
+    """Rewrites a node's status patch to where its kubelet can be reached; given the port its Node names now."""
     _buckets: dict[str, _Bucket] = field(default_factory=dict)
 
     async def handle(self, link: Link, message: Message) -> Outcome:
@@ -214,10 +217,14 @@ class Upstream:
         )
 
     async def _patch_status(self, kind: Kind, message: Message, target: Resource) -> Object:
+        patch = message.text().encode()
+        if kind is NODE and self.node_endpoint is not None:
+            held = self.caches["node"].get("", target.name)
+            patch = await self.node_endpoint(target.name, patch, told_port(held.raw) if held else 0)
         return await self.kube.patch(
             kind,
             target.name,
-            message.text().encode(),
+            patch,
             target.namespace if kind.namespaced else "",
             form=STRATEGIC,
             subresource="status",
