@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import msgspec
 from aiohttp import web
 
-from cloudcore.standalone import discovery, listing, watch
+from cloudcore.standalone import discovery, listing, openapi_pb, watch
 from cloudcore.standalone.authn import AUTHENTICATED, BadToken, Tokens, User, from_certificate
 from cloudcore.standalone.authz import OPEN_PATHS, Authorizer, Request
 from cloudcore.standalone.kinds import Kind, Registry
@@ -89,7 +89,10 @@ class Api:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         try:
-            form = negotiate(request.headers.get("Accept", ""))
+            accept = request.headers.get("Accept", "")
+            # a form that only this document has
+            accept = "" if request.path == "/openapi/v2" and openapi_pb.wanted(accept) else accept
+            form = negotiate(accept)
             target = parse_target(request.method, request.path, request.query)
             user = self._user(request)
             request["user"] = user.name if user is not None else ""
@@ -220,6 +223,9 @@ class Api:
         elif path == "/openid/v1/jwks":
             body = self._tokens.jwks()
         elif path == "/openapi/v2":
+            if openapi_pb.wanted(request.headers.get("Accept", "")):
+                data, tag = self._openapi.v2_protobuf()
+                return _tagged(request, data, f"{tag}-pb", openapi_pb.MEDIA_TYPES[1])
             data, tag = self._openapi.v2()
             return _tagged(request, data, tag, "application/json")
         elif path == "/openapi/v3":

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from cloudcore.standalone import coretypes
+from cloudcore.standalone import coretypes, openapi_pb
 from cloudcore.standalone.discovery import VERSION
 from cloudcore.standalone.kinds import Kind, Registry
 from cloudcore.standalone.mergekeys import (
@@ -76,6 +76,11 @@ class OpenApi:
         tag = hashlib.sha256(repr([self._row_tag(row) for row in rows]).encode()).hexdigest()[:32].upper()
         return self._kept(f"v2-{tag}", lambda: self._build_v2(rows)), tag
 
+    def v2_protobuf(self) -> tuple[bytes, str]:
+        """The same document in the form that kubectl reads."""
+        data, tag = self.v2()
+        return self._kept(f"v2-{tag}-pb", lambda: openapi_pb.encode(msgspec.json.decode(data))), tag
+
     def _rows(self, group: str, version: str) -> list[Kind]:
         return [row for row in self._registry if row.group == group and row.version == version]
 
@@ -88,12 +93,13 @@ class OpenApi:
         return (row.group, row.version, row.kind, row.plural, row.subresources, schema)
 
     def _kept(self, name: str, build: Any) -> bytes:
-        path = self._cache / f"{name}.json"
+        path = self._cache / name
         try:
             return path.read_bytes()
         except OSError:
             pass
-        data: bytes = msgspec.json.encode(build())
+        built = build()
+        data: bytes = built if isinstance(built, bytes) else msgspec.json.encode(built)
         try:
             self._cache.mkdir(parents=True, exist_ok=True)
             fresh = path.with_suffix(".new")
