@@ -10,7 +10,8 @@ from beehive.message import Message
 from edgecore.metamanager import tokens
 from edgecore.metamanager.manager import MetaManager
 from edgecore.metamanager.process import Change
-from edgecore.metamanager.store import Row, Transaction
+from edgecore.metamanager.records import Row
+from edgecore.metamanager.store import Transaction
 from edgecore.metaserver.ports import Held, HeldChange
 
 

@@ -20,7 +20,7 @@ from beehive import codec
 from beehive.delivery import Delivery, Item, Priority
 from beehive.errors import ProtocolError
 from beehive.message import Message
-from edgecore.metamanager.store import Pending
+from edgecore.metamanager.records import Pending
 
 MAX_REPORT_BYTES = 1024 * 1024
 """One report.  A PodStatus is 2 to 20 KiB, and an API server takes no object beyond 1.5 MiB."""

@@ -17,7 +17,7 @@ from beehive import resource
 from beehive.errors import ProtocolError
 from beehive.message import Message, Op
 from beehive.resource import Resource
-from edgecore.metamanager.store import Row
+from edgecore.metamanager.records import Row
 
 MAX_VERSION = 2**63 - 1
 """etcd's revision, and what a column holds."""

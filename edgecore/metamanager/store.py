@@ -27,7 +27,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -38,6 +37,7 @@ from beehive import clock
 from beehive.errors import Unavailable
 from edgecore.errors import AlreadyRunning, SchemaTooNew, StoreDamaged, StoreError
 from edgecore.metamanager import migrations
+from edgecore.metamanager.records import Pending, Row, note_checksum
 
 log = logging.getLogger(__name__)
 
@@ -56,45 +56,6 @@ _CACHE_KIB = 1024
 _WAL_LIMIT_BYTES = 4 * 1024 * 1024
 _COMPLETE = "store.complete"
 _DAMAGE_CODES = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One object from the cloud.  `key` is its path on the wire; `value` its JSON as it came; version -1: never known."""
-
-    key: str
-    type: str
-    namespace: str
-    name: str
-    uid: str
-    version: int
-    value: bytes
-
-    @property
-    def checksum(self) -> int:
-        head = f"{self.key}\0{self.type}\0{self.namespace}\0{self.name}\0{self.uid}\0{self.version}\0"
-        return zlib.crc32(self.value, zlib.crc32(head.encode()))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pending:
-    """One frame that the cloud has not acknowledged.  `seq` orders them; `key` is what newer ones replace it by."""
-
-    seq: int
-    key: str
-    kind: str
-    at_ms: int
-    message: bytes
-
-    @property
-    def checksum(self) -> int:
-        return zlib.crc32(
-            self.message, zlib.crc32(f"{self.seq}\0{self.key}\0{self.kind}\0{self.at_ms}\0".encode())
-        )
-
-
-def _state_checksum(key: str, value: bytes) -> int:
-    return zlib.crc32(value, zlib.crc32(key.encode() + b"\0"))
 
 
 _META = "key, type, namespace, name, uid, version, value, checksum"
@@ -169,7 +130,7 @@ class View:
     def _note(self, key: str, found: tuple[Any, ...]) -> bytes | None:
         value, checksum = found
         with contextlib.suppress(TypeError, AttributeError):
-            if _state_checksum(key, value) == checksum:
+            if note_checksum(key, value) == checksum:
                 return bytes(value)
         self._on_damage(f"note {key}")
         return None
@@ -190,7 +151,7 @@ class Transaction(View):
     def set_state(self, key: str, value: bytes) -> None:
         self._db.execute(
             "INSERT OR REPLACE INTO state (key, value, checksum) VALUES (?, ?, ?)",
-            (key, value, _state_checksum(key, value)),
+            (key, value, note_checksum(key, value)),
         )
 
     def drop_state(self, key: str) -> None:

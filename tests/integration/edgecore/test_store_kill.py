@@ -12,7 +12,8 @@ from edgecore.metamanager.store import Store
 CHILD = """
 import asyncio, sys
 from pathlib import Path
-from edgecore.metamanager.store import Row, Store
+from edgecore.metamanager.records import Row
+from edgecore.metamanager.store import Store
 
 store = Store.open(Path(sys.argv[1]))
 start = int(sys.argv[2])

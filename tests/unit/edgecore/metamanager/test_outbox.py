@@ -18,7 +18,7 @@ from edgecore.metamanager.outbox import (
     Limits,
     Outbox,
 )
-from edgecore.metamanager.store import Pending
+from edgecore.metamanager.records import Pending
 
 
 def report(text: object = "x", resource: str = "d/podpatch/p") -> Message:

@@ -11,7 +11,7 @@ from beehive.errors import ProtocolError
 from beehive.message import Message, new
 from edgecore.metamanager import process
 from edgecore.metamanager.process import NOTHING, Verdict
-from edgecore.metamanager.store import Row
+from edgecore.metamanager.records import Row
 from tests.vectors_kubeedge import frames
 
 

@@ -14,7 +14,8 @@ import pytest
 from beehive.errors import Unavailable
 from edgecore.errors import AlreadyRunning, SchemaTooNew, StoreDamaged, StoreError
 from edgecore.metamanager import migrations, store
-from edgecore.metamanager.store import Pending, Row, Store, Transaction
+from edgecore.metamanager.records import Pending, Row
+from edgecore.metamanager.store import Store, Transaction
 
 
 def row(
