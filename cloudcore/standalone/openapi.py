@@ -36,6 +36,7 @@ _SCALARS: dict[str, Json] = {
     "bytes": {"type": "string", "format": "byte"},
     "int-or-string": {"type": "string", "format": "int-or-string"},
     "object": {"type": "object"},
+    "any": {},
 }
 _WRITE = ("dryRun", "fieldManager", "fieldValidation")
 
@@ -199,7 +200,8 @@ def _definition(model: str, docs: dict[str, str], ref: str) -> Json:
         body["required"] = list(shape["r"])
     properties: Json = {}
     for name, kind in shape["f"].items():
-        value = _type(kind, ref)
+        # what stands there in a schema may be of any type; elsewhere an object of no type of its own is one
+        value = _type(kind.replace("object", "any") if model == "V1JSONSchemaProps" else kind, ref)
         if docs.get(name):
             value["description"] = docs[name]
         place = (model, name)
