@@ -25,6 +25,8 @@ class Line:
     jitter_s: float = 0.0
     rate: float = 0.0
     blackhole: bool = False
+    mute_down: bool = False
+    """Only what the far end says is swallowed."""
     refuse: bool = False
 
 
@@ -104,7 +106,7 @@ class Relay:
             while True:
                 due, data = await queue.get()
                 await asyncio.sleep(max(0.0, due - loop.time()))
-                while self.line.blackhole:
+                while self.line.blackhole or (self.line.mute_down and not up):
                     await asyncio.sleep(0.02)
                 if not data:
                     with contextlib.suppress(OSError):

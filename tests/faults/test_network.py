@@ -1,0 +1,194 @@
+"""The network: F-N."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.skerry import eventually
+from tests.faults.stage import BACK_S, Stage, took_at_most
+from tests.support.badline import BadLine
+
+
+@contextlib.contextmanager
+def blackhole(port: int) -> Iterator[None]:
+    """No packet to or from this port of loopback arrives any more; nobody is told."""
+    rules = [
+        ["INPUT", "-i", "lo", "-p", "tcp", side, str(port), "-j", "DROP"] for side in ("--dport", "--sport")
+    ]
+    done: list[list[str]] = []
+    try:
+        for rule in rules:
+            subprocess.run(["/usr/sbin/iptables", "-w", "-I", *rule], check=True)
+            done.append(rule)
+        yield
+    finally:
+        for rule in done:
+            subprocess.run(["/usr/sbin/iptables", "-w", "-D", *rule], check=True)
+
+
+@pytest.mark.quick
+def test_f_n03_a_silent_blackhole(stage: Stage) -> None:
+    before = stage.containers()
+    offset = stage.log_size("cloudcore")
+    # between hub and relay, so that each end has a line that looks alive and says nothing
+    stage.line.line.blackhole = True
+    gone = f"Node {stage.skerry.node_name} disconnected"
+    with took_at_most(20, "finding the dead line"):
+        eventually(lambda: not stage.is_linked(), "the edge to notice", 20)
+        eventually(lambda: gone in stage.log_since("cloudcore", offset), "the hub to notice", 20)
+    time.sleep(15)
+    assert stage.containers() == before
+    stage.line.line.blackhole = False
+    with took_at_most(5, "coming back"):
+        eventually(stage.is_linked, "the link", 30)
+    eventually(stage.is_agreed, "agreement", BACK_S)
+    assert stage.containers() == before
+
+
+def test_f_n03_packets_are_dropped(stage: Stage) -> None:
+    before = stage.containers()
+    with blackhole(stage.line.port), took_at_most(35, "the fault"):
+        with took_at_most(20, "finding the dead line"):
+            eventually(lambda: not stage.is_linked(), "the edge to notice", 20)
+        time.sleep(10)
+        assert stage.containers() == before
+    with took_at_most(5, "coming back"):
+        eventually(stage.is_linked, "the link", 30)
+    eventually(stage.is_agreed, "agreement", BACK_S)
+    assert stage.containers() == before
+
+
+@pytest.mark.quick
+def test_f_n02_a_report_is_sent_and_its_acknowledgement_is_lost(stage: Stage) -> None:
+    restarts = stage.restarts()
+    victim = stage.container_of("herd-5")
+    stage.line.line.mute_down = True
+    os.kill(victim.pid, signal.SIGKILL)
+    eventually(
+        lambda: stage.restarts()[victim.pod_uid] == restarts[victim.pod_uid] + 1, "the report, in the API", 20
+    )
+    stage.line.cut()
+    stage.line.good()
+    eventually(stage.is_linked, "the link", BACK_S)
+    eventually(stage.is_agreed, "agreement", BACK_S)
+    # it went again, and changed nothing
+    eventually(lambda: stage.edge_status()["outbox"]["waiting"] == 0, "an empty outbox", BACK_S)
+    assert stage.restarts()[victim.pod_uid] == restarts[victim.pod_uid] + 1
+    first = stage.skerry.get("pod", "herd-5")["metadata"]["resourceVersion"]
+    time.sleep(4)
+    assert stage.skerry.get("pod", "herd-5")["metadata"]["resourceVersion"] == first
+
+
+def test_f_n01_a_bad_line_and_churn(stage: Stage) -> None:
+    """Delay and jitter, and a cut every few seconds, as a relay can make them; while pods come and go."""
+    before = stage.containers()
+    stage.line.line.delay_s, stage.line.line.jitter_s, stage.line.line.rate = 0.1, 0.2, 40_000
+    for number in range(6):
+        stage.make_pods("churn", 2)
+        time.sleep(3)
+        if number % 2:
+            stage.line.cut()
+        stage.drop_pods("churn")
+        time.sleep(2)
+    eventually(stage.is_linked, "the link", BACK_S)
+    eventually(lambda: stage.is_agreed() and stage.containers() == before, "agreement", BACK_S)
+
+
+@pytest.mark.quick
+def test_f_n06_pods_are_deleted_while_the_node_is_away(stage: Stage) -> None:
+    stage.make_pods("doomed", 3)
+    eventually(stage.is_agreed, "the doomed", BACK_S)
+    doomed = {stage.container_of(f"doomed-{number}").pod_uid for number in range(3)}
+    before = stage.containers()
+    stage.line.line.refuse = True
+    stage.line.cut()
+    eventually(lambda: not stage.is_linked(), "the link's end", 20)
+    stage.skerry.kubectl("delete", "pod", "doomed-0", "--wait=false")
+    stage.skerry.kubectl("delete", "pod", "doomed-1", "--force", "--grace-period=0", "--wait=false")
+    # one goes and comes again under its name
+    stage.skerry.kubectl("delete", "pod", "doomed-2", "--force", "--grace-period=0")
+    stage.make_pod("doomed-2", "doomed")
+    time.sleep(5)
+    assert stage.containers() == before
+    stage.line.good()
+    eventually(stage.is_linked, "the link", BACK_S)
+    try:
+        eventually(stage.is_agreed, "agreement", BACK_S)
+        now = stage.containers()
+        assert {uid for uid, _, _ in now} & doomed == set()
+        assert {one for one in before if one[0] not in doomed} <= now
+        assert len(now) == 11
+    finally:
+        stage.drop_pods("doomed")
+    eventually(lambda: stage.is_agreed() and len(stage.containers()) == 10, "the end of the last", BACK_S)
+    folders = (
+        list((stage.edge / "pods" / "pods").iterdir()) if (stage.edge / "pods" / "pods").exists() else []
+    )
+    assert not {folder.name for folder in folders} & doomed
+
+
+def test_f_n06_the_node_object_is_deleted_while_the_node_is_away(stage: Stage) -> None:
+    before = stage.containers()
+    uid = stage.skerry.get("node", stage.skerry.node_name)["metadata"]["uid"]
+    stage.line.line.refuse = True
+    stage.line.cut()
+    eventually(lambda: not stage.is_linked(), "the link's end", 20)
+    stage.skerry.kubectl("delete", "node", stage.skerry.node_name)
+    time.sleep(3)
+    stage.line.good()
+    eventually(stage.is_linked, "the link", BACK_S)
+    eventually(
+        lambda: stage.skerry.get("node", stage.skerry.node_name)["metadata"]["uid"] != uid,
+        "a new Node",
+        BACK_S,
+    )
+    since = time.time()
+    eventually(lambda: stage.is_fresh(since), "the lease", BACK_S)
+    eventually(stage.is_agreed, "agreement", BACK_S)
+    (ready,) = [
+        one
+        for one in stage.skerry.get("node", stage.skerry.node_name)["status"]["conditions"]
+        if one["type"] == "Ready"
+    ]
+    assert ready["status"] == "True"
+    assert stage.containers() == before
+
+
+@pytest.mark.quick
+def test_f_n09_the_hub_has_moved(stage: Stage) -> None:
+    """Nobody is at the old address any more; the other one of the list answers."""
+    before = stage.containers()
+    with BadLine("127.0.0.1", stage.skerry.hub_port, stage.other_port), blackhole(stage.line.port):
+        stage.line.cut()
+        with took_at_most(15, "finding out and moving"):
+            eventually(lambda: str(stage.other_port) in stage.address(), "the other address", 30)
+        assert stage.containers() == before
+    # and back, as soon as the first is there again
+    with took_at_most(5, "coming back"):
+        eventually(lambda: str(stage.line.port) in stage.address(), "the first address", 30)
+    assert stage.containers() == before
+
+
+def test_f_n09_an_address_changes(stage: Stage) -> None:
+    """While the edge waits for a hub that is away, a change of an interface makes it look at once."""
+    before = stage.containers()
+    stage.line.line.refuse = True
+    stage.line.cut()
+    eventually(lambda: not stage.is_linked(), "the link's end", 20)
+    time.sleep(8)
+    stage.line.good()
+    address = ["dev", "lo", "127.77.7.7/32"]
+    subprocess.run(["ip", "addr", "add", address[2], *address[:2]], check=True)
+    try:
+        with took_at_most(5, "coming back"):
+            eventually(stage.is_linked, "the link", 30)
+    finally:
+        subprocess.run(["ip", "addr", "del", address[2], *address[:2]], check=True)
+    assert stage.containers() == before
