@@ -149,6 +149,10 @@ class Stage:
             token=parse_token(f"{self.ca_hash}.{await cloud.token()}"),
             remember=[cloud.hub],
         )
+        await self.account(cloud)
+
+    async def account(self, cloud: Cloud) -> None:
+        """The node, the pod, and the account."""
         await cloud.create(NODE_KIND, node_body(NODE))
         await cloud.create(ACCOUNT, {"metadata": {"name": "ann"}})
         rules = [
