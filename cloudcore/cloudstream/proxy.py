@@ -73,11 +73,11 @@ class PodStreams:
         self._switches = dict(switches or {})
 
     async def handle(
-        self, request: web.Request, namespace: str, pod: str, subresource: str
+        self, request: web.Request, namespace: str, pod: str, subresource: str, *, user: str = ""
     ) -> web.StreamResponse:
         """Answer a request about a pod.  Every error becomes an answer, or a cut connection where one has begun.
 
-        request["user"] is who asks, for the audit line."""
+        `user` is who asks, for the audit line."""
         began = time.monotonic()
         result = "failed"
         container = ""
@@ -120,7 +120,7 @@ class PodStreams:
                 subresource,
                 f"{namespace}/{pod}",
                 container or "-",
-                request.get("user") or "-",
+                user or "-",
                 result[:256],
                 time.monotonic() - began,
             )

@@ -58,7 +58,7 @@ class KubeletProxy(Protocol):
     """Whoever can reach the kubelet of a pod's node: logs, exec, attach, port-forward."""
 
     async def handle(
-        self, request: web.Request, namespace: str, pod: str, subresource: str
+        self, request: web.Request, namespace: str, pod: str, subresource: str, *, user: str = ""
     ) -> web.StreamResponse: ...
 
 
@@ -95,7 +95,6 @@ class Api:
             form = negotiate(accept)
             target = parse_target(request.method, request.path, request.query)
             user = self._user(request)
-            request["user"] = user.name if user is not None else ""
             self._authorize(user, request, target)
             if target is None:
                 return await self._document(request, form)
@@ -284,7 +283,7 @@ class Api:
                 return _text(404, NOT_FOUND_TEXT)
             raise no_such_resource()
         if target.subresource:
-            return await self._subresource(request, target, form, kind)
+            return await self._subresource(request, target, form, kind, user)
         if kind.virtual:
             if target.verb != "create" or user is None:
                 raise method_not_allowed()
@@ -393,14 +392,14 @@ class Api:
     # subresources ------------------------------------------------------------------------------------
 
     async def _subresource(
-        self, request: web.Request, target: Target, form: Form, kind: Kind
+        self, request: web.Request, target: Target, form: Form, kind: Kind, user: User | None
     ) -> web.StreamResponse:
         name = target.subresource
         if name not in kind.subresources:
             raise no_such_resource()
         namespace = target.namespace if kind.namespaced else ""
         if name in STREAMS:
-            return await self._stream(request, target, kind)
+            return await self._stream(request, target, kind, user)
         if name == "scale":
             return await self._scale(request, target, form, kind, namespace)
         if name in ("binding", "eviction", "token"):
@@ -451,7 +450,9 @@ class Api:
             raise method_not_allowed()
         return self._outcome(outcome, kind, form, [], options)
 
-    async def _stream(self, request: web.Request, target: Target, kind: Kind) -> web.StreamResponse:
+    async def _stream(
+        self, request: web.Request, target: Target, kind: Kind, user: User | None
+    ) -> web.StreamResponse:
         if kind.plural != "pods":
             raise not_implemented(
                 f"{target.subresource} of {kind.plural} is not served: there is no kubelet behind it"
@@ -461,7 +462,10 @@ class Api:
             raise not_implemented(
                 f"{target.subresource} of pods is not served: this control plane has no way to its nodes' kubelets"
             )
-        return await self._proxy.handle(request, target.namespace, target.name, target.subresource)
+        asks = user.name if user is not None else ""
+        return await self._proxy.handle(
+            request, target.namespace, target.name, target.subresource, user=asks
+        )
 
     async def _review(
         self, request: web.Request, target: Target, form: Form, kind: Kind, user: User
