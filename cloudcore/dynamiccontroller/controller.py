@@ -248,11 +248,13 @@ class DynamicController:
         if public or app.verb not in (Verb.GET, Verb.LIST):
             return answer
         target = application.parse_key(app.key)
-        return await self._seen(link.node, target, answer) if endpoints.concerns(target) else answer
+        if not endpoints.concerns(target):
+            return answer
+        return await self._seen(link.node, answer, stock=app.service_account is msgspec.UNSET)
 
     # -- endpoints ---------------------------------------------------------------------------------------------------
 
-    async def _seen(self, node: str, target: Target, body: bytes) -> bytes:
+    async def _seen(self, node: str, body: bytes, *, stock: bool) -> bytes:
         """Endpoints as `node` should see them.  Raises ApiError."""
         found = msgspec.json.decode(body, type=dict[str, object])
         items = found.get("items")
@@ -261,7 +263,7 @@ class DynamicController:
         narrowed = {service for service in services if await self._is_narrow(service)}
         members = await self._group_of(node) if narrowed else frozenset()
         return endpoints.rewrite(
-            body, lambda namespace, name: members if (namespace, name) in narrowed else None
+            body, lambda namespace, name: members if (namespace, name) in narrowed else None, stock=stock
         )
 
     async def _is_narrow(self, service: Name) -> bool:
@@ -414,7 +416,7 @@ class DynamicController:
         raw = item.raw
         if endpoints.concerns(feed.key.target):
             try:
-                raw = await self._seen(listener.node, feed.key.target, raw)
+                raw = await self._seen(listener.node, raw, stock=listener.stock)
             except (ApiError, ProtocolError) as error:
                 log.info("Cannot judge the topology of %s/%s: %s", item.namespace, item.name, error)
                 return

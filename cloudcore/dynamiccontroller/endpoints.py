@@ -2,10 +2,11 @@
 
 | object                                                  | becomes                                             |
 |---------------------------------------------------------|-----------------------------------------------------|
-| EndpointSlice or Endpoints `default/kubernetes`         | one endpoint: the node's own API                    |
+| EndpointSlice or Endpoints `default/kubernetes`         | for a stock edge one endpoint: the node's own API   |
 | those of a service with topology `range-nodegroup`      | only endpoints on nodes of the receiving node's group |
 | everything else                                         | as it is                                            |
 
+Pods of our edges find the API by their environment; the address it has on a node is the node's business.
 KubeEdge applies the first to every item of a list, so that all services lose their addresses; here the name is tested.
 Source: KubeEdge, cloud/pkg/dynamiccontroller/filter; protocol notes on the hub, 6.9."""
 
@@ -42,7 +43,7 @@ def service_of(found: Json) -> tuple[str, str]:
     return str(meta.get("namespace", "")), str(labels.get(SERVICE_LABEL) or meta.get("name", ""))
 
 
-def rewrite(body: bytes, members: Members, host: str = STOCK_HOST, port: int = STOCK_PORT) -> bytes:
+def rewrite(body: bytes, members: Members, *, stock: bool) -> bytes:
     """An object, or a list of them, as the edge should see it.  What cannot be read goes through as it is."""
     try:
         found = msgspec.json.decode(body, type=Json)
@@ -50,16 +51,17 @@ def rewrite(body: bytes, members: Members, host: str = STOCK_HOST, port: int = S
         return body
     items = found.get("items")
     changed = (
-        [_one(item, members, host, port) for item in items if isinstance(item, dict)]
+        [_one(item, members, stock=stock) for item in items if isinstance(item, dict)]
         if isinstance(items, list)
-        else [_one(found, members, host, port)]
+        else [_one(found, members, stock=stock)]
     )
     return msgspec.json.encode(found) if any(changed) else body
 
 
-def _one(found: Json, members: Members, host: str, port: int) -> bool:
+def _one(found: Json, members: Members, *, stock: bool) -> bool:
     namespace, service = service_of(found)
-    if (namespace, service) == ("default", "kubernetes"):
+    if stock and (namespace, service) == ("default", "kubernetes"):
+        host, port = STOCK_HOST, STOCK_PORT
         if "subsets" in found:
             ports = [{"name": "https", "port": port, "protocol": "TCP"}]
             found["subsets"] = [{"addresses": [{"ip": host}], "ports": ports}]

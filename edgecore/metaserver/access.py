@@ -39,6 +39,8 @@ MAX_VERDICTS = 256
 REFRESH_S = 60.0
 """The issuer's keys are asked for again at most so often when a signature fits none."""
 
+_API_AUDIENCES = frozenset({"https://kubernetes.default.svc", "https://kubernetes.default.svc.cluster.local"})
+"""Beside the issuer's own name: what clusters whose issuer is elsewhere make their API's tokens for."""
 _PUBLIC = frozenset({"/healthz", "/livez", "/readyz", "/version"})
 _SELF = frozenset({"selfsubjectaccessreviews", "selfsubjectreviews", "selfsubjectrulesreviews"})
 
@@ -141,7 +143,7 @@ class Access:
             jwt.judge(
                 claims,
                 issuers={self._issuer or claims.iss},
-                audiences=self._audiences | {claims.iss},
+                audiences=self._audiences | _API_AUDIENCES | {claims.iss},
                 now=now,
             )
         except jwt.Expired:

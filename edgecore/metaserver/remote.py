@@ -38,8 +38,9 @@ MAX_ASKING = 16
 """Requests on their way at once; more wait."""
 MAX_SCOPES = 64
 LINGER_S = 60.0
-RESYNC_S = 600.0
-"""A scope that heard nothing wrong is listed again after this: a lost push costs ten minutes, not for ever."""
+RESYNC_S = 6 * 3600.0
+"""A scope that heard nothing wrong is listed again after this, for safety only: pushes are acknowledged, and each new link
+lists. More often would cost an idle node its budget of traffic."""
 REFUSED_S = 60.0
 MAX_PUSHES = 256
 MAX_BATCH = 64
