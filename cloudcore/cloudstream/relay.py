@@ -120,6 +120,8 @@ class _RawClient(asyncio.Protocol):
             async with asyncio.timeout(LEAVE_S):
                 await self._lost.wait()
         except TimeoutError:
+            pass  # one that does not even say farewell
+        finally:
             self._transport.abort()
 
 
@@ -162,9 +164,12 @@ async def relay_upgrade(request: web.Request, stream: Stream, answer: tunnel.Ans
         await carry(client, stream)
     except Unavailable:
         pass  # the client is gone, which is one of the ways a stream ends
+    except BaseException:
+        transport.abort()  # we are stopping
+        raise
     finally:
         stream.reset("the client went away")
-        await client.leave()
+    await client.leave()
     return Taken(101)
 
 

@@ -83,8 +83,8 @@ class EdgedRuntime:
     ) -> str:
         return await self._cri.attach_url(container_id, tty=tty, stdin=stdin, stdout=stdout, stderr=stderr)
 
-    async def port_forward_url(self, sandbox_id: str) -> str:
-        return await self._cri.port_forward_url(sandbox_id, [])
+    async def port_forward_url(self, sandbox_id: str, ports: Sequence[int]) -> str:
+        return await self._cri.port_forward_url(sandbox_id, list(ports))
 
     async def pods_json(self) -> bytes:
         items = []

@@ -107,7 +107,7 @@ class Kubelet:
             pod = await self._pod(route)
             if not pod.sandbox:
                 raise Unavailable(f"unable to forward port because pod {pod.name!r} is not running")
-            return await runtime.port_forward_url(pod.sandbox)
+            return await runtime.port_forward_url(pod.sandbox, routes.ports(route))
         wanted = routes.terminal(route)
         pod, container = await self._find(route)
         instance = next((i for i in container.instances if i.running), None)

@@ -68,8 +68,8 @@ class StreamRuntime(Protocol):
         """Where the runtime waits for the client of an attach."""
         ...
 
-    async def port_forward_url(self, sandbox_id: str) -> str:
-        """Where the runtime waits for the client of a port-forward."""
+    async def port_forward_url(self, sandbox_id: str, ports: Sequence[int]) -> str:
+        """Where the runtime waits for the client of a port-forward.  ports: those a websocket client names in advance."""
         ...
 
     async def pods_json(self) -> bytes:

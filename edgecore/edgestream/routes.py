@@ -14,6 +14,9 @@ MAX_QUERY_FIELDS = 2048
 """Arguments of an exec are one field each."""
 
 
+MAX_PORTS = 64
+
+
 class Verb(Enum):
     """What a request is for; an operator can switch each off."""
 
@@ -117,3 +120,17 @@ def terminal(route: Route) -> Terminal:
     if not (streams.stdin or streams.stdout or streams.stderr):
         raise Refused("you must specify at least 1 of stdin, stdout, stderr")
     return streams
+
+
+def ports(route: Route) -> list[int]:
+    """The ports that a port-forward names in advance; SPDY clients name none.  Raises Refused."""
+    found: list[int] = []
+    for value in route.given("port"):
+        # "80,81" is how some clients write two
+        for text in value.split(","):
+            if not text.isdecimal() or not 0 < int(text[:6]) < 65536:
+                raise Refused(f"invalid port {text[:64]!r}")
+            found.append(int(text))
+    if len(found) > MAX_PORTS:
+        raise Refused(f"{len(found)} ports are over the limit of {MAX_PORTS}")
+    return found
