@@ -17,7 +17,7 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import msgspec
 
@@ -41,6 +41,10 @@ PATH_NOTE = "path"
 MAX_PATH_BODY = 2 * 1024 * 1024
 """A discovery document that is kept; the whole schema (/openapi/v2) is 4 MiB and is not."""
 
+SMALL = 16
+"""Objects in a list that is sent with its length; more are sent in pieces."""
+MAX_LISTS = 4
+"""Lists that are made at once; others wait.  One may take as much memory as everything else here."""
 MAX_WATCHES = 128
 MAX_WATCHES_PER_CALLER = 32
 WATCH_S = (1800, 3600)
@@ -111,6 +115,7 @@ class Api:
         self._monotonic = monotonic
         self._rng = rng or random.Random()
         self._watching: Counter[str] = Counter()
+        self._listing = asyncio.Semaphore(MAX_LISTS)
 
     async def handle(self, asked: Request) -> Answer:
         """Raises ApiError; everything else that is expected becomes one."""
@@ -205,6 +210,13 @@ class Api:
         wanted = _filter(gvr, info, query)
         options.read_version(query)
         asked = options.for_list(query)
+        async with self._listing:
+            return await self._made_list(caller, info, wanted, query, asked)
+
+    async def _made_list(
+        self, caller: Caller, info: Info, wanted: Filter, query: Query, asked: bytes
+    ) -> Answer:
+        gvr = wanted.gvr
         target = Target(
             group=info.group, version=info.version, resource=info.resource, namespace=info.namespace
         )
@@ -214,7 +226,10 @@ class Api:
             if query.get("continue"):
                 raise status.expired(query["continue"][:16], max(1, self._mirror.history.version)) from None
             found, version = await self._mirror.select(wanted)
-            return Answer(body=objects.list_body(gvr, found, version))
+            pieces = objects.list_body(gvr, found, version)
+            if len(found) <= SMALL:
+                return Answer(body=b"".join(pieces))
+            return Answer(stream=_Stream(self._pieces(pieces)))
         page = objects.read_list(body, gvr)
         whole = page.whole and not query.get("continue")
         try:
@@ -224,6 +239,13 @@ class Api:
         else:
             self._mirror.told(page.version)
         return Answer(body=body)
+
+    async def _pieces(self, pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+        """A list on its way counts as one that is made, until its client has read it."""
+        yield b""  # from here on the finally runs whatever happens
+        async with self._listing:
+            for piece in pieces:
+                yield piece
 
     async def _ask(
         self, caller: Caller, target: Target, verb: str, option: bytes, *, subresource: str = ""

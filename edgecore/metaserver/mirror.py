@@ -45,17 +45,23 @@ class TooOld(Exception):
 
 @dataclass(slots=True, eq=False)
 class Watch:
-    """One client's watch.  Read `queue` until it gives None: the client was too slow, or the watch is over."""
+    """One client's watch.  Read `queue` until it gives None: the client was too slow, or the watch is over.
+
+    known: the names that the client was told of; None when it knows everything there was and nothing narrows what it sees,
+    so that nobody needs to remember them."""
 
     filter: Filter
-    known: set[tuple[str, str]]
+    known: set[tuple[str, str]] | None
     queue: asyncio.Queue[bytes | None]
     closed: bool = False
 
-    def show(self, found: Object) -> None:
-        """The object changed."""
+    def show(self, found: Object, *, fresh: bool = False) -> None:
+        """The object changed; `fresh`: it was not there before."""
         name = (found.namespace, found.name)
-        if self.filter.matches(found):
+        if self.known is None:
+            if self.filter.matches(found):
+                self._put("ADDED" if fresh else "MODIFIED", found.value)
+        elif self.filter.matches(found):
             self._put("MODIFIED" if name in self.known else "ADDED", found.value)
             self.known.add(name)
         elif name in self.known:
@@ -64,6 +70,10 @@ class Watch:
 
     def hide(self, key: Key, last: bytes) -> None:
         """The object is gone."""
+        if self.known is None:
+            if self.filter.namespace in ("", key.namespace):
+                self._put("DELETED", last)
+            return
         name = (key.namespace, key.name)
         if name in self.known:
             self.known.discard(name)
@@ -197,15 +207,19 @@ class Mirror:
                 seq = self.history.since(version)
                 if seq is None:
                     raise TooOld(max(1, self.history.version))
-            present = await self._list(wanted)
             watch = Watch(wanted, set(), asyncio.Queue())
             if seq is None:
-                for item in present:
+                for item in await self._list(wanted):
                     watch.show(item)
                 if initial:
                     watch.queue.put_nowait(objects.bookmark(wanted.gvr, self._told(0), initial_end=True))
+            elif wanted.narrow:
+                watch.known = {(item.namespace, item.name) for item in await self._list(wanted)}
+                await self._replay(watch, seq)
             else:
-                watch.known = {(item.namespace, item.name) for item in present}
+                watch.known = None
+                for wire in wanted.gvr.wires - self._held.keys():
+                    self._know_held(wire, await self._store.held(wire), whole=True)
                 await self._replay(watch, seq)
             # the first events are as many as there are objects; only what comes later is bounded
             bounded: asyncio.Queue[bytes | None] = asyncio.Queue(MAX_QUEUED + watch.queue.qsize())
@@ -225,13 +239,14 @@ class Mirror:
             name = (change.key.namespace, change.key.name)
             found = None if change.gone else await self._get(wanted.gvr, *name)
             if found is not None:
-                if change.fresh:
+                if watch.known is not None and change.fresh:
                     watch.known.discard(name)
-                elif not wanted.matches(found) and wanted.narrow:
+                elif watch.known is not None and not wanted.matches(found):
                     watch.known.add(name)  # it may have matched before: then it has to be taken away
-                watch.show(found)
+                watch.show(found, fresh=change.fresh)
             else:
-                watch.known.add(name)
+                if watch.known is not None:
+                    watch.known.add(name)
                 last = change.tombstone or objects.tombstone(wanted.gvr, *name, change.uid, change.version)
                 watch.hide(change.key, last)
 
@@ -376,7 +391,7 @@ class Mirror:
         if self.history.add(key, uid=found.uid, version=found.version, gone=False, fresh=fresh) is None:
             return
         for watch in self._watching(key):
-            watch.show(found)
+            watch.show(found, fresh=fresh)
 
     def _hide(self, key: Key, uid: str, last: bytes, version: int = 0) -> None:
         if self.history.add(key, uid=uid, version=version or -1, gone=True, tombstone=last) is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from beehive.errors import ProtocolError
 from beehive.selectors import FieldSelector, LabelSelector
 
 MAX_VERSION = 2**63 - 1
+PIECE = 64 * 1024
 
 
 class _Meta(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -217,8 +218,8 @@ def tombstone(gvr: Gvr, namespace: str, name: str, uid: str, version: int) -> by
     return msgspec.json.encode({"kind": gvr.kind, "apiVersion": gvr.api_version, "metadata": metadata})
 
 
-def list_body(gvr: Gvr, found: list[Object], version: int) -> bytes:
-    """A list as an API server answers it."""
+def list_body(gvr: Gvr, found: list[Object], version: int) -> Iterator[bytes]:
+    """A list as an API server answers it, in pieces of about PIECE bytes: the whole may be larger than everything else here."""
     head = msgspec.json.encode(
         {
             "kind": f"{gvr.kind}List",
@@ -226,7 +227,15 @@ def list_body(gvr: Gvr, found: list[Object], version: int) -> bytes:
             "metadata": {"resourceVersion": str(version)},
         }
     )
-    return head[:-1] + b',"items":[' + b",".join(item.value for item in found) + b"]}\n"
+    piece = bytearray(head[:-1] + b',"items":[')
+    for number, item in enumerate(found):
+        if number:
+            piece += b","
+        piece += item.value
+        if len(piece) >= PIECE:
+            yield bytes(piece)
+            piece.clear()
+    yield bytes(piece + b"]}\n")
 
 
 def event(kind: str, value: bytes) -> bytes:

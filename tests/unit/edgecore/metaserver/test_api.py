@@ -546,3 +546,23 @@ def test_a_new_key_of_the_issuer_is_fetched() -> None:
         assert (await bench.call("GET", CM, local=False, bearer=token())).code == 200
 
     run(test)
+
+
+def test_a_long_list_comes_in_pieces() -> None:
+    async def test(bench: Bench) -> None:
+        bench.cloud.online = False
+        for number in range(200):
+            bench.store.hold(
+                "pod", body("Pod", f"p{number:03}", version=number + 1) | {"spec": {"x": "y" * 1000}}
+            )
+        for _ in range(2 * api_module.MAX_LISTS):  # a list that was read, or not, makes room for the next
+            answer = await bench.call("GET", "/api/v1/pods")
+            assert answer.stream is not None
+            pieces = [piece async for piece in answer.stream]
+            assert len(pieces) > 2
+            assert max(map(len, pieces)) < 2 * 64 * 1024
+            assert len(json.loads(b"".join(pieces))["items"]) == 200
+            unread = await bench.call("GET", "/api/v1/pods")
+            await close(unread)
+
+    run(test)
