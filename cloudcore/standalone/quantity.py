@@ -5,7 +5,7 @@ Source: apimachinery, pkg/api/resource/quantity.go.  Amounts are exact (`Decimal
 from __future__ import annotations
 
 import re
-from decimal import ROUND_UP, Decimal
+from decimal import ROUND_UP, Context, Decimal, localcontext
 
 _FORM = re.compile(
     r"^([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(Ki|Mi|Gi|Ti|Pi|Ei|n|u|m|k|M|G|T|P|E|[eE][-+]?[0-9]+)?$"
@@ -14,6 +14,10 @@ _BINARY = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY_NAME = {power: name for name, power in _BINARY.items()}
 _DECIMAL_NAME = {power: name for name, power in _DECIMAL.items()}
+
+LONGEST = 64
+"""Characters of a quantity: more than any amount needs, few enough to be exact with."""
+_EXACT = Context(prec=2 * LONGEST)
 
 BAD = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
 
@@ -24,12 +28,17 @@ class BadQuantity(ValueError):
 
 def parse(text: str | int | float) -> Decimal:
     """The amount.  Raises BadQuantity."""
-    return _split(text)[0]
+    with localcontext(_EXACT):
+        return _split(text)[0]
 
 
 def canonical(text: str | int | float) -> str:
     """The same amount with the largest suffix that leaves no fraction, in the family it was written in."""
-    amount, family = _split(text)
+    with localcontext(_EXACT):
+        return _canonical(*_split(text))
+
+
+def _canonical(amount: Decimal, family: str) -> str:
     amount = amount.quantize(Decimal("1e-9"), rounding=ROUND_UP)
     if family == "binary":
         if abs(amount) >= 1024 and amount == amount.to_integral_value():
@@ -54,7 +63,7 @@ def _split(text: str | int | float) -> tuple[Decimal, str]:
     if isinstance(text, bool) or not isinstance(text, str | int | float):
         raise BadQuantity(BAD)
     match = _FORM.match(str(text))
-    if match is None:
+    if match is None or match.end() > LONGEST:
         raise BadQuantity(BAD)
     number, suffix = Decimal(match[1]), match[2] or ""
     if suffix in _BINARY:

@@ -23,13 +23,18 @@ from cloudcore.standalone.authn import Tokens
 from cloudcore.standalone.authz import Authorizer
 from cloudcore.standalone.controllers import definitions
 from cloudcore.standalone.controllers.base import Controller
+from cloudcore.standalone.controllers.cronjobs import CronJobs
+from cloudcore.standalone.controllers.daemons import DaemonSets
 from cloudcore.standalone.controllers.definitions import Definitions
 from cloudcore.standalone.controllers.deployments import Deployments
+from cloudcore.standalone.controllers.endpoints import Endpoints
 from cloudcore.standalone.controllers.garbage import Garbage
+from cloudcore.standalone.controllers.jobs import Jobs
 from cloudcore.standalone.controllers.namespaces import Namespaces
 from cloudcore.standalone.controllers.nodes import GRACE_S, Nodes
 from cloudcore.standalone.controllers.replicas import ReplicaSets
 from cloudcore.standalone.controllers.scheduler import Scheduler
+from cloudcore.standalone.controllers.stateful import StatefulSets
 from cloudcore.standalone.errors import StartError
 from cloudcore.standalone.kinds import Registry
 from cloudcore.standalone.openapi import OpenApi
@@ -165,6 +170,11 @@ class ControlPlane:
             Scheduler(resources, clock=tick),
             ReplicaSets(resources, clock=tick),
             Deployments(resources, clock=tick),
+            DaemonSets(resources, clock=tick),
+            StatefulSets(resources, clock=tick),
+            Jobs(resources, clock=tick),
+            CronJobs(resources, clock=tick),
+            Endpoints(resources, clock=tick),
         ]
 
     async def _listen(

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cloudcore.standalone import quantity
+from cloudcore.standalone import cron, quantity
 from cloudcore.standalone.defaults import qos_class
 from cloudcore.standalone.selectors import BadSelector, from_object
 from cloudcore.standalone.status import (
@@ -508,19 +508,23 @@ def _cronjob(body: Json) -> Iterator[Cause]:
     schedule = spec.get("schedule", "")
     if not schedule:
         yield required("spec.schedule")
-    elif not schedule.startswith("@"):
-        fields = schedule.split()
-        if len(fields) != 5:
-            yield invalid_value(
-                "spec.schedule",
-                schedule,
-                f"expected exactly 5 fields, found {len(fields)}: [{' '.join(fields)}]",
-            )
+    else:
+        try:
+            cron.parse(schedule, spec.get("timeZone") or "")
+        except cron.BadSchedule as error:
+            zone = "time zone" in str(error)
+            field, value = ("timeZone", spec.get("timeZone")) if zone else ("schedule", schedule)
+            yield invalid_value(f"spec.{field}", value, str(error))
     if spec.get("concurrencyPolicy") not in ("Allow", "Forbid", "Replace"):
         yield unsupported(
             "spec.concurrencyPolicy", spec.get("concurrencyPolicy"), ("Allow", "Forbid", "Replace")
         )
     yield from _job_template(spec["jobTemplate"]["spec"], "spec.jobTemplate.spec")
+
+
+def _cronjob_update(body: Json, old: Json) -> Iterator[Cause]:
+    if any(body["spec"].get(name) != old["spec"].get(name) for name in ("schedule", "timeZone")):
+        yield from _cronjob(body)
 
 
 # the rest --------------------------------------------------------------------------------------------
@@ -747,6 +751,7 @@ _UPDATE: dict[Key, Callable[[Json, Json], Iterator[Cause]]] = {
     (_APPS, "daemonsets"): _selector_kept,
     (_APPS, "statefulsets"): _statefulset_update,
     ("batch", "jobs"): _job_update,
+    ("batch", "cronjobs"): _cronjob_update,
     ("", "configmaps"): _immutable_data,
     ("", "secrets"): _secret_update,
     ("", "services"): _service_update,

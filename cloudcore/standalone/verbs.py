@@ -14,7 +14,17 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from cloudcore.standalone import coretypes, crds, defaults, managed, patch, quantity, schema, validation
+from cloudcore.standalone import (
+    coretypes,
+    crds,
+    defaults,
+    managed,
+    patch,
+    quantity,
+    schema,
+    unheeded,
+    validation,
+)
 from cloudcore.standalone.admission import Admission
 from cloudcore.standalone.errors import StoreError
 from cloudcore.standalone.kinds import Kind, Registry
@@ -151,8 +161,7 @@ class Resources:
             managed.stamp_apply(kind, None, body, apply, options, self.timestamp())
         else:
             managed.stamp_update(kind, None, body, options, self.timestamp(), subresource="", asked=asked)
-        if kind.passive:
-            warnings = [*warnings, f"{kind.plural}: {kind.passive}"]
+        warnings = [*warnings, *unheeded.warnings(kind, body)]
         if kind.key == crds.KEY and any(
             crds.has_rules(item.get("schema")) for item in body["spec"]["versions"]
         ):
@@ -241,6 +250,8 @@ class Resources:
         metadata["resourceVersion"] = str(head.revision)
         if _same(body, old):
             return Outcome(body=old, warnings=warnings), None
+        if not subresource:
+            warnings = [*warnings, *unheeded.warnings(kind, body)]
         ending = "deletionTimestamp" in metadata and not metadata.get("finalizers")
         if ending and not metadata.get("deletionGracePeriodSeconds") and self._spec_finalized(kind, body):
             return self._remove(kind, head, body, options.dry_run, warnings)
@@ -371,7 +382,7 @@ class Resources:
             fresh = copy.deepcopy(config)
             fresh["metadata"].pop("resourceVersion", None)
             outcome, done = self._create(kind, namespace, fresh, options, apply=applied)
-            return Outcome(body=outcome.body, created=True, warnings=warnings), done
+            return Outcome(body=outcome.body, created=True, warnings=[*warnings, *outcome.warnings]), done
         old = present(kind, head.decode())
         merged = copy.deepcopy(managed.merge(kind, old, applied, options))
         version = config["metadata"].get("resourceVersion")

@@ -6,21 +6,16 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
+from beehive import clock
 from cloudcore.standalone.admission import NAME_LETTERS
-from cloudcore.standalone.controllers.base import (
-    Controller,
-    Event,
-    Item,
-    owner_of,
-    reference_to,
-    set_condition,
-)
+from cloudcore.standalone.controllers.base import Item, reference_to, set_condition
+from cloudcore.standalone.controllers.owned import Workloads
 from cloudcore.standalone.verbs import PODS, DeleteOptions
 
 Json = dict[str, Any]
@@ -133,7 +128,7 @@ def deployment_status(body: Json, new: Json | None, sets: list[Json], now: str) 
     complete = new is not None and updated == wanted and replicas == wanted and available == wanted
     if body["spec"].get("paused"):
         conditions = _with(conditions, "Progressing", None, "DeploymentPaused", "Deployment is paused", now)
-    elif complete:
+    elif complete or _settled(body, name, updated, replicas):
         conditions = _with(
             conditions,
             "Progressing",
@@ -143,16 +138,63 @@ def deployment_status(body: Json, new: Json | None, sets: list[Json], now: str) 
             now,
         )
     elif new is not None:
-        conditions = _with(
-            conditions,
-            "Progressing",
-            True,
-            "ReplicaSetUpdated",
-            f'ReplicaSet "{name}" is progressing.',
-            now,
-        )
+        conditions = _progress(body, status, name, conditions, now)
     status["conditions"] = conditions
     return status
+
+
+def _settled(body: Json, name: str, updated: int, replicas: int) -> bool:
+    """Whether this rollout had ended: pods that fail later do not begin it again."""
+    old = _progressing(body)
+    return bool(
+        replicas == updated
+        and old.get("reason") == "NewReplicaSetAvailable"
+        and f'"{name}"' in old.get("message", "")
+    )
+
+
+def _progressing(body: Json) -> Json:
+    conditions = (body.get("status") or {}).get("conditions") or ()
+    return next((item for item in conditions if item["type"] == "Progressing"), {})
+
+
+def _progress(body: Json, status: Json, name: str, conditions: list[Json], now: str) -> list[Json]:
+    """The condition of a rollout under way: each step forward gives it its whole deadline again."""
+    before, old = body.get("status") or {}, _progressing(body)
+    forward = any(
+        status.get(field, 0) > before.get(field, 0)
+        for field in ("updatedReplicas", "readyReplicas", "availableReplicas")
+    ) or (
+        status.get("replicas", 0) - status.get("updatedReplicas", 0)
+        < before.get("replicas", 0) - before.get("updatedReplicas", 0)
+    )
+    message = f'ReplicaSet "{name}" is progressing.'
+    if not forward and old.get("reason") == "ProgressDeadlineExceeded" and f'"{name}"' in old["message"]:
+        return conditions
+    left = deadline_in(body, clock.parse_rfc3339(now))
+    if not forward and old.get("message") == message and left is not None and left <= 0:
+        late = f'ReplicaSet "{name}" has timed out progressing.'
+        return _with(conditions, "Progressing", False, "ProgressDeadlineExceeded", late, now)
+    if forward:
+        conditions = [item for item in conditions if item["type"] != "Progressing"]
+        if old.get("status") == "True":
+            # it is the same state as before, only told anew
+            fresh = {**old, "reason": "ReplicaSetUpdated", "message": message, "lastUpdateTime": now}
+            return [*conditions, fresh]
+    return _with(conditions, "Progressing", True, "ReplicaSetUpdated", message, now)
+
+
+def deadline_in(body: Json, now: datetime) -> float | None:
+    """Seconds until the rollout counts as stuck; None when it does not wait for anything."""
+    old = _progressing(body)
+    seconds = body["spec"].get("progressDeadlineSeconds", 600)
+    if (
+        old.get("reason") != "ReplicaSetUpdated"
+        or not old.get("lastUpdateTime")
+        or body["spec"].get("paused")
+    ):
+        return None
+    return float(seconds - (now - clock.parse_rfc3339(old["lastUpdateTime"])).total_seconds())
 
 
 def _with(
@@ -194,21 +236,10 @@ def _bare(template: Json) -> Json:
     return template
 
 
-class Deployments(Controller):
+class Deployments(Workloads):
     name = "deployment-controller"
+    key, kind_name, below = KEY, "Deployment", SETS
     watches = (KEY, SETS)
-
-    def everything(self) -> Iterable[Item]:
-        return self.ids(KEY)
-
-    def concerns(self, event: Event) -> Iterable[Item]:
-        record = event.record
-        if record.key == KEY:
-            return [(record.namespace, record.name)]
-        owner = owner_of(record)
-        if owner is None or owner.get("kind") != "Deployment":
-            return []
-        return [(record.namespace, owner["name"])]
 
     async def reconcile(self, item: Item) -> float | None:
         found = self.store.get(KEY, *item)
@@ -218,14 +249,14 @@ class Deployments(Controller):
         if "deletionTimestamp" in body["metadata"]:
             await self._report(item)
             return None
+        await self.claimed(body)
         new = await self._new_set(body)
         if new is not None and not body["spec"].get("paused"):
             await self._roll(body, new)
             await self._forget(body, new)
         elif new is not None:
             await self._resize(body, new, body["spec"].get("replicas", 1))
-        await self._report(item)
-        return None
+        return await self._report(item)
 
     def _sets(self, body: Json) -> list[Json]:
         found = [r.decode() for r in self.store.dependents(body["metadata"]["uid"]) if r.key == SETS]
@@ -233,14 +264,16 @@ class Deployments(Controller):
             found, key=lambda item: (item["metadata"]["creationTimestamp"], item["metadata"]["name"])
         )
 
-    async def _report(self, item: Item) -> None:
-        found = self.store.get(KEY, *item)
-        if found is None:
-            return
-        body = found.decode()
+    async def _report(self, item: Item) -> float | None:
+        body = self.get(KEY, *item)
+        if body is None:
+            return None
         sets = self._sets(body)
         new = next((s for s in sets if same_template(s["spec"]["template"], body["spec"]["template"])), None)
-        await self.set_status(KEY, body, deployment_status(body, new, sets, self.resources.timestamp()))
+        status = deployment_status(body, new, sets, self.resources.timestamp())
+        await self.set_status(KEY, body, status)
+        left = deadline_in({**body, "status": status}, self.resources.now())
+        return None if left is None else max(left, 0.0) + 1.0
 
     async def _new_set(self, body: Json) -> Json | None:
         sets = self._sets(body)

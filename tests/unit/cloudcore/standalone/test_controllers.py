@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from cloudcore.standalone.controllers.deployments import Members, bounds, deployment_status, plan_rolling
 from cloudcore.standalone.controllers.nodes import STOPPED, unknown_conditions, wanted_taints
+from cloudcore.standalone.controllers.owned import deletion_order
 from cloudcore.standalone.controllers.placement import Node, choose, requests, tolerates
-from cloudcore.standalone.controllers.replicas import deletion_order
 
 NOW = "2026-01-01T00:00:00Z"
 
