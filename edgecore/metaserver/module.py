@@ -25,7 +25,10 @@ from edgecore.metaserver.serving import Serving, ServingFiles
 log = logging.getLogger(__name__)
 
 RETRY_S = 10.0
-RENEW_LOOK_S = 6 * 3600.0
+RENEW_LOOK_S = 300.0
+"""Two small files are read; a clock that was set meanwhile may have ended the certificate."""
+EPOCH = 1_767_225_600.0
+"""2026-01-01: no clock that stands before this is set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +80,11 @@ class MetaServer:
     async def prepare(self) -> None:
         """Before pods are started: make sure that there is a certificate, so that they are told of it.  Raises nothing."""
         try:
-            self._serving = await self._files.ensure({self._options.host, "127.0.0.1"}, _now())
+            # one that is to be renewed soon will do: that takes time, and pods wait for nobody
+            wanted = {self._options.host, "127.0.0.1"}
+            self._serving = await self._files.current(wanted, _now()) or await self._files.ensure(
+                wanted, _now()
+            )
         except SkerryError as error:
             log.error("Pods cannot trust the local API yet: %s", error)
 
@@ -155,4 +162,4 @@ class MetaServer:
 
 
 def _now() -> float:
-    return clock.wall().timestamp()
+    return max(EPOCH, clock.wall().timestamp())

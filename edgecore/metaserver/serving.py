@@ -35,7 +35,6 @@ NAMES = (
     "kubernetes.default.svc",
     "kubernetes.default.svc.cluster.local",
 )
-_DAY_S = 86400.0
 _LINE = "# skerry: "
 
 
@@ -75,6 +74,10 @@ class ServingFiles:
         self._pki = pki
         self._node = node
 
+    async def current(self, addresses: Iterable[str], now: float) -> Serving | None:
+        """What is on disk if it is good now, be it not for long.  Raises CertificateError."""
+        return await asyncio.to_thread(self._read, sorted(set(addresses)), now, 0.0)
+
     async def ensure(self, addresses: Iterable[str], now: float) -> Serving:
         """What is on disk if it is good for these addresses for a while, else a new one by the same authority.
 
@@ -96,7 +99,7 @@ class ServingFiles:
             raise CertificateError("the certificate that was made cannot be used")
         return found
 
-    def _read(self, wanted: list[str], now: float) -> Serving | None:
+    def _read(self, wanted: list[str], now: float, left_s: float = RENEW_DAYS * 86400.0) -> Serving | None:
         server, ca = _text(self._pki / "metaserver.pem"), _text(self._pki / "metaserver-ca.pem")
         if not server.startswith(_LINE) or "-----BEGIN CERTIFICATE-----" not in ca:
             return None
@@ -106,7 +109,7 @@ class ServingFiles:
         except (ValueError, KeyError, TypeError):
             return None
         # a clock that stands before the beginning is a clock that was not set yet
-        if addresses != wanted or now > ends - RENEW_DAYS * _DAY_S or serial != _mark(ca):
+        if addresses != wanted or now > ends - left_s or serial != _mark(ca):
             return None
         return Serving(self._pki / "metaserver.pem", _certificate(ca), ends)
 

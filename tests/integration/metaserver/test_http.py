@@ -233,8 +233,12 @@ def test_tls_with_the_nodes_own_authority(tmp_path: Path) -> None:
         assert await files.ensure({"169.254.30.10", "127.0.0.1"}, now + 86400) == first
         for name in ("metaserver.pem", "metaserver-ca.pem"):
             assert stat.S_IMODE((tmp_path / "pki" / name).stat().st_mode) == 0o600
+        near = now + 320 * 86400
+        assert await files.current({"127.0.0.1", "169.254.30.10"}, near) == first
+        assert await files.current({"127.0.0.1"}, now) is None
+        assert await files.current({"127.0.0.1", "169.254.30.10"}, now + 400 * 86400) is None
         # near its end a new one, by the same authority: pods need not be told
-        renewed = await files.ensure({"127.0.0.1", "169.254.30.10"}, now + 320 * 86400)
+        renewed = await files.ensure({"127.0.0.1", "169.254.30.10"}, near)
         assert renewed.ends > first.ends
         assert renewed.ca == first.ca
         server = Server(echo)
