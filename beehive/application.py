@@ -230,4 +230,9 @@ def pass_through(path: str) -> str | None:
     path = path[:-1] if len(path) > 1 and path.endswith("/") else path
     if len(path) > 512 or ".." in path:
         return None
-    return path if _PASS.fullmatch(path) or _OURS.fullmatch(path) else None
+    return path if _PASS.fullmatch(path) or is_ours(path) else None
+
+
+def is_ours(path: str) -> bool:
+    """Whether only a hub of ours passes this path; a stock one takes it for a broken key."""
+    return _OURS.fullmatch(path) is not None

@@ -87,6 +87,10 @@ class CloudLink:
     def online(self) -> bool:
         return self._meta.online
 
+    @property
+    def ours(self) -> bool:
+        return self._meta.session is not None and self._meta.session.ours
+
     def on_connected(self, listener: Callable[[], None]) -> None:
         self._meta.on_connected.append(lambda session: listener())
 

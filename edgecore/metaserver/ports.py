@@ -70,6 +70,11 @@ class Cloud(Protocol):
         """Whether the hub is there now."""
         ...
 
+    @property
+    def ours(self) -> bool:
+        """Whether the hub that is there is one of ours, and knows what we added to KubeEdge's requests."""
+        ...
+
     def on_connected(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever the link has come; it does not block."""
         ...

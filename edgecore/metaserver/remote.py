@@ -157,6 +157,8 @@ class Remote:
 
     async def fetch(self, path: str) -> bytes:
         """Pass a path through as the node.  Raises ApiError, Unavailable."""
+        if application.is_ours(path) and self._cloud.online and not self._cloud.ours:
+            raise Unavailable(f"this hub does not pass {path}")
         return await self.ask(path, Verb.GET)
 
     async def _apply(self, request: Application) -> bytes:

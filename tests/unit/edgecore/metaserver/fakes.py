@@ -111,6 +111,7 @@ class FakeCloud:
 
     def __init__(self) -> None:
         self.online = True
+        self.ours = True
         self.silent = False
         self.objects: dict[Target, dict[str, Any]] = {}
         self.paths: dict[str, bytes] = {}

@@ -521,6 +521,19 @@ def test_without_keys_only_a_token_that_came_through_here_counts() -> None:
     run(test)
 
 
+def test_a_stock_hub_is_not_asked_for_what_it_does_not_know() -> None:
+    async def test(bench: Bench) -> None:
+        publish(bench)
+        hold(bench, READ_MAPS)
+        bench.cloud.ours = False
+        bench.store.tokens = [token().encode()]
+        assert (await bench.call("GET", CM, local=False, bearer=token())).code == 200
+        assert (await bench.refused("GET", "/openapi/v3/api/v1")).code == 503
+        assert {app.key for app in bench.cloud.asked} == {"/core/v1/configmaps/web/null"}
+
+    run(test)
+
+
 def test_nobody_sees_little() -> None:
     async def test(bench: Bench) -> None:
         bench.cloud.paths["/version"] = b"{}"
