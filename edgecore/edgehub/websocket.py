@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket as std_socket
 import ssl
 from collections.abc import Mapping
 
@@ -30,6 +31,12 @@ CLOSE_S = 2.0
 """How long a farewell may take on a link that may be dead."""
 
 _WAITING = 64  # frames read and not yet taken, the hub's window
+
+
+UNSENT_BYTES = 128 * 1024
+"""Two frames of a tunnel: a second at 1 Mbit/s."""
+
+_TCP_NOTSENT_LOWAT = 25  # linux/tcp.h; Python has no name for it
 
 
 class Unreachable(Unavailable):
@@ -90,6 +97,12 @@ class Socket:
         """Say farewell if possible, and end the connection in any case within CLOSE_S."""
         await self._connection.close(code, reason[:120])
 
+    def keep_queue_short(self, unsent_bytes: int) -> None:
+        """Let the kernel queue no more than so much that is not on its way: what is written later then overtakes nothing but
+        that, however large the buffers of a slow line have grown."""
+        handle = self._connection.transport.get_extra_info("socket")
+        handle.setsockopt(std_socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, unsent_bytes)
+
     def abort(self) -> None:
         """End the connection without a word."""
         self._connection.transport.abort()
@@ -113,7 +126,9 @@ class Binary:
 
 async def dial_tunnel(address: str, *, tls: ssl.SSLContext, headers: Mapping[str, str]) -> Binary:
     """Open the second connection to a hub, for streams.  Raises as `dial`."""
-    return Binary(await dial(f"wss://{address}/tunnel", tls=tls, headers=headers, bulk=True))
+    socket = await dial(f"wss://{address}/tunnel", tls=tls, headers=headers, bulk=True)
+    socket.keep_queue_short(UNSENT_BYTES)
+    return Binary(socket)
 
 
 async def dial(
