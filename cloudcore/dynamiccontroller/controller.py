@@ -49,7 +49,10 @@ AT_ONCE = 6
 """... of all nodes together: below the threads that the door to the API has, so that others get through."""
 MAX_LISTENERS = 64
 """Of one node."""
-MAX_FEEDS = 2048
+MAX_FEEDS = 256
+"""Each is a connection to the API and a thread."""
+SWEEP_S = 60.0
+"""A listener of ours whose node is away for one to two of these is over."""
 MAX_PAST = 256
 MAX_PAST_BYTES = 1024 * 1024
 MAX_ANSWER = MAX_FRAME_BYTES * 3 // 4 - 64 * 1024
@@ -162,9 +165,24 @@ class DynamicController:
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             self._group = group
+            group.create_task(self._sweep(), name="listeners")
             while True:
                 link, message = await self._asked.get()
                 group.create_task(self._answer(link, message), name=f"application {link.node}")
+
+    async def _sweep(self) -> None:
+        """End what is watched for nodes that are away: one of ours tells again, whatever hub it comes to."""
+        away: set[tuple[str, str]] = set()
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            gone = {
+                at
+                for at, feed in self._by_app.items()
+                if not feed.listeners[at].stock and self._nodes.get(at[0]) is None
+            }
+            for at in gone & away:
+                self._unlisten(at)
+            away = gone - away
 
     async def _answer(self, link: Link, message: Message) -> None:
         try:

@@ -39,6 +39,8 @@ MAX_VERDICTS = 256
 REFRESH_S = 60.0
 """The issuer's keys are asked for again at most so often when a signature fits none."""
 
+TELL_S = 60.0
+
 _API_AUDIENCES = frozenset({"https://kubernetes.default.svc", "https://kubernetes.default.svc.cluster.local"})
 """Beside the issuer's own name: what clusters whose issuer is elsewhere make their API's tokens for."""
 _PUBLIC = frozenset({"/healthz", "/livez", "/readyz", "/version"})
@@ -89,6 +91,9 @@ class Access:
         self._keys: list[Key] = []
         self._verdicts: OrderedDict[bytes, Claims] = OrderedDict()
         self._asked_at = -REFRESH_S
+        self._told_at = -TELL_S
+        self.refused = 0
+        """Requests with a token that counts for nothing."""
 
     async def load(self) -> None:
         """Raises Unavailable (the disk)."""
@@ -127,7 +132,7 @@ class Access:
         try:
             claims = await self._judge(token.strip())
         except BadToken as error:
-            log.info("A token is refused: %s", error)
+            self._tell_refused(error)
             raise status.unauthorized() from error
         account = claims.bound.serviceaccount
         assert account is not None, "judged tokens name their account"
@@ -135,6 +140,14 @@ class Access:
             user=rbac.service_account_user(claims.bound.namespace, account.name),
             account=f"{claims.bound.namespace}:{account.name}",
         )
+
+    def _tell_refused(self, error: BadToken) -> None:
+        """One line a minute: whoever tries in a loop must not fill the disk."""
+        self.refused += 1
+        now = self._monotonic()
+        if now - self._told_at >= TELL_S:
+            self._told_at = now
+            log.warning("A token is refused (%d so far): %s", self.refused, error)
 
     async def _judge(self, token: str) -> Claims:
         now = self._wall()

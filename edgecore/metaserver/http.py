@@ -148,7 +148,11 @@ class Server:
         client = "local" if local else str((writer.get_extra_info("peername") or ("?",))[0])
         if self.connections >= MAX_CONNECTIONS or self._clients[client] >= MAX_PER_CLIENT:
             self.turned_away += 1
-            log.info("Turned away a connection of %s: %d are open", client, self._clients[client])
+            if self.turned_away.bit_count() == 1:  # the first, second, fourth, …
+                log.warning(
+                    "Turned away %d connections, now one of %s: %d of it are open, %d in all",
+                    *(self.turned_away, client, self._clients[client], self.connections),
+                )
             writer.transport.abort()
             return
         self._clients[client] += 1
