@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from beehive.errors import SkerryError
 from cloudcore import kube
 from cloudcore.objects import CONFIGMAP
 from edgecore import local
@@ -63,8 +64,11 @@ async def write_all(stage: Stage, value: str) -> None:
 
 
 def held(stage: Stage) -> dict[str, str]:
-    """Name to value of the sync's objects that the edge has stored."""
-    answer: dict[str, Any] = local.ask(stage.edge / "edgecore.sock", "get", kind="configmaps")
+    """Name to value of the sync's objects that the edge has stored; empty while it does not answer."""
+    try:
+        answer: dict[str, Any] = local.ask(stage.edge / "edgecore.sock", "get", kind="configmaps")
+    except SkerryError:
+        return {}
     return {
         item["metadata"]["name"]: item["data"]["value"]
         for item in answer["items"]

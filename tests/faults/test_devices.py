@@ -1,0 +1,105 @@
+"""Broker and mappers: F-D."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.e2e.broker import Bus
+from tests.e2e.skerry import eventually
+from tests.faults.stage import BACK_S, Stage
+
+THERMOSTAT = "default/thermostat"
+
+
+def is_at(stage: Stage, target: float) -> bool:
+    return float(stage.skerry.readings()["target"]) == target
+
+
+def warm(bus: Bus, target: float) -> bool:
+    return abs(float(bus.actual(THERMOSTAT)["temperature"]) - target) < 0.5
+
+
+@pytest.mark.quick
+def test_f_d01_the_broker_is_killed(stage: Stage) -> None:
+    before = stage.containers()
+    agent, mapper = stage.pid("edgecore"), stage.pid("mapper")
+    stage.skerry.set_target("22")
+    eventually(lambda: is_at(stage, 22), "the target", BACK_S)
+    for round_, target in enumerate((23, 24)):
+        stage.kill("mosquitto")
+        stage.skerry.set_target(str(target))
+        # devices do not need the broker
+        eventually(lambda target=target: is_at(stage, target), "the target, without a broker", BACK_S)  # type: ignore[misc]
+        if round_:
+            # what it kept is lost
+            for path in (stage.skerry.home / "mosquitto").glob("*.db"):
+                path.unlink()
+        stage.start("mosquitto")
+
+        def answered(target: int = target) -> bool:
+            with Bus(stage.skerry.mqtt_port) as bus:
+                return float(bus.actual(THERMOSTAT)["target"]) == target
+
+        eventually(answered, "the twin over MQTT, not rolled back", BACK_S)
+        assert is_at(stage, target)
+    assert stage.pid("edgecore") == agent
+    assert stage.pid("mapper") == mapper
+    assert stage.containers() == before
+
+
+@pytest.mark.quick
+def test_f_d02_a_mapper_restarts_twenty_times(stage: Stage) -> None:
+    before, agent = stage.containers(), stage.pid("edgecore")
+    stage.skerry.set_target("25")
+    eventually(lambda: is_at(stage, 25), "the target", BACK_S)
+    for number in range(20):
+        stage.kill("mapper")
+        stage.start("mapper")
+        # in the middle of registering, of the first write, of reading
+        time.sleep(0.1 + 0.07 * number)
+    with Bus(stage.skerry.mqtt_port) as bus:
+        # a room that is new and cold is heated: the desired value was told again
+        eventually(lambda: warm(bus, 25), "the room, warm again", BACK_S)
+    assert is_at(stage, 25)
+    assert stage.pid("edgecore") == agent
+    assert stage.containers() == before
+
+
+def test_f_d02_a_mapper_hangs(stage: Stage) -> None:
+    """A stopped mapper holds nobody up, and goes on where it was."""
+    import os
+    import signal
+
+    before, mapper = stage.containers(), stage.pid("mapper")
+    os.kill(mapper, signal.SIGSTOP)
+    try:
+        stage.skerry.set_target("20.5")
+        time.sleep(15)
+        assert stage.is_linked()
+        stage.make_pods("young", 1)
+        eventually(stage.is_agreed, "a pod meanwhile", BACK_S)
+    finally:
+        os.kill(mapper, signal.SIGCONT)
+        stage.drop_pods("young")
+    eventually(lambda: is_at(stage, 20.5), "the target, after it", BACK_S)
+    eventually(lambda: stage.is_agreed() and stage.containers() == before, "agreement", BACK_S)
+
+
+def test_f_d05_devices_go_on_while_the_cloud_is_away(stage: Stage) -> None:
+    stage.skerry.set_target("21")
+    eventually(lambda: is_at(stage, 21), "the target", BACK_S)
+    stage.line.line.refuse = True
+    stage.line.cut()
+    eventually(lambda: not stage.is_linked(), "the link's end", 20)
+    stage.skerry.set_target("19.5")
+    time.sleep(6)
+    with Bus(stage.skerry.mqtt_port) as bus:
+        assert float(bus.actual(THERMOSTAT)["target"]) == 21
+    waiting = stage.edge_status()["outbox"]
+    # newest only, whatever the time away
+    assert waiting["waiting"] < 40
+    stage.line.good()
+    eventually(lambda: is_at(stage, 19.5), "the newest target, once back", BACK_S)
+    eventually(lambda: stage.edge_status()["outbox"]["waiting"] == 0, "an empty outbox", BACK_S)

@@ -1,0 +1,221 @@
+"""The edge's disk: F-S."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from edgecore import local
+from tests.e2e.skerry import eventually
+from tests.faults.stage import BACK_S, Stage
+
+PAGE = 4096
+
+
+def flip_bits(database: Path) -> None:
+    rng = random.Random(6)
+    raw = bytearray(database.read_bytes())
+    for _ in range(200):
+        raw[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
+    database.write_bytes(raw)
+
+
+def flip_in_the_log(database: Path) -> None:
+    log = database.with_name(database.name + "-wal")
+    raw = bytearray(log.read_bytes())
+    assert raw, "there is no log to damage"
+    for at in range(40, len(raw), 1000):
+        raw[at] ^= 0x10
+    log.write_bytes(raw)
+
+
+def cut_short(database: Path) -> None:
+    os.truncate(database, database.stat().st_size // 2)
+
+
+def zero_a_page(database: Path) -> None:
+    with database.open("r+b") as file:
+        file.seek(PAGE * 2)
+        file.write(bytes(PAGE))
+
+
+def zero_the_header(database: Path) -> None:
+    with database.open("r+b") as file:
+        file.write(bytes(PAGE))
+
+
+def lose_the_log(database: Path) -> None:
+    database.with_name(database.name + "-wal").unlink()
+
+
+def keep_only_the_log(database: Path) -> None:
+    database.unlink()
+
+
+def lose_everything(database: Path) -> None:
+    for path in database.parent.glob(database.name + "*"):
+        path.unlink()
+
+
+DAMAGES = [
+    flip_bits,
+    flip_in_the_log,
+    cut_short,
+    pytest.param(zero_a_page, marks=pytest.mark.quick),
+    zero_the_header,
+    pytest.param(lose_the_log, marks=pytest.mark.quick),
+    keep_only_the_log,
+    pytest.param(lose_everything, marks=pytest.mark.quick),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_f_s03_a_damaged_store(stage: Stage, damage: Callable[[Path], None]) -> None:
+    before, restarts = stage.containers(), stage.restarts()
+    database = stage.edge / "edgecore.db"
+    stage.kill("cloudcore")
+    stage.kill("edgecore")
+    damage(database)
+    stage.start("edgecore")
+    eventually(stage.edge_status, "the agent", 20)
+    # offline: whatever was lost, nothing is a reason to stop a pod
+    time.sleep(6)
+    assert stage.containers() == before
+    stage.start("cloudcore")
+    eventually(stage.is_linked, "the link", BACK_S)
+    eventually(lambda: stage.edge_status()["store"]["complete"], "a whole store", BACK_S)
+    eventually(stage.is_agreed, "agreement", BACK_S)
+    time.sleep(2)
+    assert stage.containers() == before
+    assert stage.restarts() == restarts
+    held = local.ask(stage.edge / "edgecore.sock", "get", kind="pods")
+    assert len(held["items"]) == 10
+
+
+@contextlib.contextmanager
+def full(folder: Path) -> Iterator[None]:
+    """Not a byte of room is left."""
+    ballast = folder / "ballast"
+    try:
+        with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                if not file.write(bytes(64 * 1024)):
+                    break
+        with (folder / "ballast-2").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(b"x"):
+                pass
+        yield
+    finally:
+        ballast.unlink()
+        (folder / "ballast-2").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def no_inodes(folder: Path) -> Iterator[None]:
+    """Not a file more can be made."""
+    ballast = folder / "ballast"
+    ballast.mkdir()
+    try:
+        with contextlib.suppress(OSError):
+            for number in range(1_000_000):
+                (ballast / str(number)).touch()
+        yield
+    finally:
+        for path in ballast.iterdir():
+            path.unlink()
+        ballast.rmdir()
+
+
+def fat_configmap(value: str) -> str:
+    """Too big for whatever room the log of the database still has."""
+    body = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "hello", "namespace": "default"},
+        "data": {"index.html": value, "fat": "x" * 900_000},
+    }
+    return json.dumps(body)
+
+
+def condition(stage: Stage, kind: str) -> str:
+    conditions = stage.skerry.get("node", stage.skerry.node_name)["status"]["conditions"]
+    return next(one["status"] for one in conditions if one["type"] == kind)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(full, marks=pytest.mark.quick, id="f_s04-full"),
+        pytest.param(no_inodes, id="f_s05-inodes"),
+    ],
+)
+def test_f_s04_a_disk_without_room(
+    stage: Stage, fault: Callable[[Path], contextlib.AbstractContextManager[None]]
+) -> None:
+    before, restarts = stage.containers(), stage.restarts()
+    agent = stage.pid("edgecore")
+    text = f"Through a full disk {time.time():.0f}\n"
+    with fault(stage.edge):
+        stage.skerry.kubectl("replace", "-f", "-", stdin=fat_configmap(text))
+        stage.make_pods("late", 1)
+        eventually(lambda: condition(stage, "DiskPressure") == "True", "DiskPressure", 60)
+        time.sleep(15)
+        assert stage.pid("edgecore") == agent
+        assert stage.is_linked()
+        assert before <= stage.containers()
+        status = stage.edge_status()
+        if fault is full:
+            held = local.ask(stage.edge / "edgecore.sock", "get", kind="configmaps")
+            kept = next(item for item in held["items"] if item["metadata"]["name"] == "hello")
+            assert kept["data"]["index.html"] != text
+            assert status["store"]["failures"] > 0
+    try:
+        eventually(lambda: condition(stage, "DiskPressure") == "False", "no DiskPressure", 60)
+        eventually(stage.is_agreed, "agreement, by itself", 60)
+        (web,) = [one for one in stage.skerry.containers() if one.name == "web"]
+        eventually(lambda: stage.skerry.inside(web, "/www/index.html") == text, "the page", 60)
+        assert stage.pid("edgecore") == agent
+        assert before <= stage.containers()
+        assert {uid: n for uid, n in stage.restarts().items() if uid in restarts} == restarts
+    finally:
+        stage.drop_pods("late")
+        plain = json.loads(fat_configmap("Hello from the edge.\n"))
+        del plain["data"]["fat"]
+        stage.skerry.kubectl("replace", "-f", "-", stdin=json.dumps(plain))
+    eventually(lambda: stage.is_agreed() and stage.containers() == before, "the end", BACK_S)
+
+
+@pytest.mark.quick
+def test_f_s04_an_agent_starts_on_a_full_disk(stage: Stage) -> None:
+    before = stage.containers()
+    stage.kill("edgecore")
+    with full(stage.edge):
+        stage.start("edgecore")
+        eventually(stage.edge_status, "the agent", 30)
+        time.sleep(5)
+        assert stage.containers() == before
+    eventually(stage.is_linked, "the link", BACK_S)
+    eventually(stage.is_agreed, "agreement", BACK_S)
+    assert stage.containers() == before
+
+
+@pytest.mark.quick
+def test_f_s10_a_second_agent(stage: Stage) -> None:
+    before, agent = stage.containers(), stage.pid("edgecore")
+    words = [sys.executable, "-m", "edgecore.cli", "run", "--config", str(stage.edge / "edgecore.yaml")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1
+    assert f"another edgecore (process {agent})" in done.stderr
+    assert stage.pid("edgecore") == agent
+    assert stage.is_linked()
+    eventually(stage.is_agreed, "agreement", BACK_S)
+    assert stage.containers() == before
