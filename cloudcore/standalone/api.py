@@ -178,7 +178,7 @@ class Api:
                 target.group,
                 target.name,
                 f'User "{user.name}" cannot {target.verb} resource "{asked.full_resource}" in API group '
-                f'"{target.group}"{where}',
+                f'"{target.group}"{where}{": " + why if (why := self._authorizer.reason(user)) else ""}',
             )
 
     # documents ---------------------------------------------------------------------------------------
@@ -463,9 +463,7 @@ class Api:
                 f"{target.subresource} of pods is not served: this control plane has no way to its nodes' kubelets"
             )
         asks = user.name if user is not None else ""
-        return await self._proxy.handle(
-            request, target.namespace, target.name, target.subresource, user=asks
-        )
+        return await self._proxy.handle(request, target.namespace, target.name, target.subresource, user=asks)
 
     async def _review(
         self, request: web.Request, target: Target, form: Form, kind: Kind, user: User

@@ -1,4 +1,4 @@
-"""May this user do that: `system:masters`, then the stored roles and bindings.
+"""May this user do that: nodes by rules of their own, `system:masters`, then the stored roles and bindings.
 
 Source: kubernetes, plugin/pkg/auth/authorizer/rbac and pkg/registry/rbac/validation."""
 
@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from cloudcore.standalone.authn import MASTERS, User
+from cloudcore.standalone import nodeauthz
+from cloudcore.standalone.authn import AUTHENTICATED, MASTERS, User
 from cloudcore.standalone.store import Store
 
 Json = dict[str, Any]
@@ -39,6 +40,14 @@ class Authorizer:
         self._store = store
 
     def allowed(self, user: User, request: Request) -> bool:
+        node = nodeauthz.node_of(user)
+        if node is not None:
+            if request.verb == "get" and not request.path and not request.subresource:
+                place = (request.group, request.resource, request.namespace, request.name)
+                if nodeauthz.may_get(self._store, node, *place):
+                    return True
+            # no role that is bound to a node or to all of them counts
+            user = User(name="", groups=(AUTHENTICATED,))
         if MASTERS in user.groups:
             return True
         if request.path:
@@ -49,8 +58,15 @@ class Authorizer:
                 return True
         return any(_permits(rule, request) for rule in self.rules(user, request.namespace))
 
+    def reason(self, user: User) -> str:
+        """Why a refused request was refused, where more can be said than that no rule allows it."""
+        node = nodeauthz.node_of(user)
+        return nodeauthz.reason(node) if node is not None else ""
+
     def rules(self, user: User, namespace: str) -> Iterator[Json]:
         """Every rule that applies to `user`, cluster-wide and in `namespace`."""
+        if nodeauthz.node_of(user) is not None:
+            user = User(name="", groups=(AUTHENTICATED,))
         for record in self._store.select((GROUP, "clusterrolebindings")):
             binding = record.decode()
             if _names(binding.get("subjects") or (), user, ""):

@@ -10,6 +10,7 @@ from cloudcore.standalone import selectors
 from cloudcore.standalone.authn import ISSUER, BadToken, Tokens, User
 from cloudcore.standalone.authz import Authorizer, Request
 from cloudcore.standalone.kinds import Kind
+from cloudcore.standalone.nodeauthz import node_of
 from cloudcore.standalone.requests import WriteOptions
 from cloudcore.standalone.status import (
     ApiError,
@@ -346,10 +347,12 @@ class Subresources:
                     )
                 ],
             )
-        return {"allowed": self._authorizer.allowed(user, request)}
+        allowed = self._authorizer.allowed(user, request)
+        why = "" if allowed else self._authorizer.reason(user)
+        return {"allowed": allowed, **({"reason": why} if why else {})}
 
     def _rules(self, user: User, namespace: str) -> Json:
-        if "system:masters" in user.groups:
+        if "system:masters" in user.groups and node_of(user) is None:
             rules: list[Json] = [
                 {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},
                 {"verbs": ["*"], "nonResourceURLs": ["*"]},

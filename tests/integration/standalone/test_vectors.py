@@ -51,7 +51,6 @@ DIFFERENT: dict[str, str] = {
     "nodes: cordon": TTL,
     "nodes: events new group": "the first of all events is another one here",
     "auth: self subject review": "another administrator",
-    "auth: sar node": "there is no Node authorizer: our cloudcore, not kubelets, speaks to this API",
     "auth: openid": "tokens are signed with ES256",
     "discovery: get /version": "another server",
     "discovery: get /api": PORT,
