@@ -84,3 +84,5 @@ class EdgeStream:
             with contextlib.suppress(TimeoutError, SkerryError):
                 async with asyncio.timeout(CLOSE_S):
                     await connection.close()
+            # a wish from before the loss was granted by the tunnel that is lost now
+            self._retry.clear()

@@ -149,7 +149,7 @@ def resource_metrics(node: NodeReading, containers: Sequence[ContainerReading]) 
     def family(name: str, kind: str, text: str, rows: list[tuple[str, float, float]]) -> None:
         lines.append(f"# HELP {name} [STABLE] {text}")
         lines.append(f"# TYPE {name} {kind}")
-        lines.extend(f"{name}{labels} {value:.9g} {int(at * 1000)}" for labels, value, at in rows)
+        lines.extend(f"{name}{labels} {_number(value)} {int(at * 1000)}" for labels, value, at in rows)
 
     def labelled(c: ContainerReading) -> str:
         return f'{{container="{c.name}",namespace="{c.namespace}",pod="{c.pod}"}}'
@@ -205,6 +205,11 @@ def resource_metrics(node: NodeReading, containers: Sequence[ContainerReading]) 
     lines.append("# TYPE resource_scrape_error gauge")
     lines.append("resource_scrape_error 0")
     return "\n".join(lines) + "\n"
+
+
+def _number(value: float) -> str:
+    """Whole, or with all its nanoseconds; never with an exponent that costs digits."""
+    return str(value) if isinstance(value, int) else f"{value:.9f}".rstrip("0").rstrip(".")
 
 
 def _cpu(reading: Reading, nanocores: int) -> dict[str, Any]:

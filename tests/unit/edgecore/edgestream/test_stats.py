@@ -1,0 +1,80 @@
+"""Summaries and metrics from readings."""
+
+from __future__ import annotations
+
+from edgecore.edgestream import stats
+from edgecore.edgestream.stats import ContainerReading, NodeReading, Reading, Usage
+
+
+def node(at: float = 1000.0, cpu_ns: int = 5_000_000_000) -> NodeReading:
+    return NodeReading(at=at, cpu_ns=cpu_ns, memory_bytes=600, capacity_bytes=1000, boot_at=10.0)
+
+
+def container(
+    name: str, *, at: float = 1000.0, cpu_ns: int = 1_000_000_000, pod: str = "web"
+) -> ContainerReading:
+    return ContainerReading(
+        id=f"{pod}-{name}",
+        name=name,
+        namespace="default",
+        pod=pod,
+        uid=f"uid-{pod}",
+        at=at,
+        cpu_ns=cpu_ns,
+        memory_bytes=100,
+        disk_bytes=7,
+    )
+
+
+def test_rates_need_two_readings_that_are_apart() -> None:
+    usage = Usage()
+    assert usage.nanocores("a", Reading(at=1.0, cpu_ns=0, memory_bytes=0)) == 0
+    assert usage.nanocores("a", Reading(at=3.0, cpu_ns=1_000_000_000, memory_bytes=0)) == 500_000_000
+    assert usage.nanocores("a", Reading(at=3.5, cpu_ns=9_000_000_000, memory_bytes=0)) == 500_000_000
+    # a counter that began anew
+    assert usage.nanocores("a", Reading(at=9.0, cpu_ns=0, memory_bytes=0)) == 0
+    usage.forget_all_but(set())
+    assert usage._last == {}
+
+
+def test_the_summary_adds_containers_to_pods() -> None:
+    usage = Usage()
+    stats.summary("edge-1", node(), [container("a"), container("b")], usage)
+    later = [
+        container("a", at=1002, cpu_ns=2_000_000_000),
+        container("b", at=1002),
+        container("c", pod="other"),
+    ]
+    found = stats.summary("edge-1", node(1002, 7_000_000_000), later, usage)
+    assert found["node"]["nodeName"] == "edge-1"
+    assert found["node"]["startTime"] == "1970-01-01T00:00:10Z"
+    assert found["node"]["cpu"]["usageNanoCores"] == 1_000_000_000
+    assert found["node"]["memory"]["availableBytes"] == 400
+    web, other = found["pods"]
+    assert web["podRef"] == {"name": "web", "namespace": "default", "uid": "uid-web"}
+    assert web["cpu"]["usageNanoCores"] == 500_000_000
+    assert web["cpu"]["usageCoreNanoSeconds"] == 3_000_000_000
+    assert web["memory"]["workingSetBytes"] == 200
+    assert [c["name"] for c in other["containers"]] == ["c"]
+
+
+def test_resource_metrics_are_what_metrics_server_reads() -> None:
+    lines = stats.resource_metrics(node(), [container("a"), container("b")]).splitlines()
+    assert 'container_cpu_usage_seconds_total{container="a",namespace="default",pod="web"} 1 1000000' in lines
+    assert (
+        'container_memory_working_set_bytes{container="b",namespace="default",pod="web"} 100 1000000' in lines
+    )
+    assert "node_cpu_usage_seconds_total 5 1000000" in lines
+    assert "node_memory_working_set_bytes 600 1000000" in lines
+    assert 'pod_cpu_usage_seconds_total{namespace="default",pod="web"} 2 1000000' in lines
+    assert 'pod_memory_working_set_bytes{namespace="default",pod="web"} 200 1000000' in lines
+    assert "resource_scrape_error 0" in lines
+    names = [line.split()[2] for line in lines if line.startswith("# TYPE")]
+    assert len(names) == len(set(names)) == 7
+
+
+def test_the_machine_can_be_read() -> None:
+    found = stats.read_node()
+    assert 0 < found.memory_bytes < found.capacity_bytes
+    assert found.cpu_ns > 0
+    assert found.boot_at < found.at
