@@ -18,7 +18,7 @@ from beehive.backoff import Backoff
 from beehive.errors import SkerryError
 from mappers.framework.convert import Value, from_text, to_text
 from mappers.framework.driver import Driver, Property
-from mappers.framework.errors import DeviceError, ValueRefused
+from mappers.framework.errors import DeviceError, NothingYet, ValueRefused
 from mappers.framework.spec import DeviceSpec
 
 log = logging.getLogger(__name__)
@@ -182,6 +182,9 @@ class Poller:
         for prop in ready:
             try:
                 sample = self._sample(prop, await self._do(driver.read, prop))
+            except NothingYet:
+                self._failing.discard(prop.name)
+                continue
             except ValueRefused as error:
                 self._refuse(prop.name, error)
                 continue
