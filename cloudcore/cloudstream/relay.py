@@ -21,6 +21,9 @@ MAX_WAITING = 256 * 1024
 LEAVE_S = 2.0
 """How long a client may take to read the end."""
 
+GONE_S = 1.0
+"""How often it is looked whether a client is still there."""
+
 ANSWER_HEADERS = frozenset({"content-type", "content-encoding", "cache-control"})
 UPGRADE_HEADERS = frozenset(
     {"connection", "upgrade", "x-stream-protocol-version", "sec-websocket-accept", "sec-websocket-protocol"}
@@ -137,16 +140,35 @@ async def relay_body(request: web.Request, stream: Stream, answer: tunnel.Answer
     response = web.StreamResponse(status=answer.status, headers=body_of(answer))
     try:
         await response.prepare(request)
-        while data := await stream.read():
-            await response.write(data)
+        async with asyncio.TaskGroup() as group:
+            watch = group.create_task(_until_gone(request, stream), name="client watch")
+            failure = await _copy(stream, response)
+            watch.cancel()
+        if failure is not None:
+            if request.transport is not None:
+                request.transport.abort()
+            raise failure
         await response.write_eof()
-    except StreamReset:
-        if request.transport is not None:
-            request.transport.abort()
-        raise
     finally:
         stream.reset("the client went away")
     return response
+
+
+async def _copy(stream: Stream, response: web.StreamResponse) -> StreamReset | ConnectionError | None:
+    """Copy to the end; what broke it off is returned, so that a group does not wrap it."""
+    try:
+        while data := await stream.read():
+            await response.write(data)
+    except (StreamReset, ConnectionError) as error:
+        return error
+    return None
+
+
+async def _until_gone(request: web.Request, stream: Stream) -> None:
+    """End the stream of a client that has gone: a log that is silent would not notice for hours."""
+    while request.transport is not None and not request.transport.is_closing():  # noqa: ASYNC110 (nobody tells)
+        await asyncio.sleep(GONE_S)
+    stream.reset("the client went away")
 
 
 async def relay_upgrade(request: web.Request, stream: Stream, answer: tunnel.Answer) -> web.StreamResponse:

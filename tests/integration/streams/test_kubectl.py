@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import json
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from beehive import tunnel
 from tests.integration.edged.bench import container, pod
 from tests.integration.edged.machine import Containerd
 from tests.integration.streams.rig import NODE, Rig, rig
@@ -364,5 +366,53 @@ def test_a_long_command_passes(play: Play) -> None:
         text = "x" * 20_000
         got = await r.kubectl("exec", "web", "--", "echo", text)
         assert (got.code, got.out) == (0, text + "\n")
+
+    play(story)
+
+
+def test_a_client_that_goes_away_leaves_nothing_behind(play: Play) -> None:
+    async def story(r: Rig) -> None:
+        await r.run_pod(pod("web", shell("echo one; trap 'exit 0' TERM; sleep 1000 & wait")))
+        mux = r.tunnels._peers[NODE][0].mux
+        for args in (("logs", "-f", "web"), ("exec", "web", "--", "sh", "-c", "echo one; sleep 1000")):
+            for env in (WEBSOCKET, SPDY):
+                process = await r.start(*args, env=env)
+                async with ended_by_us(process):
+                    assert await line_of(process.stdout) == "one\n"
+                    assert mux.count == 1
+                async with asyncio.timeout(5):
+                    while mux.count:
+                        await asyncio.sleep(0.05)
+
+    play(story)
+
+
+def test_stats_of_the_node_and_its_pods(play: Play) -> None:
+    async def story(r: Rig) -> None:
+        await r.run_pod(pod("web", container()))
+
+        async def page(path: str) -> bytes:
+            head = tunnel.Head(kind="http", method="GET", path=path)
+            stream, answer = await r.tunnels.open(NODE, head)
+            assert answer.status == 200
+            body = b""
+            while data := await stream.read():
+                body += data
+            return body
+
+        async with asyncio.timeout(20):
+            while not (found := json.loads(await page("/stats/summary")))["pods"]:
+                await asyncio.sleep(0.2)
+        assert found["node"]["nodeName"] == NODE
+        web = found["pods"][0]
+        assert web["podRef"]["name"] == "web"
+        assert web["containers"][0]["memory"]["workingSetBytes"] > 0
+        assert (
+            b'container_memory_working_set_bytes{container="c",namespace="default",pod="web"}'
+            in await page("/metrics/resource")
+        )
+        pods = json.loads(await page("/pods"))
+        assert [p["metadata"]["name"] for p in pods["items"]] == ["web"]
+        assert pods["items"][0]["status"]["phase"] == "Running"
 
     play(story)
