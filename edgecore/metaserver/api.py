@@ -25,11 +25,11 @@ from beehive import application
 from beehive.application import Target, Verb
 from beehive.errors import ProtocolError, Unavailable
 from beehive.selectors import BadSelector
-from edgecore.metaserver import discovery, objects, options, request, status
+from edgecore.metaserver import discovery, objects, options, request, status, table
 from edgecore.metaserver.access import OWNER, Access, Caller
 from edgecore.metaserver.http import Answer, Request
 from edgecore.metaserver.mirror import Mirror, TooOld, Watch
-from edgecore.metaserver.objects import Filter, Gvr
+from edgecore.metaserver.objects import Filter, Gvr, Page
 from edgecore.metaserver.ports import Store
 from edgecore.metaserver.remote import Remote, Scope
 from edgecore.metaserver.request import Info, Query
@@ -59,6 +59,11 @@ _HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
 
 class _Kind(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     kind: str = ""
+
+
+class _Event(msgspec.Struct, frozen=True, kw_only=True):
+    type: str
+    object: msgspec.Raw
 
 
 class _Deleted(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -106,6 +111,7 @@ class Api:
         store: Store,
         *,
         monotonic: Callable[[], float],
+        wall: Callable[[], float],
         rng: random.Random | None = None,
     ) -> None:
         self._access = access
@@ -113,6 +119,7 @@ class Api:
         self._remote = remote
         self._store = store
         self._monotonic = monotonic
+        self._wall = wall
         self._rng = rng or random.Random()
         self._watching: Counter[str] = Counter()
         self._listing = asyncio.Semaphore(MAX_LISTS)
@@ -142,13 +149,15 @@ class Api:
             raise status.unavailable(str(error)) from error
 
     async def _resource(self, asked: Request, caller: Caller, info: Info, query: Query) -> Answer:
+        # what of each object goes with its row, for a client that wants a table
+        rows = query.get("includeObject", "Metadata") if table.wanted(asked.headers.get("accept", "")) else ""
         match info.verb:
             case "get":
-                return await self._get(caller, info, query)
+                return await self._get(caller, info, query, rows)
             case "list":
-                return await self._list(caller, info, query)
+                return await self._list(caller, info, query, rows)
             case "watch":
-                return await self._watch(caller, info, query)
+                return await self._watch(caller, info, query, rows)
             case "create" | "update" | "patch" | "delete":
                 return await self._write(asked, caller, info, query)
             case _:
@@ -184,7 +193,7 @@ class Api:
 
     # -- reading -------------------------------------------------------------------------------------------------
 
-    async def _get(self, caller: Caller, info: Info, query: Query) -> Answer:
+    async def _get(self, caller: Caller, info: Info, query: Query, rows: str) -> Answer:
         gvr = Gvr(info.group, info.version, info.resource)
         try:
             body = await self._ask(
@@ -200,21 +209,31 @@ class Api:
             found = await self._mirror.get(gvr, _where(info), info.name)
             if found is None:
                 raise status.not_found(info) from error
-            return Answer(body=found.value)
-        if not info.subresource:
-            await self._learn(gvr, body)
-        return Answer(body=body)
+            return Answer(body=self._shape(gvr, found.value, rows))
+        if info.subresource:
+            return Answer(body=body)
+        await self._learn(gvr, body)
+        return Answer(body=self._shape(gvr, body, rows))
 
-    async def _list(self, caller: Caller, info: Info, query: Query) -> Answer:
+    def _shape(self, gvr: Gvr, value: bytes, rows: str, *, head: bool = True) -> bytes:
+        """One object, or its row.  Raises ProtocolError."""
+        found = objects.read(value, gvr) if rows else None
+        if found is None:
+            return value
+        return table.table(
+            gvr, [found.value], version=found.version, now=self._wall(), include=rows, head=head
+        )
+
+    async def _list(self, caller: Caller, info: Info, query: Query, rows: str) -> Answer:
         gvr = Gvr(info.group, info.version, info.resource)
         wanted = _filter(gvr, info, query)
         options.read_version(query)
         asked = options.for_list(query)
         async with self._listing:
-            return await self._made_list(caller, info, wanted, query, asked)
+            return await self._made_list(caller, info, wanted, query, asked, rows)
 
     async def _made_list(
-        self, caller: Caller, info: Info, wanted: Filter, query: Query, asked: bytes
+        self, caller: Caller, info: Info, wanted: Filter, query: Query, asked: bytes, rows: str
     ) -> Answer:
         gvr = wanted.gvr
         target = Target(
@@ -226,19 +245,26 @@ class Api:
             if query.get("continue"):
                 raise status.expired(query["continue"][:16], max(1, self._mirror.history.version)) from None
             found, version = await self._mirror.select(wanted)
+            if rows:
+                return self._table(gvr, Page(objects=found, version=version, more=""), rows)
             pieces = objects.list_body(gvr, found, version)
             if len(found) <= SMALL:
                 return Answer(body=b"".join(pieces))
             return Answer(stream=_Stream(self._pieces(pieces)))
         page = objects.read_list(body, gvr)
-        whole = page.whole and not query.get("continue")
+        whole = not page.more and not query.get("continue")
         try:
             await self._mirror.learn(gvr, page.objects, within=wanted if whole else None)
         except Unavailable as error:
             log.warning("Cannot keep the list of %s for later: %s", gvr, error)
         else:
             self._mirror.told(page.version)
-        return Answer(body=body)
+        return self._table(gvr, page, rows) if rows else Answer(body=body)
+
+    def _table(self, gvr: Gvr, page: Page, rows: str) -> Answer:
+        values = (item.value for item in page.objects)
+        made = table.table(gvr, values, version=page.version, now=self._wall(), more=page.more, include=rows)
+        return Answer(body=made)
 
     async def _pieces(self, pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
         """A list on its way counts as one that is made, until its client has read it."""
@@ -277,7 +303,7 @@ class Api:
 
     # -- watching ------------------------------------------------------------------------------------------------
 
-    async def _watch(self, caller: Caller, info: Info, query: Query) -> Answer:
+    async def _watch(self, caller: Caller, info: Info, query: Query, rows: str) -> Answer:
         gvr = Gvr(info.group, info.version, info.resource)
         wanted = _filter(gvr, info, query)
         version = options.read_version(query)
@@ -300,7 +326,24 @@ class Api:
             self._end(name, scope)
             raise
         marks = request.flag(query, "allowWatchBookmarks")
-        return Answer(stream=_Stream(self._events(watch, scope, name, float(seconds), marks=marks)))
+        lines: AsyncIterator[bytes] = _Stream(self._events(watch, scope, name, float(seconds), marks=marks))
+        return Answer(stream=_Stream(self._rows(gvr, lines, rows)) if rows else lines)
+
+    async def _rows(self, gvr: Gvr, lines: AsyncIterator[bytes], rows: str) -> AsyncIterator[bytes]:
+        """Events whose objects are tables of one row; the first has the columns."""
+        head = True
+        try:
+            yield b""  # from here on the finally runs whatever happens
+            async for line in lines:
+                event = msgspec.json.decode(line, type=_Event)
+                if event.type in ("ADDED", "MODIFIED", "DELETED"):
+                    line = objects.event(event.type, self._shape(gvr, bytes(event.object), rows, head=head))
+                    head = False
+                yield line
+        finally:
+            close = getattr(lines, "aclose", None)
+            if close is not None:
+                await close()
 
     async def _events(
         self, watch: Watch, scope: Scope, name: str, seconds: float, *, marks: bool

@@ -61,7 +61,14 @@ class MetaServer:
             audiences=options.audiences,
         )
         self.remote.on_connected.append(self.access.refresh)
-        api = Api(self.access, self.mirror, self.remote, store, monotonic=clock.monotonic)
+        api = Api(
+            self.access,
+            self.mirror,
+            self.remote,
+            store,
+            monotonic=clock.monotonic,
+            wall=lambda: clock.wall().timestamp(),
+        )
         self.server = Server(api.handle)
         self.port = 0
         """Where it listens, once it does."""

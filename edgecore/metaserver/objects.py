@@ -88,11 +88,11 @@ class Object:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """One answer to a list.  `whole`: nothing follows it."""
+    """One answer to a list.  `more`: the token to go on with; empty when this is the end."""
 
     objects: list[Object]
     version: int
-    whole: bool
+    more: str
 
 
 def read(value: bytes, gvr: Gvr) -> Object | None:
@@ -160,7 +160,7 @@ def read_list(body: bytes, gvr: Gvr) -> Page:
     return Page(
         objects=objects,
         version=read_version(found.metadata.resource_version),
-        whole=not found.metadata.continue_,
+        more=found.metadata.continue_,
     )
 
 

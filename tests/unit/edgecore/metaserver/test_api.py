@@ -36,7 +36,14 @@ class Bench:
             wall=lambda: self.now,
             monotonic=self._monotonic,
         )
-        self.api = Api(self.access, self.mirror, self.remote, self.store, monotonic=self._monotonic)
+        self.api = Api(
+            self.access,
+            self.mirror,
+            self.remote,
+            self.store,
+            monotonic=self._monotonic,
+            wall=lambda: self.now,
+        )
 
     def _monotonic(self) -> float:
         return asyncio.get_running_loop().time()
@@ -577,5 +584,33 @@ def test_a_long_list_comes_in_pieces() -> None:
             assert len(json.loads(b"".join(pieces))["items"]) == 200
             unread = await bench.call("GET", "/api/v1/pods")
             await close(unread)
+
+    run(test)
+
+
+TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
+
+
+@pytest.mark.parametrize("online", [True, False])
+def test_kubectl_gets_its_table(online: bool) -> None:
+    async def test(bench: Bench) -> None:
+        bench.store.hold("pod", body("Pod", "p", version=101))
+        bench.cloud.put("pods", body("Pod", "p", version=101))
+        bench.cloud.online = online
+        found = json.loads((await bench.call("GET", "/api/v1/pods", accept=TABLE)).body)
+        assert found["kind"] == "Table"
+        assert [row["cells"][0] for row in found["rows"]] == ["p"]
+        one = json.loads((await bench.call("GET", "/api/v1/namespaces/web/pods/p", accept=TABLE)).body)
+        assert [column["name"] for column in one["columnDefinitions"]][:2] == ["Name", "Ready"]
+        watch = await bench.call("GET", "/api/v1/pods?watch=1", accept=TABLE)
+        assert watch.stream is not None
+        first = json.loads(await anext(watch.stream))
+        assert (first["type"], first["object"]["kind"]) == ("ADDED", "Table")
+        bench.store.hold("pod", body("Pod", "p", version=102))
+        second = json.loads(await anext(watch.stream))
+        assert (second["type"], second["object"]["columnDefinitions"]) == ("MODIFIED", [])
+        assert second["object"]["metadata"]["resourceVersion"] == "102"
+        await close(watch)
+        assert bench.mirror.watches == 0
 
     run(test)
