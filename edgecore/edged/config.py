@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from edgecore.edged.evict import Thresholds
+from edgecore.edged.imagegc import Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +25,13 @@ class EdgedConfig:
     max_pods: the node's capacity, the kubelet's 110.
     seccomp_dir: where Localhost seccomp profiles are.
     system_reserved_*: kept back from allocatable.
+    pod_pids_limit: processes and threads of one pod, so that a fork bomb stays in it; 0 means not limited.
+    log_max_bytes, log_max_files: a container's log is renamed above this size, and so many files of it are kept; 0: never.
+    image_gc: when images that nothing needs are removed.
+    evict: what must stay free of this machine before pods are ended for it; None: never end one.
+    pull_min_free_percent: a pull is given up when the images' disk has less left than this.
+    pull_stall_s: a pull that has not brought a byte for this long is given up.
+    policy_file: what the owner of this machine forbids, whatever the cloud says; see policy.py.
     """
 
     runtime_endpoint: str = "/run/containerd/containerd.sock"
@@ -40,6 +50,14 @@ class EdgedConfig:
     max_parallel_pulls: int = 3
     max_parallel_starts: int = 16
     max_pods: int = 110
+    pod_pids_limit: int = 4096
+    log_max_bytes: int = 10 * 1024 * 1024
+    log_max_files: int = 5
+    image_gc: Limits = field(default_factory=Limits)
+    evict: Thresholds | None = field(default_factory=Thresholds)
+    pull_min_free_percent: float = 5.0
+    pull_stall_s: float = 120.0
+    policy_file: Path | None = None
     system_reserved_cpu_milli: int = 0
     system_reserved_memory_bytes: int = 0
     # registration

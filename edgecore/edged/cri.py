@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+import msgspec
 from grpclib.client import Channel, UnaryUnaryMethod
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
@@ -30,6 +31,7 @@ from edgecore.edged.runtime import (
     Namespaces,
     Resources,
     RuntimeConditions,
+    RuntimeSetup,
     RuntimeVersion,
     SandboxConfig,
     SandboxInfo,
@@ -141,6 +143,19 @@ class Cri:
             runtime_message=runtime.message if runtime is not None else "runtime reports no RuntimeReady",
             network_ready=network is not None and network.status,
             network_message=network.message if network is not None else "runtime reports no NetworkReady",
+        )
+
+    async def setup(self) -> RuntimeSetup:
+        """The runtime's own configuration, as far as containerd tells it; empty values where it does not."""
+        r = await self._call("Status", pb.StatusRequest(verbose=True), pb.StatusResponse, LIST_TIMEOUT_S)
+        try:
+            told = msgspec.json.decode(r.info.get("config", "{}"))
+        except msgspec.MsgspecError:
+            told = {}
+        if not isinstance(told, dict):
+            told = {}
+        return RuntimeSetup(
+            sandbox_image=str(told.get("sandboxImage", "")), root_dir=str(told.get("containerdRootDir", ""))
         )
 
     # -- sandboxes
@@ -339,6 +354,14 @@ class Cri:
             raise
         return ExecResult(exit_code=r.exit_code, stdout=r.stdout, stderr=r.stderr)
 
+    async def update_resources(self, container_id: str, resources: Resources) -> None:
+        """Give a running container other limits."""
+        await self._call(
+            "UpdateContainerResources",
+            pb.UpdateContainerResourcesRequest(container_id=container_id, linux=_resources(resources)),
+            pb.UpdateContainerResourcesResponse,
+        )
+
     async def reopen_log(self, container_id: str) -> None:
         """Make the runtime open the container's log file again, after it was rotated."""
         await self._call(
@@ -438,6 +461,11 @@ class Cri:
         r = await self._call("PullImage", request, pb.PullImageResponse, PULL_TIMEOUT_S)
         return r.image_ref
 
+    async def image_paths(self) -> list[str]:
+        """Where on this machine the images' file systems are."""
+        r = await self._call("ImageFsInfo", pb.ImageFsInfoRequest(), pb.ImageFsInfoResponse, LIST_TIMEOUT_S)
+        return [fs.fs_id.mountpoint for fs in r.image_filesystems if fs.fs_id.mountpoint]
+
     async def remove_image(self, ref: str) -> None:
         """Remove an image.  Gone already counts as removed."""
         try:
@@ -468,10 +496,19 @@ def _image(i: pb.Image) -> Image:
     )
 
 
+def _pid_mode(n: Namespaces) -> pb.NamespaceMode:
+    if n.host_pid:
+        return pb.NODE
+    if n.share_pid:
+        return pb.POD
+    return pb.TARGET if n.target_id else pb.CONTAINER
+
+
 def _namespaces(n: Namespaces) -> pb.NamespaceOption:
     return pb.NamespaceOption(
         network=pb.NODE if n.host_network else pb.POD,
-        pid=pb.NODE if n.host_pid else pb.POD if n.share_pid else pb.CONTAINER,
+        pid=_pid_mode(n),
+        target_id=n.target_id,
         ipc=pb.NODE if n.host_ipc else pb.POD,
     )
 

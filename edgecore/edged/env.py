@@ -280,7 +280,7 @@ def references(pod: Pod) -> tuple[set[str], set[str]]:
     """Names of the configmaps and secrets that the pod's environment and volumes mention, pull secrets included."""
     config_maps: set[str] = set()
     secrets: set[str] = {ref.name for ref in pod.spec.image_pull_secrets}
-    for c in pod.all_containers():
+    for c in pod.every_container():
         _container_references(c, config_maps, secrets)
     for volume in pod.spec.volumes:
         if volume.config_map is not None:

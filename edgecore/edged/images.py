@@ -11,13 +11,14 @@ import base64
 import binascii
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Protocol
 
 import msgspec
 
 from edgecore.edged import backoff
 from edgecore.edged.errors import CriError, Held
+from edgecore.edged.imagegc import Disk
 from edgecore.edged.pod import Container
 from edgecore.edged.ports import Clock
 from edgecore.edged.runtime import Image, ImageAuth, SandboxConfig
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 # that way is not asked again for images that are here: ten pods must not wait one after the other for a dead line.
 REFRESH_S = 30.0
 REGISTRY_AWAY_S = 60.0
+# How often a pull under way is looked at.
+WATCH_S = 1.0
 
 Emit = Callable[[str, str, str], Awaitable[None]]
 """(type, reason, message) of an event on the pod."""
@@ -39,6 +42,14 @@ class ImageService(Protocol):
     async def image_status(self, ref: str) -> Image | None: ...
 
     async def pull_image(self, ref: str, auth: ImageAuth | None, sandbox: SandboxConfig | None) -> str: ...
+
+
+class DiskWatch(Protocol):
+    """What a pull is watched by."""
+
+    def disk(self) -> Disk | None: ...
+
+    def downloaded(self) -> int | None: ...
 
 
 def should_pull(policy: str, *, present: bool) -> bool:
@@ -131,10 +142,31 @@ async def _limit(seconds: float | None) -> AsyncIterator[None]:
         raise CriError(f"no answer in {seconds} s", retryable=True, code="DEADLINE_EXCEEDED") from err
 
 
+async def _outcome(work: Coroutine[Any, Any, str]) -> str | CriError:
+    """Result or error as a value, so that a race in a TaskGroup does not wrap it in a group."""
+    try:
+        return await work
+    except CriError as err:
+        return err
+
+
 class Images:
     """Pulls what a container needs.  One instance a machine: the back-off and the bound on parallel pulls are shared."""
 
-    def __init__(self, runtime: ImageService, clock: Clock, *, parallel: int) -> None:
+    def __init__(
+        self,
+        runtime: ImageService,
+        clock: Clock,
+        *,
+        parallel: int,
+        watch: DiskWatch | None = None,
+        min_free_percent: float = 5.0,
+        stall_s: float = 120.0,
+    ) -> None:
+        """watch: the images' disk; a pull ends when less than min_free_percent is left, or nothing came for stall_s."""
+        self._watch = watch
+        self._min_free_percent = min_free_percent
+        self._stall_s = stall_s
         self._runtime = runtime
         self._clock = clock
         self._slots = asyncio.Semaphore(parallel)
@@ -142,9 +174,19 @@ class Images:
         self._away: dict[str, float] = {}
 
     async def ensure(
-        self, uid: str, container: Container, auths: list[ImageAuth], sandbox: SandboxConfig, emit: Emit
+        self,
+        uid: str,
+        container: Container,
+        auths: list[ImageAuth],
+        sandbox: SandboxConfig,
+        emit: Emit,
+        *,
+        known: str = "",
     ) -> Image:
         """The image of a container, pulled if its policy asks for it.
+
+        known: id of the image that this reference stood for when the pod last started it; it is used where the name
+        has meanwhile been given to another image or removed, so that a pod comes back offline as what it was.
 
         Raises Held with the kubelet's reason: InvalidImageName, ErrImageNeverPull, ErrImagePull, ImagePullBackOff; CriError
         when the runtime is away.
@@ -153,6 +195,8 @@ class Images:
         if not ref or any(c.isspace() or c in "\0" for c in ref) or ref != ref.strip("/") or len(ref) > 1024:
             raise Held("InvalidImageName", f'Failed to apply default image tag "{ref[:128]}"')
         present = await self._runtime.image_status(ref)
+        if present is None and known:
+            present = await self._runtime.image_status(known)
         try:
             pull = should_pull(container.pull_policy, present=present is not None)
         except Held as err:
@@ -178,7 +222,7 @@ class Images:
         await emit("Normal", "Pulling", f'Pulling image "{ref}"')
         try:
             async with self._slots, _limit(REFRESH_S if present is not None else None):
-                pulled = await self._pull(ref, auths, sandbox)
+                pulled = await self._watched(ref, auths, sandbox)
             image = await self._runtime.image_status(pulled) or await self._runtime.image_status(ref)
         except CriError as err:
             if err.code == "UNAVAILABLE":
@@ -201,6 +245,41 @@ class Images:
         took = self._clock.monotonic() - now
         await emit("Normal", "Pulled", f'Successfully pulled image "{ref}" in {took:.3f}s')
         return image
+
+    async def _watched(self, ref: str, auths: list[ImageAuth], sandbox: SandboxConfig) -> str:
+        """Pull, but give up when the disk fills or nothing comes any more.  Raises CriError."""
+        if self._watch is None:
+            return await self._pull(ref, auths, sandbox)
+        async with asyncio.TaskGroup() as race:
+            pull = race.create_task(_outcome(self._pull(ref, auths, sandbox)))
+            trouble = race.create_task(self._trouble(self._watch))
+            await asyncio.wait({pull, trouble}, return_when=asyncio.FIRST_COMPLETED)
+            trouble.cancel()
+            if not pull.done():
+                # the runtime ends the download when the call is cancelled
+                pull.cancel()
+        if pull.cancelled():
+            raise CriError(f"cannot pull {ref[:128]}: {trouble.result()}", retryable=True, code="GIVEN_UP")
+        result = pull.result()
+        if isinstance(result, CriError):
+            raise result
+        return result
+
+    async def _trouble(self, watch: DiskWatch) -> str:
+        """Returns why a pull should be given up, once it should."""
+        last, since, begun = 0, self._clock.monotonic(), False
+        while True:
+            disk, got = await asyncio.to_thread(lambda: (watch.disk(), watch.downloaded()))
+            if disk is not None and 100.0 - disk.used_percent < self._min_free_percent:
+                return f"no space: less than {self._min_free_percent:g} % of {disk.path} is free"
+            now = self._clock.monotonic()
+            # no download after there was one: it is being unpacked, which brings no bytes
+            if got is None or got != last or (got == 0 and begun):
+                last, since = got or 0, now
+            begun = begun or bool(got)
+            if now - since >= self._stall_s:
+                return f"nothing came for {self._stall_s:g} s"
+            await asyncio.sleep(WATCH_S)
 
     async def _pull(self, ref: str, auths: list[ImageAuth], sandbox: SandboxConfig) -> str:
         failure: CriError | None = None

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from beehive.errors import Unavailable
-from edgecore.edged import images, node, pleg, record, tree
+from beehive.errors import SkerryError, Unavailable
+from edgecore.edged import admission, images, node, pleg, policy
 from edgecore.edged import status as statuses
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.cri import Cri
 from edgecore.edged.errors import BadPod, CriError
+from edgecore.edged.housekeeping import Housekeeper
+from edgecore.edged.imagedisk import ImageDisk
 from edgecore.edged.pod import Container, ObjectMeta, Pod, PodSpec, PodStatus, decode_key, decode_pod
 from edgecore.edged.ports import Clock, Objects, Reports, State, SystemClock
 from edgecore.edged.runtime import (
@@ -30,6 +32,7 @@ from edgecore.edged.runtime import (
     ContainerInfo,
     SandboxInfo,
 )
+from edgecore.edged.status import Outcome
 from edgecore.edged.worker import Shared, Worker
 from edgecore.errors import Incomplete
 
@@ -39,9 +42,6 @@ log = logging.getLogger(__name__)
 AGREEING_READINGS = 2
 # Readings of the wanted list are this far apart at least when one of them says that something should go.
 ABSENCE_S = 1.0
-# How often folders that belong to no pod are looked for.
-SWEEP_S = 300.0
-NODE_FACTS_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +118,16 @@ class Edged:
         self._away = ""
         self._node_before = node.Before()
         self._shared: Shared | None = None
+        self._disk = ImageDisk()
+        self.housekeeper = Housekeeper(
+            config=config,
+            house=self,
+            cri=self._cri,
+            objects=objects,
+            state=state,
+            clock=self._clock,
+            disk=self._disk,
+        )
 
     # -- what others call
 
@@ -132,7 +142,16 @@ class Edged:
             reports=self._reports,
             state=self._state,
             clock=self._clock,
-            images=images.Images(self._cri, self._clock, parallel=self._config.max_parallel_pulls),
+            images=images.Images(
+                self._cri,
+                self._clock,
+                parallel=self._config.max_parallel_pulls,
+                watch=self._disk,
+                min_free_percent=self._config.pull_min_free_percent,
+                stall_s=self._config.pull_stall_s,
+            ),
+            admit=self._admit,
+            permit=self._permit,
             starts=asyncio.Semaphore(self._config.max_parallel_starts),
             service_env=self._service_env,
         )
@@ -142,7 +161,7 @@ class Edged:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._relist_for_ever(), name="relist")
                 group.create_task(self._wanted_for_ever(group), name="wanted pods")
-                group.create_task(self._housekeeping(), name="housekeeping")
+                group.create_task(self.housekeeper.run(), name="housekeeping")
         finally:
             self._workers.clear()
             if self._own_cri:
@@ -156,6 +175,14 @@ class Edged:
         for worker in self._workers.values():
             if worker.pod.namespace == namespace:
                 worker.refresh(kind, name)
+
+    def unhold(self, namespace: str, name: str) -> bool:
+        """Let a pod that was sent with the hold annotation start; False when there is none that waits."""
+        worker = self.find(namespace, name)
+        if worker is None or not worker.held:
+            return False
+        worker.release()
+        return True
 
     async def running_pods(self) -> list[RunningPod]:
         """The pods that have a worker, as last reported; for the local command line."""
@@ -180,7 +207,7 @@ class Edged:
         return msgspec.json.encode(node.build_node(self._node_name, self._config, self._node.facts, status))
 
     async def _build_status(self) -> dict[str, object]:
-        await self._read_facts()
+        await self.read_facts()
         try:
             runtime = node.RuntimeFacts(
                 version=await self._cri.version(),
@@ -194,13 +221,11 @@ class Edged:
             self._node.facts,
             runtime,
             previous=self._node_before,
+            pressures=self.housekeeper.pressures,
             now=self._clock.now(),
         )
         self._node_before = node.before(status)
         return status
-
-    async def _read_facts(self) -> None:
-        self._node.facts = await asyncio.to_thread(node.read_facts, self._config, node_name=self._node_name)
 
     # -- what runs
 
@@ -319,17 +344,24 @@ class Edged:
 
     async def _refuse(self, key: ObjectMeta, raw: bytes, err: BadPod) -> None:
         """A pod that cannot be run: say so on the pod; one that runs already goes on as it was."""
-        self._bad[key.uid] = raw
         log.warning("Pod %s/%s cannot be run: %s", key.namespace, key.name, str(err)[:256])
         if key.uid in self._workers:
+            self._bad[key.uid] = raw
             return
-        if key.deletion_timestamp:
-            await self._reports.pod_gone(key.namespace, key.name, key.uid)
+        try:
+            if key.deletion_timestamp:
+                await self._reports.pod_gone(key.namespace, key.name, key.uid)
+            else:
+                status = statuses.failed_status(
+                    key.generation, PodStatus(), err.reason, str(err)[:1024], self._clock.now()
+                )
+                encoded = msgspec.json.encode(status)
+                await self._reports.pod_status(key.namespace, key.name, key.uid, encoded)
+        except SkerryError as trouble:
+            # a full disk, say: the next look at what is wanted tries again
+            log.warning("Cannot report pod %s/%s: %s", key.namespace, key.name, str(trouble)[:256])
             return
-        status = statuses.failed_status(
-            key.generation, PodStatus(), err.reason, str(err)[:1024], self._clock.now()
-        )
-        await self._reports.pod_status(key.namespace, key.name, key.uid, msgspec.json.encode(status))
+        self._bad[key.uid] = raw
 
     async def _absences(self, group: asyncio.TaskGroup, seen: set[str]) -> bool:
         """Count the readings that miss a pod that runs; the second one in a row ends it."""
@@ -401,37 +433,66 @@ class Edged:
         self._raw.pop(uid, None)
         self._changed.set()
 
-    # -- housekeeping
+    # -- for the housekeeper
 
-    async def _housekeeping(self) -> None:
-        suspects: set[str] = set()
-        swept = -SWEEP_S
-        while True:
-            await asyncio.sleep(NODE_FACTS_S)
-            await self._read_facts()
-            if self._clock.monotonic() - swept < SWEEP_S and not suspects:
-                continue
-            swept = self._clock.monotonic()
-            suspects = await self._sweep(suspects)
+    @property
+    def workers(self) -> Collection[Worker]:
+        """Of the pods that run here or should."""
+        return list(self._workers.values())
 
-    async def _sweep(self, suspects: set[str]) -> set[str]:
-        """Remove folders of pods that nobody knows, seen as such twice; returns those seen for the first time."""
-        try:
-            wanted = {decode_key(raw).uid for raw in await self._objects.pods()}
-        except (Unavailable, BadPod):
-            return set()
-        if self._away or not self._listed:
-            return set()
-        known = wanted | set(self._workers) | set(self._listing.pods)
-        orphans = {p.name for p in self._config.root_dir.iterdir() if p.name not in known}
-        for name in orphans & suspects:
-            try:
-                await asyncio.to_thread(tree.remove_tree, self._config.root_dir, name)
-                await self._state.drop(record.key(name))
-                log.info("Removed the folder of pod %s, which is nowhere any more", name)
-            except OSError as err:
-                log.warning("Cannot remove the folder of pod %s: %s", name, err)
-        return orphans - suspects
+    @property
+    def listed(self) -> Sequence[ContainerInfo] | None:
+        """The runtime's containers as last listed; None while they are not known."""
+        return self._containers if self._listed and not self._away else None
+
+    @property
+    def known(self) -> Collection[str]:
+        """UIDs of which the runtime has something."""
+        return self._listing.pods
+
+    async def read_facts(self) -> node.Facts:
+        """Look at the machine."""
+        self._node.facts = await asyncio.to_thread(node.read_facts, self._config, node_name=self._node_name)
+        return self._node.facts
+
+    # -- room
+
+    def _permit(self, pod: Pod) -> Outcome | None:
+        """Why this machine's owner forbids a pod, if so.  Raises PolicyError while the policy cannot be read."""
+        # read each time: it is small, and a change needs no restart
+        return policy.refuse(pod, policy.load(self._config.policy_file))
+
+    def _admit(self, worker: Worker) -> Outcome | None:
+        """Whether a pod may run; a critical one may end others for it."""
+        if not worker.runtime.sandboxes:
+            refused = self._permit(worker.pod)
+            if refused is not None:
+                return refused
+        if worker.old:
+            return None
+        others = {}
+        for other in self._workers.values():
+            # those that wait for their turn count only for who came after them
+            if other is worker:
+                break
+            if other.syncing and not other.machine.absent:
+                others[other.pod.uid] = other.pod
+        others |= {w.pod.uid: w.pod for w in self._workers.values() if w.admitted and w.syncing}
+        others.pop(worker.pod.uid, None)
+        room = admission.Room(
+            allocatable=self._node.facts.allocatable,
+            max_pods=self._config.max_pods,
+            pressures=self.housekeeper.pressures,
+        )
+        decision = admission.decide(worker.pod, list(others.values()), room)
+        for uid in decision.preempt:
+            victim = self._workers[uid]
+            log.warning("Ending pod %s/%s for a critical one", victim.pod.namespace, victim.pod.name)
+            victim.evict(
+                Outcome(phase="Failed", reason="Preempting", message=admission.PREEMPTED),
+                grace_s=victim.pod.grace_period_s,
+            )
+        return decision.refused
 
 
 def _line(worker: Worker) -> RunningPod:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,6 @@ from edgecore.edged.quantity import NANO
 from edgecore.edged.runtime import Image, RuntimeConditions, RuntimeVersion
 from edgecore.edged.status import timestamp
 
-# The kubelet's hard eviction thresholds: what is left when a condition turns on.
-MEMORY_LOW_BYTES = 100 * 1024 * 1024
-DISK_LOW_SHARE = 0.10
-INODES_LOW_SHARE = 0.05
 # nodeStatusMaxImages, and as many names for each
 MAX_IMAGES, MAX_IMAGE_NAMES = 50, 5
 
@@ -124,9 +120,15 @@ def labels(name: str, config: EdgedConfig, facts: Facts) -> dict[str, str]:
 
 
 def build_status(
-    config: EdgedConfig, facts: Facts, runtime: RuntimeFacts, *, previous: Before, now: float
+    config: EdgedConfig,
+    facts: Facts,
+    runtime: RuntimeFacts,
+    *,
+    previous: Before,
+    now: float,
+    pressures: Collection[str] = frozenset(),
 ) -> dict[str, Any]:
-    """NodeStatus as a kubelet reports it."""
+    """NodeStatus as a kubelet reports it.  pressures: the conditions that are on."""
     memory_ki = facts.memory_bytes // 1024
     status: dict[str, Any] = {
         "capacity": {
@@ -141,7 +143,7 @@ def build_status(
             "ephemeral-storage": str(facts.disk_bytes),
             "pods": str(config.max_pods),
         },
-        "conditions": _conditions(facts, runtime, previous, now),
+        "conditions": _conditions(pressures, runtime, previous, now),
         "addresses": [
             *({"type": "InternalIP", "address": ip} for ip in facts.ips),
             {"type": "Hostname", "address": facts.hostname},
@@ -179,12 +181,9 @@ def images(found: Sequence[Image]) -> list[dict[str, Any]]:
     ]
 
 
-def _conditions(facts: Facts, runtime: RuntimeFacts, previous: Before, now: float) -> list[dict[str, str]]:
-    low_memory = facts.memory_bytes > 0 and facts.memory_available_bytes < MEMORY_LOW_BYTES
-    low_disk = (facts.disk_bytes > 0 and facts.disk_available_bytes < facts.disk_bytes * DISK_LOW_SHARE) or (
-        facts.inodes > 0 and facts.inodes_free < facts.inodes * INODES_LOW_SHARE
-    )
-    low_pids = facts.pid_max > 0 and facts.pids > facts.pid_max * 0.9
+def _conditions(
+    pressures: Collection[str], runtime: RuntimeFacts, previous: Before, now: float
+) -> list[dict[str, str]]:
     trouble = runtime.error
     if not trouble and runtime.conditions is not None:
         if not runtime.conditions.runtime_ready:
@@ -194,13 +193,25 @@ def _conditions(facts: Facts, runtime: RuntimeFacts, previous: Before, now: floa
     made = [
         (
             "MemoryPressure",
-            low_memory,
+            "MemoryPressure" in pressures,
             "KubeletHasInsufficientMemory",
             "KubeletHasSufficientMemory",
             "memory",
         ),
-        ("DiskPressure", low_disk, "KubeletHasDiskPressure", "KubeletHasNoDiskPressure", "disk"),
-        ("PIDPressure", low_pids, "KubeletHasInsufficientPID", "KubeletHasSufficientPID", "PID"),
+        (
+            "DiskPressure",
+            "DiskPressure" in pressures,
+            "KubeletHasDiskPressure",
+            "KubeletHasNoDiskPressure",
+            "disk",
+        ),
+        (
+            "PIDPressure",
+            "PIDPressure" in pressures,
+            "KubeletHasInsufficientPID",
+            "KubeletHasSufficientPID",
+            "PID",
+        ),
     ]
     out = []
     for kind, on, bad, good, what in made:

@@ -266,6 +266,12 @@ def _containers(
     pod: Pod, runtime: PodRuntime, memory: Memory, health: Health, ages: Mapping[str, float]
 ) -> Plan:
     p = _Planner(pod, runtime, memory, health, ages)
+    for c in pod.spec.ephemeral_containers:
+        # started once, whatever the others do, and never again
+        status = p.status(c.name)
+        known = c.name in memory.restarts or c.name in memory.finished
+        if (status is None and not known) or (status is not None and status.state is ContainerState.CREATED):
+            p.start(c)
     if not _init(p):
         return p.plan()
     for c in pod.spec.containers:

@@ -19,6 +19,8 @@ MAX_POD_BYTES = 3 * 1024 * 1024
 MAX_CONTAINERS = 250
 MAX_ENV = 20_000
 
+HOLD_ANNOTATION = "edge.kubeedge.io/hold-upgrade"
+
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _SUBDOMAIN = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*\Z")
 _UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,127}\Z")
@@ -205,6 +207,11 @@ class PodSecurityContext(_Wire, frozen=True, kw_only=True):
     app_armor_profile: Profile | None = None
 
 
+class ResizePolicy(_Wire, frozen=True, kw_only=True):
+    resource_name: str
+    restart_policy: str = "NotRequired"
+
+
 class Container(_Wire, frozen=True, kw_only=True):
     name: str
     image: str = ""
@@ -215,6 +222,7 @@ class Container(_Wire, frozen=True, kw_only=True):
     env_from: list[EnvFrom] = []
     env: list[EnvVar] = []
     resources: ResourceRequirements = ResourceRequirements()
+    resize_policy: list[ResizePolicy] = []
     restart_policy: str = ""
     volume_mounts: list[VolumeMount] = []
     liveness_probe: Probe | None = None
@@ -228,6 +236,8 @@ class Container(_Wire, frozen=True, kw_only=True):
     stdin: bool = False
     stdin_once: bool = False
     tty: bool = False
+    # of ephemeral containers only: whose processes it sees
+    target_container_name: str = ""
 
     @property
     def pull_policy(self) -> str:
@@ -335,6 +345,17 @@ class DnsConfig(_Wire, frozen=True, kw_only=True):
     options: list[DnsOption] = []
 
 
+class Toleration(_Wire, frozen=True, kw_only=True):
+    key: str = ""
+    operator: str = "Equal"
+    value: str = ""
+    effect: str = ""
+
+
+class PodOs(_Wire, frozen=True, kw_only=True):
+    name: str = ""
+
+
 class ReadinessGate(_Wire, frozen=True, kw_only=True):
     condition_type: str
 
@@ -346,6 +367,7 @@ class LocalRef(_Wire, frozen=True, kw_only=True):
 class PodSpec(_Wire, frozen=True, kw_only=True):
     containers: list[Container]
     init_containers: list[Container] = []
+    ephemeral_containers: list[Container] = []
     volumes: list[Volume] = []
     restart_policy: str = "Always"
     termination_grace_period_seconds: int | None = None
@@ -366,6 +388,10 @@ class PodSpec(_Wire, frozen=True, kw_only=True):
     set_hostname_as_fqdn: bool = msgspec.field(name="setHostnameAsFQDN", default=False)
     host_aliases: list[HostAlias] = []
     priority: int | None = None
+    node_selector: dict[str, str] = {}
+    tolerations: list[Toleration] = []
+    overhead: dict[str, Quantity] = {}
+    os: PodOs | None = None
     runtime_class_name: str | None = None
     enable_service_links: bool = True
     readiness_gates: list[ReadinessGate] = []
@@ -419,6 +445,9 @@ class ContainerStatusJson(msgspec.Struct, frozen=True, kw_only=True, rename="cam
     image_id: str = msgspec.field(name="imageID", default="")
     container_id: str | msgspec.UnsetType = msgspec.field(name="containerID", default=msgspec.UNSET)
     started: bool | msgspec.UnsetType | None = msgspec.UNSET
+    # what it runs with, which during a resize is not yet what its spec says
+    resources: ResourceRequirements | msgspec.UnsetType = msgspec.UNSET
+    allocated_resources: dict[str, Quantity] | msgspec.UnsetType = msgspec.UNSET
 
 
 class HostIp(_Wire, frozen=True, kw_only=True):
@@ -438,6 +467,7 @@ class PodStatus(_Wire, frozen=True, kw_only=True):
     start_time: str | None = None
     init_container_statuses: list[ContainerStatusJson] = []
     container_statuses: list[ContainerStatusJson] = []
+    ephemeral_container_statuses: list[ContainerStatusJson] = []
     qos_class: str = ""
 
 
@@ -463,6 +493,11 @@ class Pod(_Wire, frozen=True, kw_only=True):
         return bool(self.metadata.deletion_timestamp)
 
     @property
+    def on_hold(self) -> bool:
+        """Whether it was sent to start only when somebody at the edge says so."""
+        return self.metadata.annotations.get(HOLD_ANNOTATION) == "true"
+
+    @property
     def grace_period_s(self) -> int:
         """Seconds its containers get to end; the deletion's word before the spec's; never under one, as in a kubelet."""
         if self.deleting and self.metadata.deletion_grace_period_seconds is not None:
@@ -472,11 +507,16 @@ class Pod(_Wire, frozen=True, kw_only=True):
         return 30
 
     def all_containers(self) -> list[Container]:
+        """What the pod consists of: init and app containers."""
         return [*self.spec.init_containers, *self.spec.containers]
+
+    def every_container(self) -> list[Container]:
+        """All of them and the ephemeral ones, which were added while it ran and count for nothing but themselves."""
+        return [*self.all_containers(), *self.spec.ephemeral_containers]
 
     def container(self, name: str) -> Container:
         """The container of that name; raises KeyError."""
-        for c in self.all_containers():
+        for c in self.every_container():
             if c.name == name:
                 return c
         raise KeyError(name)
@@ -543,13 +583,19 @@ def check(pod: Pod) -> None:
     spec = pod.spec
     if not spec.containers:
         raise BadPod("spec.containers is empty")
-    if len(spec.containers) + len(spec.init_containers) > MAX_CONTAINERS:
+    if len(pod.every_container()) > MAX_CONTAINERS:
         raise BadPod(f"spec.containers: more than {MAX_CONTAINERS}")
     if spec.restart_policy not in ("Always", "OnFailure", "Never"):
         raise BadPod(f"spec.restartPolicy: unknown value {spec.restart_policy[:32]!r}")
+    for name, amount in spec.overhead.items():
+        check_amount(f"spec.overhead[{name[:64]}]", amount)
     volumes = _check_volumes(spec.volumes)
     seen: set[str] = set()
-    for field, group in (("initContainers", spec.init_containers), ("containers", spec.containers)):
+    for field, group in (
+        ("initContainers", spec.init_containers),
+        ("containers", spec.containers),
+        ("ephemeralContainers", spec.ephemeral_containers),
+    ):
         for i, c in enumerate(group):
             where = f"spec.{field}[{i}]"
             if c.name in seen:
@@ -580,12 +626,7 @@ def _check_container(where: str, c: Container, volumes: set[str]) -> None:
             raise BadPod(f"{at}.mountPropagation: unknown value {m.mount_propagation[:32]!r}")
     for kind, amounts in (("limits", c.resources.limits), ("requests", c.resources.requests)):
         for name, amount in amounts.items():
-            try:
-                value = quantity.parse(amount)
-            except ValueError as err:
-                raise BadPod(f"{where}.resources.{kind}[{name[:64]}]: {err}") from err
-            if value < 0:
-                raise BadPod(f"{where}.resources.{kind}[{name[:64]}] is negative")
+            check_amount(f"{where}.resources.{kind}[{name[:64]}]", amount)
     for field, probe in (
         ("livenessProbe", c.liveness_probe),
         ("readinessProbe", c.readiness_probe),
@@ -593,6 +634,16 @@ def _check_container(where: str, c: Container, volumes: set[str]) -> None:
     ):
         if probe is not None:
             _check_probe(f"{where}.{field}", probe)
+
+
+def check_amount(where: str, amount: Quantity) -> None:
+    """A quantity that is not negative.  Raises BadPod."""
+    try:
+        value = quantity.parse(amount)
+    except ValueError as err:
+        raise BadPod(f"{where}: {err}") from err
+    if value < 0:
+        raise BadPod(f"{where} is negative")
 
 
 def _check_probe(where: str, probe: Probe) -> None:
@@ -607,6 +658,8 @@ def _check_probe(where: str, probe: Probe) -> None:
 def _check_volumes(volumes: list[Volume]) -> set[str]:
     names: set[str] = set()
     for i, v in enumerate(volumes):
+        if v.empty_dir is not None and v.empty_dir.size_limit is not None:
+            check_amount(f"spec.volumes[{i}].emptyDir.sizeLimit", v.empty_dir.size_limit)
         where = f"spec.volumes[{i}]"
         if not _LABEL.match(v.name):
             raise BadPod(f"{where}.name is not a DNS label: {v.name[:64]!r}")

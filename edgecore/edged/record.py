@@ -9,6 +9,7 @@ from beehive.errors import Unavailable
 from edgecore.edged.backoff import Delay
 from edgecore.edged.plan import Memory
 from edgecore.edged.pod import ContainerStatusJson, PodStatus
+from edgecore.edged.resize import Applied
 from edgecore.edged.status import PREFIX, Outcome
 
 
@@ -27,19 +28,33 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One pod UID's row in State.
 
     status: the last that was reported.  sandbox: id of the one that was last seen ready.
+    images: reference -> id of the image that was started for it.  resized: container id -> what it was given last.
+    released: somebody at the edge let a pod that was held start.
     """
 
     status: PodStatus = PodStatus()
     delays: dict[str, _Delay] = {}
     outcome: _Outcome | None = None
     sandbox: str = ""
+    images: dict[str, str] = {}
+    resized: dict[str, Applied] = {}
+    released: bool = False
 
 
 def key(uid: str) -> str:
     return f"pod/{uid}"
 
 
-def encode(*, status: PodStatus, delays: dict[str, Delay], outcome: Outcome | None, sandbox: str) -> bytes:
+def encode(
+    *,
+    status: PodStatus,
+    delays: dict[str, Delay],
+    outcome: Outcome | None,
+    sandbox: str,
+    images: dict[str, str] | None = None,
+    resized: dict[str, Applied] | None = None,
+    released: bool = False,
+) -> bytes:
     return msgspec.json.encode(
         Record(
             status=status,
@@ -48,6 +63,9 @@ def encode(*, status: PodStatus, delays: dict[str, Delay], outcome: Outcome | No
             if outcome is not None
             else None,
             sandbox=sandbox,
+            images=images or {},
+            resized=resized or {},
+            released=released,
         )
     )
 
@@ -73,7 +91,11 @@ def outcome(record: Record) -> Outcome | None:
 
 def memory(status: PodStatus, delays: dict[str, Delay]) -> Memory:
     """What the planner is told of containers whose records are gone."""
-    statuses = (*status.init_container_statuses, *status.container_statuses)
+    statuses = (
+        *status.init_container_statuses,
+        *status.container_statuses,
+        *status.ephemeral_container_statuses,
+    )
     return Memory(
         restarts={s.name: s.restart_count for s in statuses if _has_run(s)},
         delays=delays,
@@ -88,7 +110,12 @@ def _has_run(s: ContainerStatusJson) -> bool:
 def alive(record: Record) -> set[str]:
     """Ids of what ran when the record was written."""
     ids = {record.sandbox} if record.sandbox else set()
-    for s in (*record.status.init_container_statuses, *record.status.container_statuses):
+    status = record.status
+    for s in (
+        *status.init_container_statuses,
+        *status.container_statuses,
+        *status.ephemeral_container_statuses,
+    ):
         if s.state.running is not None and isinstance(s.container_id, str):
             ids.add(s.container_id.removeprefix(PREFIX))
     return ids

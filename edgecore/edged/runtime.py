@@ -23,6 +23,8 @@ ANNOTATION_GRACE_PERIOD = "io.kubernetes.pod.terminationGracePeriod"
 ANNOTATION_PRE_STOP = "io.kubernetes.container.preStopHandler"
 # Ours, on sandboxes: the pod as it was accepted, without its status, so that a lost store can be rebuilt.
 ANNOTATION_POD = "skerry.dev/pod"
+# Ours, on containers: the resources it was created with, to notice a resize.
+ANNOTATION_RESOURCES = "skerry.dev/resources"
 
 
 class ContainerState(enum.Enum):
@@ -50,11 +52,21 @@ class RuntimeConditions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeSetup:
+    """How the runtime is set up, where it says so.  root_dir: where it keeps what it downloads."""
+
+    sandbox_image: str = ""
+    root_dir: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Namespaces:
     host_network: bool = False
     host_pid: bool = False
     host_ipc: bool = False
     share_pid: bool = False
+    # id of the container whose processes an ephemeral one sees
+    target_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

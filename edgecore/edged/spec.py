@@ -6,11 +6,12 @@ Source: kubelet, kuberuntime_sandbox.go, kuberuntime_container_linux.go, securit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 import msgspec
 
-from edgecore.edged import plan, quantity
+from edgecore.edged import plan, quantity, resize
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.env import CONFIG_ERROR
 from edgecore.edged.errors import Held
@@ -20,6 +21,7 @@ from edgecore.edged.runtime import (
     ANNOTATION_HASH,
     ANNOTATION_POD,
     ANNOTATION_PRE_STOP,
+    ANNOTATION_RESOURCES,
     ANNOTATION_RESTART_COUNT,
     ANNOTATION_TERMINATION_PATH,
     ANNOTATION_TERMINATION_POLICY,
@@ -185,13 +187,19 @@ def container_config(
     mounts: Sequence[Mount],
     config: EdgedConfig,
     memory_capacity: int,
+    target_id: str = "",
 ) -> ContainerConfig:
-    """One container of a pod.  image: what the runtime knows it by.  Raises Held for what a kubelet refuses."""
+    """One container of a pod.  image: what the runtime knows it by.  Raises Held for what a kubelet refuses.
+
+    target_id: id of the container whose processes an ephemeral one is to see.
+    """
     context = container.security_context or SecurityContext()
     user, group, username = _user(pod, context, image_user)
     # /proc is masked unless the container may do everything anyway
     unmasked = context.privileged or context.proc_mount == "Unmasked"
+    own = resources(pod, container, memory_capacity)
     annotations = {
+        ANNOTATION_RESOURCES: resize.encode(resize.applied(own)),
         ANNOTATION_HASH: plan.spec_hash(container),
         ANNOTATION_RESTART_COUNT: str(restart_count),
         ANNOTATION_TERMINATION_PATH: container.termination_message_path,
@@ -226,8 +234,8 @@ def container_config(
         stdin=container.stdin,
         stdin_once=container.stdin_once,
         tty=container.tty,
-        resources=resources(pod, container, memory_capacity),
-        namespaces=namespaces(pod),
+        resources=own,
+        namespaces=replace(namespaces(pod), target_id=target_id),
         privileged=context.privileged,
         capabilities_add=tuple(capabilities.add) if capabilities is not None else (),
         capabilities_drop=tuple(capabilities.drop) if capabilities is not None else (),

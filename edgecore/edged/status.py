@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from edgecore.edged.pod import (
@@ -19,6 +19,7 @@ from edgecore.edged.pod import (
     HostIp,
     Pod,
     PodStatus,
+    ResourceRequirements,
     State,
     StateRunning,
     StateTerminated,
@@ -28,6 +29,8 @@ from edgecore.edged.pod import (
 from edgecore.edged.runtime import ContainerState, ContainerStatus, PodRuntime
 
 PREFIX = "containerd://"
+# Ways in which a node ends a pod that has done nothing wrong.
+_DISRUPTIONS = ("Evicted", "Preempting")
 LOST_MESSAGE = "The container could not be located when the pod was terminated"
 
 
@@ -55,6 +58,8 @@ class Outcome:
 class View:
     """All that a status is made from besides the pod and the runtime.
 
+    held: the pod waits for somebody at the edge to let it start.
+    resizing: containers that run with other resources than their spec says.
     waiting: container -> (reason, message) of those held back.  messages: container id -> termination message.
     """
 
@@ -66,6 +71,8 @@ class View:
     host_ips: tuple[str, ...] = ()
     outcome: Outcome | None = None
     terminated: bool = False
+    resizing: frozenset[str] = frozenset()
+    held: bool = False
 
 
 def timestamp(seconds: float) -> str:
@@ -79,8 +86,17 @@ def compute_status(pod: Pod, runtime: PodRuntime, view: View) -> PodStatus:
     A restart count never goes down; a phase that is final stays; a condition keeps its time while its status is the same.
     """
     previous = {
-        s.name: s for s in (*view.previous.init_container_statuses, *view.previous.container_statuses)
+        s.name: s
+        for s in (
+            *view.previous.init_container_statuses,
+            *view.previous.container_statuses,
+            *view.previous.ephemeral_container_statuses,
+        )
     }
+    ephemeral = [
+        _container(pod, c, runtime, view, previous.get(c.name), init=False)
+        for c in pod.spec.ephemeral_containers
+    ]
     init = [
         _container(pod, c, runtime, view, previous.get(c.name), init=True) for c in pod.spec.init_containers
     ]
@@ -114,6 +130,8 @@ def compute_status(pod: Pod, runtime: PodRuntime, view: View) -> PodStatus:
         start_time=view.previous.start_time or timestamp(view.now),
         init_container_statuses=init,
         container_statuses=app,
+        # they are never ready: nothing waits for them
+        ephemeral_container_statuses=[replace(s, ready=False) for s in ephemeral],
         qos_class=qos_class(pod),
     )
     return replace(status, conditions=_conditions(pod, runtime, status, view))
@@ -177,7 +195,18 @@ def _container(
         image_id=latest.image_ref,
         container_id=container_id,
         started=started,
+        resources=_resources(c, view, previous),
+        allocated_resources=dict(c.resources.requests) or UNSET,
     )
+
+
+def _resources(
+    c: Container, view: View, previous: ContainerStatusJson | None
+) -> ResourceRequirements | UnsetType:
+    """What a container runs with: what its spec says, or said before a resize that has not happened yet."""
+    if c.name in view.resizing and previous is not None:
+        return previous.resources
+    return c.resources if c.resources != ResourceRequirements() else UNSET
 
 
 def _last_state(
@@ -311,6 +340,26 @@ def _conditions(pod: Pod, runtime: PodRuntime, status: PodStatus, view: View) ->
     add("Ready", *_ready(pod, containers))
     add("ContainersReady", *containers)
     add("PodScheduled", True)
+    if view.outcome is not None and view.outcome.reason in _DISRUPTIONS:
+        made.append(
+            Condition(
+                type="DisruptionTarget",
+                status="True",
+                reason="TerminationByKubelet",
+                message=view.outcome.message,
+                observed_generation=generation,
+            )
+        )
+    if pod.on_hold:
+        reason = "HoldUpgradeEnabled" if view.held else ""
+        made.append(
+            Condition(
+                type="HeldUpgrade",
+                status="True" if view.held else "False",
+                reason=reason,
+                observed_generation=generation,
+            )
+        )
     before = {c.type: c for c in view.previous.conditions}
     out = []
     for c in made:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -18,7 +18,20 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from beehive.errors import SkerryError
-from edgecore.edged import backoff, cgroups, env, images, plan, prober, probes, record, spec, tree, volumes
+from edgecore.edged import (
+    backoff,
+    cgroups,
+    env,
+    images,
+    plan,
+    prober,
+    probes,
+    record,
+    resize,
+    spec,
+    tree,
+    volumes,
+)
 from edgecore.edged import status as statuses
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.cri import Cri
@@ -28,6 +41,7 @@ from edgecore.edged.pod import Container, Pod, PodStatus, Probe
 from edgecore.edged.podworker import Life, PodWorker
 from edgecore.edged.ports import Clock, Objects, Reports, State
 from edgecore.edged.runtime import (
+    ANNOTATION_RESOURCES,
     ContainerInfo,
     ContainerState,
     ContainerStatus,
@@ -35,6 +49,7 @@ from edgecore.edged.runtime import (
     Image,
     Mount,
     PodRuntime,
+    Resources,
     SandboxConfig,
     SandboxStatus,
 )
@@ -87,7 +102,15 @@ class Shared:
     clock: Clock
     images: images.Images
     starts: asyncio.Semaphore
+    admit: Callable[[Worker], Outcome | None] = lambda _: None
+    permit: Callable[[Pod], Outcome | None] = lambda _: None
     service_env: Mapping[str, str] = field(default_factory=dict)
+
+
+class RuntimeClass(msgspec.Struct, frozen=True, kw_only=True):
+    """node.k8s.io/v1, as far as it is used here."""
+
+    handler: str
 
 
 class Worker:
@@ -120,6 +143,14 @@ class Worker:
         self._failures = 0
         self._complaint = ""
         self._sandbox_error: str | None = None
+        # image reference -> id of what was started for it
+        self._started_images: dict[str, str] = {}
+        self.admitted = False
+        # container id -> what it was given since it was created
+        self._resized: dict[str, resize.Applied] = {}
+        self._resizing: frozenset[str] = frozenset()
+        self._handler: str | None = None
+        self._released = False
 
     # -- what others may call
 
@@ -140,6 +171,36 @@ class Worker:
     @property
     def raw(self) -> bytes:
         return self._raw
+
+    @property
+    def syncing(self) -> bool:
+        """Whether it should run: it is neither ending nor refused."""
+        return self.machine.life is Life.SYNCING
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of it runs any more."""
+        return self.machine.life in (Life.TERMINATED, Life.FINISHED)
+
+    def image_refs(self) -> set[str]:
+        """References and ids of the images it was started from or needs to be started again."""
+        return {c.image for c in self.pod.every_container()} | set(self._started_images.values())
+
+    @property
+    def held(self) -> bool:
+        """Whether it waits for `release`; one that has run is not held any more."""
+        return self.pod.on_hold and not self._released and self.syncing and not self._runtime.sandboxes
+
+    def release(self) -> None:
+        """Somebody at the edge lets it start."""
+        self._released = True
+        self.poke()
+
+    def evict(self, outcome: Outcome, *, grace_s: int) -> None:
+        """The node ends it and keeps nothing of it but its status."""
+        if self.machine.fail(outcome, grace_s):
+            self._ending.set()
+            self.poke()
 
     def poke(self) -> None:
         """Look again."""
@@ -199,11 +260,13 @@ class Worker:
         """One pass; seconds until the next one is due, None when only a poke is."""
         try:
             wait = await self._step(group)
-        except (SkerryError, OSError) as err:
-            self._complain(str(err))
-        except Exception:
+        except Exception as err:
             # the boundary of a pod (P9): whatever is wrong with this one, the others go on
-            log.exception("Pod %s/%s: pass failed", self.pod.namespace, self.pod.name)
+            fault = _expected(err)
+            if fault is not None:
+                self._complain(str(fault))
+            else:
+                log.exception("Pod %s/%s: pass failed", self.pod.namespace, self.pod.name)
         else:
             self._failures = 0
             self._complaint = ""
@@ -226,6 +289,9 @@ class Worker:
         known = row.status if row.status.phase else self.pod.status
         self._status = known
         self._delays = record.delays(row)
+        self._started_images = dict(row.images)
+        self._resized = dict(row.resized)
+        self._released = row.released
         self._alive = record.alive(row)
         outcome = record.outcome(row)
         started = statuses_start(known)
@@ -244,6 +310,8 @@ class Worker:
         if not await self._read():
             return DOUBT_S if self._failures or not self._runtime.sandboxes else self._s.config.relist_s
         machine = self.machine
+        if machine.life is Life.SYNCING and not self.admitted:
+            await self._admit()
         if machine.life is Life.SYNCING:
             left = machine.deadline_in_s(self._s.clock.now())
             if left is not None and left <= 0:
@@ -258,6 +326,9 @@ class Worker:
             elif self._done():
                 machine.completed()
                 self._ending.set()
+        if self.held:
+            await self._report()
+            return None
         if machine.life is Life.SYNCING:
             return await self._sync(group)
         if machine.life is Life.TERMINATING:
@@ -265,6 +336,21 @@ class Worker:
         if machine.to_clean:
             await self._clean()
         return None
+
+    async def _admit(self) -> None:
+        """Ask once whether there is room and whether it is allowed.  What has run here before needs not ask for room."""
+        refused = self._s.admit(self)
+        if refused is None:
+            self.admitted = True
+            return
+        self.machine.fail(refused)
+        self._ending.set()
+        await self._event("Warning", refused.reason, refused.message)
+
+    @property
+    def old(self) -> bool:
+        """Whether it was accepted by an agent before this one, or runs already."""
+        return self._status.start_time is not None or bool(self._runtime.sandboxes)
 
     def _done(self) -> bool:
         return self._compute().phase in ("Succeeded", "Failed")
@@ -309,6 +395,7 @@ class Worker:
         self._container_cache = {k: v for k, v in self._container_cache.items() if k[0] in present}
         self._sandbox_cache = {k: v for k, v in self._sandbox_cache.items() if k[0] in present}
         self._messages = {k: v for k, v in self._messages.items() if k in present}
+        self._resized = {k: v for k, v in self._resized.items() if k in present}
         now = self._s.clock.monotonic()
         self._exits = {
             c.id: self._exits.get(c.id, now) for c in runtime.containers if c.state is ContainerState.EXITED
@@ -355,6 +442,7 @@ class Worker:
     async def _sync(self, group: asyncio.TaskGroup) -> float | None:
         """Plan and perform until nothing is left to do."""
         self._mind_probes(group)
+        await self._resize()
         while self.machine.life is Life.SYNCING:
             decided = plan.compute_pod_actions(
                 self.pod,
@@ -387,9 +475,51 @@ class Worker:
             return 0.0
         return self._next(decided)
 
+    async def _resize(self) -> None:
+        """Give running containers the resources that they should have by now."""
+        pending = set()
+        for status in self._runtime.containers:
+            if status.state is not ContainerState.RUNNING or status.id != _latest_id(
+                self._runtime, status.name
+            ):
+                continue
+            try:
+                container = self.pod.container(status.name)
+            except KeyError:
+                continue
+            wanted = spec.resources(self.pod, container, self._s.node.memory_bytes)
+            has = self._resized.get(status.id) or resize.decode(
+                status.annotations.get(ANNOTATION_RESOURCES, "")
+            )
+            way = resize.decide(container, has, resize.applied(wanted))
+            if way is resize.Way.RESTART:
+                await self._event(
+                    "Normal", "Killing", f"Container {container.name} resize requires restart", container.name
+                )
+                await self._kill(status, self.machine.grace_s)
+                await self._reread()
+            elif way is resize.Way.UPDATE and not await self._update(container, status, wanted):
+                pending.add(container.name)
+        self._resizing = frozenset(pending)
+
+    async def _update(self, container: Container, status: ContainerStatus, wanted: Resources) -> bool:
+        # the pod around it first when it grows, and once more afterwards for when it shrinks
+        await asyncio.to_thread(self._limit)
+        try:
+            await self._s.cri.update_resources(status.id, wanted)
+        except CriError as err:
+            if err.code == "UNAVAILABLE":
+                raise
+            await self._event("Warning", "ResizeError", f"Cannot resize: {err}", container.name)
+            return False
+        await asyncio.to_thread(self._limit)
+        self._resized[status.id] = resize.applied(wanted)
+        await self._event("Normal", "ResizeCompleted", f"Resized container {container.name}", container.name)
+        return True
+
     def _next(self, decided: plan.Plan) -> float | None:
         waits = [decided.wake_in_s]
-        if self._held or self._sandbox_error is not None or self._refresh:
+        if self._held or self._sandbox_error is not None or self._refresh or self._resizing:
             waits.append(HELD_RETRY_S)
             waits.append(self._s.images.retry_in_s(self.pod.uid))
             # what held them is judged anew at the next pass
@@ -465,6 +595,8 @@ class Worker:
         )
 
     async def _create_sandbox(self, attempt: int) -> None:
+        if self._handler is None:
+            self._handler = await self._runtime_handler()
         try:
             config = self._sandbox_config(attempt)
         except Held as err:
@@ -472,6 +604,7 @@ class Worker:
             self._ending.set()
             return
         await asyncio.to_thread(self._make_log_dirs)
+        await asyncio.to_thread(self._limit)
         self._sandbox_error = None
         async with asyncio.TaskGroup() as both:
             both.create_task(self._report())
@@ -482,26 +615,60 @@ class Worker:
             self._sandbox_error = str(error)
             await self._event("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
             raise error
+        if self._s.config.cgroup_driver == "systemd":
+            # the slice is there only now
+            await asyncio.to_thread(self._limit)
         status = await self._s.cri.sandbox_status(str(made.result()))
         self._sandbox_cache[(status.id, status.ready)] = status
         self._adopt(replace(self._runtime, sandboxes=(status, *self._runtime.sandboxes)))
 
+    async def _runtime_handler(self) -> str:
+        """What the runtime calls the pod's RuntimeClass; empty for the default.  Raises CriError while it is not known."""
+        name = self.pod.spec.runtime_class_name
+        if not name:
+            return ""
+        raw = await self._s.objects.fetch("runtimeclass", "", name)
+        if raw is None:
+            text = f'RuntimeClass "{name[:253]}" not found'
+            await self._event("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {text}")
+            raise CriError(f"cannot create sandbox: {text}", retryable=True)
+        try:
+            return msgspec.json.decode(raw, type=RuntimeClass).handler
+        except msgspec.MsgspecError as err:
+            raise CriError(
+                f"cannot create sandbox: RuntimeClass {name[:253]}: {err}", retryable=True
+            ) from err
+
     async def _run_sandbox(self, config: SandboxConfig) -> str | CriError:
         try:
             async with self._s.starts:
-                return await self._s.cri.run_sandbox(config)
+                return await self._s.cri.run_sandbox(config, handler=self._handler or "")
         except CriError as err:
             return err
 
+    def _limit(self) -> None:
+        """Give the pod's cgroup what the pod as a whole may use."""
+        config = self._s.config
+        cgroups.apply(
+            spec.cgroup_parent(config, self.pod),
+            config.cgroup_driver,
+            cgroups.pod_values(self.pod, pids=config.pod_pids_limit),
+        )
+
     def _make_log_dirs(self) -> None:
         folder = Path(spec.pod_log_dir(self._s.config, self.pod))
-        for c in self.pod.all_containers():
+        for c in self.pod.every_container():
             tree.make_dirs(self._s.config.log_dir, f"{folder.name}/{c.name}", 0o755)
 
     async def _start(self, container: Container, count: int) -> None:
         """Start one container, or remember why it is held back."""
         name = container.name
         try:
+            if any(c.name == name for c in self.pod.spec.ephemeral_containers):
+                # it came after the pod was let in
+                refused = self._s.permit(self.pod)
+                if refused is not None:
+                    raise Held(refused.reason, refused.message)
             image = await self._unless_ending(self._image(container))
             if image is None:
                 return
@@ -529,7 +696,12 @@ class Worker:
         ]
         auths = images.credentials(container.image, pull_secrets)
         return await self._s.images.ensure(
-            self.pod.uid, container, auths, self._sandbox_config(sandbox.attempt), emit
+            self.pod.uid,
+            container,
+            auths,
+            self._sandbox_config(sandbox.attempt),
+            emit,
+            known=self._started_images.get(container.image, ""),
         )
 
     async def _start_with(self, container: Container, count: int, image: Image) -> None:
@@ -555,8 +727,11 @@ class Worker:
             mounts=mounts,
             config=self._s.config,
             memory_capacity=self._s.node.memory_bytes,
+            target_id=self._target(container),
         )
         before = self._runtime.latest(container.name)
+        if image.id:
+            self._started_images[container.image] = image.id
         cri = self._s.cri
         container_id = await cri.create_container(sandbox.id, config, self._sandbox_config(sandbox.attempt))
         await self._event("Normal", "Created", f"Created container: {container.name}", container.name)
@@ -584,6 +759,16 @@ class Worker:
         if container.name not in self._held and container.lifecycle is not None:
             await self._post_start(container, container_id)
         await self._report()
+
+    def _target(self, container: Container) -> str:
+        """Id of the container whose processes an ephemeral one is to see.  Raises Held while it does not run."""
+        name = container.target_container_name
+        if not name:
+            return ""
+        status = self._runtime.latest(name)
+        if status is None or status.state is not ContainerState.RUNNING:
+            raise Held(env.CONFIG_ERROR, f'target container "{name[:64]}" does not run')
+        return status.id
 
     async def _read_back(self, container_id: str, sandbox_id: str) -> None:
         status = replace(await self._s.cri.container_status(container_id), sandbox_id=sandbox_id)
@@ -877,6 +1062,8 @@ class Worker:
             messages=self._messages,
             host_ips=self._s.node.ips,
             outcome=self.machine.outcome,
+            resizing=self._resizing,
+            held=self.held,
             terminated=terminated or self.machine.life in (Life.TERMINATED, Life.FINISHED),
         )
         return statuses.compute_status(self.pod, self._runtime, view)
@@ -894,6 +1081,9 @@ class Worker:
             delays=self._delays,
             outcome=self.machine.outcome,
             sandbox=sandbox.id if sandbox is not None and sandbox.ready else "",
+            images=self._started_images,
+            resized=self._resized,
+            released=self._released,
         )
         pod = self.pod
         async with asyncio.TaskGroup() as both:
@@ -975,7 +1165,18 @@ class Worker:
         for container_id, _ in list(self._probes):
             self._drop_probes(container_id)
         await self._report(terminated=True)
+        if self.machine.outcome is not None and self.machine.outcome.reason == "Evicted":
+            await self._free()
         log.info("Pod %s/%s ended (%s)", self.pod.namespace, self.pod.name, self.machine.reason)
+
+    async def _free(self) -> None:
+        """Give back what an evicted pod held: its volumes, and the layers and logs of its containers."""
+        for container in self._runtime.containers:
+            await self._s.cri.remove_container(container.id)
+            self._forget_container(container.id)
+        await asyncio.to_thread(tree.remove_tree, self._s.config.root_dir, self.pod.uid)
+        folder = Path(spec.pod_log_dir(self._s.config, self.pod)).name
+        await asyncio.to_thread(tree.remove_tree, self._s.config.log_dir, folder)
 
     async def _kill_until_cut(self, grace_s: int) -> None:
         """Kill, but begin anew when the grace period is shortened meanwhile."""
@@ -1030,7 +1231,12 @@ class Worker:
     def _remove_log(self, old: ContainerStatus) -> None:
         folder = Path(spec.pod_log_dir(self._s.config, self.pod)) / old.name
         if folder.is_dir():
-            tree.remove_tree(folder, f"{old.restart_count}.log")
+            # the files it was rotated to as well
+            current = f"{old.restart_count}.log"
+            for name in [
+                p.name for p in folder.iterdir() if p.name == current or p.name.startswith(f"{current}.")
+            ]:
+                tree.remove_tree(folder, name)
         messages = self._message_file(old.name, old.restart_count)
         if messages.parent.is_dir():
             tree.remove_tree(messages.parent, messages.name)
@@ -1038,6 +1244,11 @@ class Worker:
     def _forget_container(self, container_id: str) -> None:
         rest = tuple(c for c in self._runtime.containers if c.id != container_id)
         self._adopt(replace(self._runtime, containers=rest))
+
+
+def _latest_id(runtime: PodRuntime, name: str) -> str:
+    latest = runtime.latest(name)
+    return latest.id if latest is not None else ""
 
 
 async def _outcome(work: Coroutine[Any, Any, _T]) -> tuple[_T | None, Exception | None]:
@@ -1063,3 +1274,11 @@ def kept_pod(raw: bytes) -> bytes:
         return msgspec.json.encode(pod)
     except (msgspec.MsgspecError, AttributeError, KeyError):
         return b"{}"
+
+
+def _expected(error: Exception) -> SkerryError | OSError | None:
+    """The fault that may end a pass, the first of several at once; None: there is a bug among them."""
+    if isinstance(error, ExceptionGroup):
+        found = [_expected(each) for each in error.exceptions]
+        return found[0] if all(found) else None
+    return error if isinstance(error, (SkerryError, OSError)) else None

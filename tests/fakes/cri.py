@@ -26,7 +26,9 @@ from edgecore.edged.runtime import (
     ExecResult,
     Image,
     ImageAuth,
+    Resources,
     RuntimeConditions,
+    RuntimeSetup,
     RuntimeVersion,
     SandboxConfig,
     SandboxInfo,
@@ -69,6 +71,9 @@ class FakeCri:
         self.images = {ref: Image(id="sha256:" + ref, tags=(ref,), size_bytes=1000) for ref in images}
         self.registry: dict[str, Image] = {}
         self.faults: dict[str, list[Exception | Callable[[], Awaitable[None]]]] = {}
+        self.image_dir = ""
+        self.handlers: list[str] = []
+        self.sandbox_image = "fake/pause:1"
         self.away = False
         self.empty_lists = 0
         self.calls: list[str] = []
@@ -115,6 +120,7 @@ class FakeCri:
                 raise CriError("name is reserved", retryable=True, code="UNKNOWN")
             if s.config.uid == config.uid and s.status.ready:
                 self.violations.append(f"second sandbox for {config.uid}")
+        self.handlers.append(handler)
         sandbox_id = self._id("s")
         host = config.namespaces.host_network
         self._sandboxes[sandbox_id] = _Sandbox(
@@ -327,6 +333,11 @@ class FakeCri:
                 return _result(0)
         raise AssertionError(f"the fake does not know {argv}")
 
+    async def update_resources(self, container_id: str, resources: Resources) -> None:
+        await self._enter("update_resources")
+        c = self._get(container_id)
+        c.config = replace(c.config, resources=resources)
+
     async def reopen_log(self, container_id: str) -> None:
         await self._enter("reopen_log")
 
@@ -343,6 +354,19 @@ class FakeCri:
     async def list_images(self) -> list[Image]:
         await self._enter("list_images")
         return list(self.images.values())
+
+    async def setup(self) -> RuntimeSetup:
+        await self._enter("setup")
+        return RuntimeSetup(sandbox_image=self.sandbox_image)
+
+    async def image_paths(self) -> list[str]:
+        await self._enter("image_paths")
+        return [self.image_dir] if self.image_dir else []
+
+    async def remove_image(self, ref: str) -> None:
+        await self._enter("remove_image")
+        for name in [n for n, i in self.images.items() if ref in (i.id, *i.tags, *i.digests)]:
+            del self.images[name]
 
     async def pull_image(self, ref: str, auth: ImageAuth | None, sandbox: SandboxConfig | None) -> str:
         await self._enter("pull_image")

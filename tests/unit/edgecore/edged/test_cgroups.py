@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgecore.edged import cgroups
+from tests.unit.edgecore.edged.builders import c, make
 
 
 def tree(root: Path, *paths: str) -> None:
@@ -34,3 +35,59 @@ def test_nothing_is_touched_without_a_parent_or_under_systemd(tmp_path: Path) ->
     cgroups.remove("x", "systemd", tmp_path)
     assert (tmp_path / "cpu/x").exists()
     assert cgroups.hierarchies(tmp_path / "absent") == []
+
+
+def limited(name: str, **resources: str) -> dict[str, object]:
+    return c(name, resources={"limits": resources})
+
+
+def test_values_of_pods() -> None:
+    assert cgroups.pod_values(make(c()), pids=100) == cgroups.Values(
+        shares=2, quota_us=-1, memory_bytes=-1, pids=100
+    )
+    both = make(limited("a", cpu="500m", memory="64Mi"), limited("b", cpu="1", memory="64Mi"))
+    assert cgroups.pod_values(both, pids=0) == cgroups.Values(
+        shares=1536, quota_us=150_000, memory_bytes=128 * 2**20, pids=-1
+    )
+    # one without a limit leaves the pod without one
+    one = make(limited("a", cpu="500m", memory="64Mi"), c("b"))
+    assert cgroups.pod_values(one, pids=-1).memory_bytes == -1
+
+
+def test_files_of_both_versions() -> None:
+    found = cgroups.files(cgroups.Values(shares=1024, quota_us=50_000, memory_bytes=1, pids=-1))
+    assert found["cpu.shares"] == "1024"
+    assert found["cpu.weight"] == "39"
+    assert found["cpu.max"] == "50000 100000"
+    assert found["memory.max"] == found["memory.limit_in_bytes"] == "1"
+    assert found["pids.max"] == "max"
+    assert cgroups.files(cgroups.Values()) == {}
+
+
+def test_classes_share_what_their_pods_ask_for() -> None:
+    burst = make(c("a", resources={"requests": {"cpu": "250m"}}))
+    found = cgroups.class_values([burst, burst, make(c())])
+    assert found == {"burstable": cgroups.Values(shares=512), "besteffort": cgroups.Values(shares=2)}
+
+
+def test_a_slice_is_inside_those_it_is_named_after() -> None:
+    assert cgroups.path_of("a-b-podx.slice", "systemd") == "a.slice/a-b.slice/a-b-podx.slice"
+    assert cgroups.path_of("/a/b", "cgroupfs") == "a/b"
+
+
+def test_values_are_written_where_there_is_a_controller_for_them(tmp_path: Path) -> None:
+    pod = tmp_path / "pids" / "kubepods" / "podx"
+    pod.mkdir(parents=True)
+    (pod / "pids.max").write_text("max")
+    (tmp_path / "freezer").mkdir()
+    cgroups.apply("/kubepods/podx", "cgroupfs", cgroups.Values(pids=7, shares=5), tmp_path)
+    assert (pod / "pids.max").read_text() == "7ax"
+    assert not (pod / "cpu.shares").exists()
+    assert not (tmp_path / "freezer" / "kubepods").exists()
+
+
+def test_left_over_pods_are_found(tmp_path: Path) -> None:
+    for uid in ("a", "b"):
+        (tmp_path / "pids" / "kubepods" / "besteffort" / f"pod{uid}").mkdir(parents=True)
+    left = cgroups.left_over("kubepods", ["a"], tmp_path)
+    assert [p.name for p in left] == ["podb"]

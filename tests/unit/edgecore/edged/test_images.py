@@ -4,13 +4,15 @@ import asyncio
 import base64
 import json
 
+import looptime
 import pytest
 
 from edgecore.edged import images
 from edgecore.edged.errors import Held
+from edgecore.edged.imagegc import Disk
 from edgecore.edged.images import Images, credentials, registry_of, should_pull
 from edgecore.edged.ports import SystemClock
-from edgecore.edged.runtime import SandboxConfig
+from edgecore.edged.runtime import Image, SandboxConfig
 from tests.fakes.cri import FakeCri
 from tests.unit.edgecore.edged.builders import c, make
 
@@ -124,3 +126,89 @@ def test_a_dead_registry_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> 
     asyncio.run(run())
     assert runtime.calls.count("pull_image") == 1
     assert reasons == ["Pulling", *["PullFailedUsingPresent"] * 5]
+
+
+SANDBOX = SandboxConfig(name="p", namespace="ns", uid="u", attempt=0)
+
+
+class Watch:
+    """A disk and a download whose readings a test sets."""
+
+    def __init__(self, free: int = 50, *downloaded: int | None) -> None:
+        self.free = free
+        self.steps = list(downloaded)
+
+    def disk(self) -> Disk:
+        return Disk(path="/images", bytes_total=100, bytes_free=self.free)
+
+    def downloaded(self) -> int | None:
+        return self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
+
+
+def pull_watched(watch: Watch, *, takes_s: float) -> Image | Held:
+    """One pull on virtual time; the result or what held it."""
+    fake = FakeCri()
+    fake.registry["i:1"] = Image(id="sha256:1", tags=("i:1",))
+
+    async def slow() -> None:
+        await asyncio.sleep(takes_s)
+
+    fake.faults["pull_image"] = [slow]
+
+    class LoopClock(SystemClock):
+        def monotonic(self) -> float:
+            return asyncio.get_running_loop().time()
+
+    async def emit(kind: str, reason: str, message: str) -> None:
+        return None
+
+    async def story() -> Image | Held:
+        puller = Images(fake, LoopClock(), parallel=1, watch=watch, min_free_percent=5, stall_s=60)
+        try:
+            return await puller.ensure("u", make(c()).spec.containers[0], [], SANDBOX, emit)
+        except Held as err:
+            return err
+
+    loop = looptime.patch_event_loop(asyncio.new_event_loop())
+    try:
+        found: Image | Held = loop.run_until_complete(story())
+    finally:
+        loop.close()
+    return found
+
+
+def test_a_pull_that_fills_the_disk_is_given_up() -> None:
+    held = pull_watched(Watch(4, 1), takes_s=3600)
+    assert isinstance(held, Held)
+    assert held.reason == "ErrImagePull"
+    assert "no space" in str(held)
+
+
+@pytest.mark.parametrize("readings", [(0,), (5, 6, 7, 7)])
+def test_a_pull_that_brings_nothing_is_given_up(readings: tuple[int, ...]) -> None:
+    held = pull_watched(Watch(50, *readings), takes_s=3600)
+    assert isinstance(held, Held)
+    assert "nothing came for 60 s" in str(held)
+
+
+@pytest.mark.parametrize("readings", [(None,), (5, 9, 0), tuple(range(1, 300))])
+def test_a_pull_that_goes_on_or_unpacks_or_cannot_be_watched_is_left_alone(
+    readings: tuple[int | None, ...],
+) -> None:
+    assert isinstance(pull_watched(Watch(50, *readings), takes_s=200), Image)
+
+
+def test_what_was_started_before_is_used_when_its_name_is_gone() -> None:
+    fake = FakeCri()
+    fake.images["x"] = Image(id="sha256:7", digests=("r.test/x@sha256:8",))
+
+    async def emit(kind: str, reason: str, message: str) -> None:
+        return None
+
+    async def story() -> Image:
+        puller = Images(fake, SystemClock(), parallel=1)
+        container = make(c(image="r.test/x:1")).spec.containers[0]
+        return await puller.ensure("u", container, [], SANDBOX, emit, known="sha256:7")
+
+    assert asyncio.run(story()).id == "sha256:7"
+    assert "pull_image" not in fake.calls

@@ -1,0 +1,156 @@
+"""May a new pod run here?  Pure.
+
+What runs already is never asked again: a full node refuses newcomers and ends nothing, except that a critical pod may end
+others to get in.
+
+Source: kubelet, lifecycle/predicate.go, preemption/preemption.go, eviction/eviction_manager.go (Admit).
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from edgecore.edged import quantity
+from edgecore.edged.pod import Pod, Toleration, qos_class
+from edgecore.edged.resources import pod_requests
+from edgecore.edged.status import Outcome
+
+CRITICAL_PRIORITY = 2_000_000_000
+PREEMPTED = "Preempted in order to admit critical pod"
+_COUNTED = ("cpu", "memory", "ephemeral-storage")
+_ARCH = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """refused: why the pod may not run.  preempt: UIDs of pods that must end first, when it may."""
+
+    refused: Outcome | None = None
+    preempt: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """allocatable: nano-units by resource name.  pressures: the conditions that are on (MemoryPressure, ...)."""
+
+    allocatable: Mapping[str, int] = field(default_factory=dict)
+    max_pods: int = 110
+    pressures: frozenset[str] = frozenset()
+
+
+def critical(pod: Pod) -> bool:
+    """Whether a pod is one that a node cannot do without."""
+    return (pod.spec.priority or 0) >= CRITICAL_PRIORITY
+
+
+def decide(pod: Pod, others: Sequence[Pod], room: Room) -> Decision:
+    """others: the pods that were admitted and have not ended."""
+    foreign = _foreign(pod)
+    if foreign is not None:
+        return Decision(refused=foreign)
+    if not critical(pod):
+        low = _pressure(pod, room.pressures)
+        if low is not None:
+            return Decision(refused=low)
+    short = _short(pod, others, room)
+    if short is None:
+        return Decision()
+    if critical(pod):
+        victims = _victims(pod, others, room)
+        if victims:
+            return Decision(preempt=victims)
+    return Decision(refused=short)
+
+
+def _foreign(pod: Pod) -> Outcome | None:
+    if pod.spec.os is not None and pod.spec.os.name not in ("", "linux"):
+        return _failed("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS")
+    machine = platform.machine()
+    wanted = {
+        "kubernetes.io/os": "linux",
+        "kubernetes.io/arch": _ARCH.get(machine, machine),
+    }
+    for label, value in wanted.items():
+        if pod.spec.node_selector.get(label, value) != value:
+            return _failed(
+                "NodeAffinity", "Predicate NodeAffinity failed: node(s) didn't match Pod's node selector"
+            )
+    return None
+
+
+def _pressure(pod: Pod, pressures: Collection[str]) -> Outcome | None:
+    on = [p for p in ("MemoryPressure", "DiskPressure", "PIDPressure") if p in pressures]
+    if on == ["MemoryPressure"] and (
+        qos_class(pod) != "BestEffort"
+        or tolerates(pod.spec.tolerations, "node.kubernetes.io/memory-pressure")
+    ):
+        return None
+    if not on:
+        return None
+    return _failed("Evicted", f"Pod was rejected: The node had condition: [{' '.join(on)}]. ")
+
+
+def tolerates(tolerations: Iterable[Toleration], taint: str) -> bool:
+    """Whether a taint with that key, no value and effect NoSchedule is tolerated."""
+    return any(
+        t.effect in ("", "NoSchedule")
+        and (
+            (not t.key and t.operator == "Exists")
+            or (t.key == taint and (t.operator == "Exists" or not t.value))
+        )
+        for t in tolerations
+    )
+
+
+def _failed(reason: str, message: str) -> Outcome:
+    return Outcome(phase="Failed", reason=reason, message=message)
+
+
+def _short(pod: Pod, others: Sequence[Pod], room: Room) -> Outcome | None:
+    if len(others) + 1 > room.max_pods:
+        return _out("pods", 1, len(others), room.max_pods)
+    asked = pod_requests(pod)
+    used: dict[str, int] = {}
+    for other in others:
+        for name, value in pod_requests(other).items():
+            used[name] = used.get(name, 0) + value
+    for name in _COUNTED:
+        want, have, capacity = asked.get(name, 0), used.get(name, 0), room.allocatable.get(name)
+        if want and capacity is not None and want + have > capacity:
+            show = quantity.milli if name == "cpu" else quantity.units
+            return _out(name, show(want), show(have), show(capacity))
+    return None
+
+
+def _out(name: str, want: int, used: int, capacity: int) -> Outcome:
+    return _failed(
+        f"OutOf{name}",
+        f"Pod was rejected: Node didn't have enough resource: {name}, "
+        f"requested: {want}, used: {used}, capacity: {capacity}",
+    )
+
+
+def _victims(pod: Pod, others: Sequence[Pod], room: Room) -> tuple[str, ...]:
+    """Few and cheap pods whose end makes room: best effort first, then by what they are worth."""
+    order = {"BestEffort": 0, "Burstable": 1, "Guaranteed": 2}
+    candidates = sorted(
+        (o for o in others if not critical(o) and (o.spec.priority or 0) < (pod.spec.priority or 0)),
+        key=lambda o: (order[qos_class(o)], o.spec.priority or 0),
+    )
+    left = list(others)
+    chosen: list[Pod] = []
+    for candidate in candidates:
+        if _short(pod, left, room) is None:
+            break
+        left.remove(candidate)
+        chosen.append(candidate)
+    if _short(pod, left, room) is not None:
+        return ()
+    # whoever would not have had to go stays, the most valuable first
+    for candidate in reversed(list(chosen)):
+        if _short(pod, [*left, candidate], room) is None:
+            left.append(candidate)
+            chosen.remove(candidate)
+    return tuple(c.uid for c in chosen)

@@ -1,0 +1,84 @@
+"""What the owner of a machine forbids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgecore.edged.policy import MAX_POLICY_BYTES, Policy, PolicyError, load, parse, refuse
+from tests.unit.edgecore.edged.builders import c, make
+
+STRICT = parse(
+    b'{"allowPrivileged": false, "allowHostNetwork": false, "allowHostNamespaces": false,'
+    b' "allowHostPaths": ["/dev/ttyUSB0", "/data/"], "exemptNamespaces": ["kube-system"]}'
+)
+PRIVILEGED = {"securityContext": {"privileged": True}}
+
+
+def path(where: str) -> dict[str, Any]:
+    return {"volumes": [{"name": "v", "hostPath": {"path": where}}]}
+
+
+@pytest.mark.parametrize(
+    ("container", "spec", "word"),
+    [
+        ({}, {}, ""),
+        (PRIVILEGED, {}, "privileged container c"),
+        ({"securityContext": {"capabilities": {"add": ["cap_sys_admin"]}}}, {}, "SYS_ADMIN"),
+        ({"securityContext": {"capabilities": {"add": ["ALL"]}}}, {}, "ALL"),
+        ({"securityContext": {"capabilities": {"add": ["NET_BIND_SERVICE"]}}}, {}, ""),
+        ({"securityContext": {"procMount": "Unmasked"}}, {}, "procMount"),
+        ({}, {"initContainers": [c("i", **PRIVILEGED)]}, "privileged container i"),
+        ({}, {"ephemeralContainers": [c("e", **PRIVILEGED)]}, "privileged container e"),
+        ({}, {"hostNetwork": True}, "hostNetwork"),
+        ({}, {"hostPID": True}, "hostPID"),
+        ({}, {"hostIPC": True}, "hostIPC"),
+        ({"ports": [{"containerPort": 80, "hostPort": 80}]}, {}, "hostPort"),
+        ({}, path("/dev/ttyUSB0"), ""),
+        ({}, path("/data"), ""),
+        ({}, path("/data/logs"), ""),
+        ({}, path("//data//logs/"), ""),
+        ({}, path("/data2"), "hostPath /data2"),
+        ({}, path("/"), "hostPath /"),
+        ({}, path("//"), "hostPath"),
+        ({}, path("/dev"), "hostPath /dev"),
+    ],
+)
+def test_refuse(container: dict[str, Any], spec: dict[str, Any], word: str) -> None:
+    pod = make(c(**container), **spec)
+    found = refuse(pod, STRICT)
+    assert (found is not None) == bool(word)
+    if found is not None:
+        assert word in found.message
+        assert (found.phase, found.reason) == ("Failed", "ForbiddenByNodePolicy")
+    assert refuse(pod, Policy()) is None
+
+
+def test_a_namespace_may_be_exempt() -> None:
+    pod = make(c(**PRIVILEGED), meta={"namespace": "kube-system"})
+    assert refuse(pod, STRICT) is None
+
+
+def test_an_empty_list_of_paths_allows_none() -> None:
+    assert refuse(make(c(), **path("/tmp")), parse(b'{"allowHostPaths": []}')) is not None
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b"[]", b'{"allowPriviledged": false}', b'{"allowPrivileged": "no"}', b"[" * 9999]
+)
+def test_what_cannot_be_read_allows_nothing(text: bytes) -> None:
+    with pytest.raises(PolicyError):
+        parse(text)
+
+
+def test_load(tmp_path: Path) -> None:
+    assert load(None) == Policy()
+    with pytest.raises(PolicyError, match="cannot read"):
+        load(tmp_path / "none")
+    (tmp_path / "p").write_text('{"allowPrivileged": false}')
+    assert not load(tmp_path / "p").allow_privileged
+    (tmp_path / "p").write_bytes(b" " * (MAX_POLICY_BYTES + 1))
+    with pytest.raises(PolicyError, match="more than"):
+        load(tmp_path / "p")
