@@ -22,6 +22,8 @@ def repair() -> bool:
     if "cancelling" in enter.__code__.co_names:
         return False
     leave = timeout.__aexit__
+    module: Any = timeouts  # its states are private, and the stubs leave them out
+    timeout_states = module._State
 
     async def aenter(self: Any) -> Any:
         result = await enter(self)
@@ -34,13 +36,13 @@ def repair() -> bool:
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> bool | None:
-        if self._state is not timeouts._State.EXPIRING:
+        if self._state is not timeout_states.EXPIRING:
             outcome: bool | None = await leave(self, exc_type, exc_val, exc_tb)
             return outcome
         if self._timeout_handler is not None:
             self._timeout_handler.cancel()
             self._timeout_handler = None
-        self._state = timeouts._State.EXPIRED
+        self._state = timeout_states.EXPIRED
         if self._task.uncancel() <= self._cancelling and exc_type is asyncio.CancelledError:
             raise TimeoutError from exc_val
         return None
