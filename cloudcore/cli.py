@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import click
 import msgspec
+import yaml
 
 from beehive import clock
 from beehive.errors import ConfigError, SkerryError
@@ -218,6 +219,55 @@ def check(*, config_path: Path | None) -> None:
         return f"API: answers at {client.host}, {len(page.objects)} nodes"
 
     click.echo(_with_api(config, work))
+
+
+@cli.command()
+@_config_option
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@_reported
+def backup(*, config_path: Path | None, file: Path) -> None:
+    """Save the control plane in the box to FILE, also while it runs.  FILE holds its keys: keep it safe."""
+    from cloudcore.standalone.backup import save
+
+    count = save(_load(config_path).standalone.state_dir, file)
+    click.echo(f"{count} objects saved to {file}")
+
+
+@cli.command()
+@_config_option
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@_reported
+def restore(*, config_path: Path | None, file: Path) -> None:
+    """Put the control plane in the box back to what FILE holds.  It must not run meanwhile."""
+    from cloudcore.standalone.backup import restore as put_back
+
+    count = put_back(_load(config_path).standalone.state_dir, file)
+    click.echo(f"{count} objects restored from {file}")
+
+
+@cli.command()
+@_config_option
+@click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=None)
+@_reported
+def export(*, config_path: Path | None, output: Path | None) -> None:
+    """Write what people made in the control plane in the box as manifests for another cluster.
+
+    Without -o they go to standard output.  Definitions come before what they define; apply twice where it is new."""
+    from cloudcore.standalone.credentials import write_private
+    from cloudcore.standalone.server import manifests_of
+
+    found = manifests_of(_load(config_path).standalone.state_dir)
+    if output is None:
+        click.echo(yaml.safe_dump_all([item.body for item in found], sort_keys=False), nl=False)
+        return
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for item in found:
+            # among them are secrets
+            write_private(output / item.file_name, yaml.safe_dump(item.body, sort_keys=False).encode())
+    except OSError as error:
+        raise SkerryError(f"cannot write to {output}: {error.strerror}") from error
+    click.echo(f"{len(found)} manifests written to {output}")
 
 
 def main() -> None:

@@ -16,7 +16,8 @@ import yaml
 from aiohttp import web
 
 from beehive import clock
-from cloudcore.standalone import authz, credentials, selectors
+from cloudcore.standalone import authz, backup, crds, credentials, export, selectors
+from cloudcore.standalone import store as store_module
 from cloudcore.standalone.admission import SERVICE_NETWORK, SYSTEM_PRIORITIES, Admission
 from cloudcore.standalone.api import Api, KubeletProxy
 from cloudcore.standalone.authn import Tokens
@@ -35,7 +36,7 @@ from cloudcore.standalone.controllers.nodes import GRACE_S, Nodes
 from cloudcore.standalone.controllers.replicas import ReplicaSets
 from cloudcore.standalone.controllers.scheduler import Scheduler
 from cloudcore.standalone.controllers.stateful import StatefulSets
-from cloudcore.standalone.errors import StartError
+from cloudcore.standalone.errors import StartError, StoreError
 from cloudcore.standalone.kinds import Registry
 from cloudcore.standalone.openapi import OpenApi
 from cloudcore.standalone.requests import WriteOptions
@@ -90,7 +91,6 @@ class ControlPlane:
         self._proxy = kubelet_proxy
         self._serving = asyncio.Event()
         self._address = ""
-        self._store: Store | None = None
 
     async def started(self) -> None:
         """Wait until requests are answered and the bootstrap manifests are in."""
@@ -101,11 +101,9 @@ class ControlPlane:
         """https://host:port, once started."""
         return f"https://{self._address}"
 
-    async def backup(self, target: Path) -> None:
-        """Copy the database while it is in use.  Raises StoreError."""
-        if self._store is None:
-            raise StartError("cannot back up: the control plane does not run")
-        await self._store.backup(target)
+    async def backup(self, target: Path) -> int:
+        """Save everything to one file while it is in use.  The number of objects.  Raises StoreError."""
+        return await asyncio.to_thread(backup.save, self._config.state_dir, target)
 
     async def run(self) -> None:
         """Serve until cancelled; never returns.  Raises StartError, StoreError."""
@@ -114,8 +112,13 @@ class ControlPlane:
             config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise StartError(f"cannot use {config.state_dir}: {error.strerror}") from error
+        with backup.locked(config.state_dir):
+            await self._hold()
+
+    async def _hold(self) -> None:
+        config = self._config
         keys = credentials.ensure(
-            config.state_dir / "pki",
+            config.state_dir / backup.KEYS,
             hosts=(config.listen_host, *config.advertise),
             now=datetime.now(UTC),
         )
@@ -125,15 +128,13 @@ class ControlPlane:
             kind = registry.stored(key)
             return selectors.field_values(key, body, kind.selectable if kind is not None else ())
 
-        store = Store(config.state_dir / "objects.db", fields=fields)
+        store = Store(config.state_dir / backup.DATABASE, fields=fields)
         await asyncio.to_thread(store.open)
         definitions.load(store, registry)
         store.start()
-        self._store = store
         try:
             await self._serve(store, registry, keys)
         finally:
-            self._store = None
             self._serving.clear()
             await store.stop()
 
@@ -287,6 +288,20 @@ class ControlPlane:
                         await resources.delete(kind, record.namespace, record.name)
                     except ApiError as error:
                         log.debug("Cannot expire event %s: %s", record.name, error)
+
+
+def manifests_of(state_dir: Path) -> list[export.Manifest]:
+    """What people made in the control plane of this folder, running or not.  Blocking.  Raises StoreError."""
+    database = state_dir / backup.DATABASE
+    if not database.is_file():
+        raise StoreError(f"cannot export {state_dir}: there is no control plane in it")
+    objects = store_module.read_all(database)
+    registry = Registry.core()
+    for key, body in objects:
+        if key == crds.KEY and crds.accepted(body):
+            registry.replace_custom(crds.key_of(body), crds.rows(body))
+    known = ((registry.stored(key), body) for key, body in objects)
+    return export.manifests((kind, body) for kind, body in known if kind is not None)
 
 
 async def _ensure(resources: Resources, key: Key, namespace: str, body: Json) -> None:
