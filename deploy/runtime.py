@@ -136,8 +136,9 @@ def clean_up(home: Home, before: Before | None) -> list[str]:
 
 
 def _end_shims(home: Home) -> None:
-    """Kill shims that survived, with what runs in them: containerd could not be asked to."""
+    """Kill shims that survived and what runs in their pods, also where a shim went first: containerd could not be asked."""
     pids = [pid for shim in shims(home) for pid in (*_children(shim), shim)]
+    pids += [pid for pid in _in_cgroups(home) if pid not in pids]
     for pid in pids:
         try:
             os.kill(pid, signal.SIGKILL)
@@ -146,6 +147,27 @@ def _end_shims(home: Home) -> None:
     deadline = time.monotonic() + 5
     while any(processes.start_ticks(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.02)
+
+
+def _in_cgroups(home: Home) -> list[int]:
+    """Pids of what runs in the pods' control groups, which carry this home's name."""
+    found: set[int] = set()
+    for top in _cgroup_trees(home):
+        for folder, _, _ in os.walk(top):
+            try:
+                found.update(int(pid) for pid in Path(folder, "cgroup.procs").read_text().split())
+            except OSError:  # it has just gone
+                continue
+    return sorted(found - {0})
+
+
+def _cgroup_trees(home: Home) -> list[Path]:
+    """One on version 2, one for each controller on version 1."""
+    hierarchies = [
+        _CGROUPS,
+        *(entry for entry in _CGROUPS.iterdir() if entry.is_dir() and not entry.is_symlink()),
+    ]
+    return [tree for hierarchy in hierarchies if (tree := hierarchy / home.cgroup).is_dir()]
 
 
 def _children(pid: int) -> list[int]:
@@ -167,12 +189,9 @@ def _unmount(home: Home) -> list[str]:
 
 
 def _remove_cgroups(home: Home) -> list[str]:
-    """The pods' control groups: one tree on version 2, one for each controller on version 1."""
     problems = []
-    for top in (_CGROUPS, *(entry for entry in _CGROUPS.iterdir() if entry.is_dir())):
-        if top.is_symlink():
-            continue
-        for folder, _, _ in os.walk(top / home.cgroup, topdown=False):
+    for tree in _cgroup_trees(home):
+        for folder, _, _ in os.walk(tree, topdown=False):
             try:
                 Path(folder).rmdir()
             except OSError as error:
