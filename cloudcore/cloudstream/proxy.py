@@ -173,7 +173,7 @@ class PodStreams:
         except ProtocolError as error:
             raise Refusal(400, str(error)) from error
         except Unavailable as error:
-            raise Refusal(503, f"{error}: {wanted.verb} is not possible until it is back") from error
+            raise Refusal(503, str(error)) from error
 
 
 def _offered(request: web.Request) -> list[str]:

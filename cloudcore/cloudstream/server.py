@@ -254,7 +254,7 @@ class KubeletServer:
         except ProtocolError as error:
             raise Denied(400, str(error)) from error
         except Unavailable as error:
-            raise Denied(503, f"{error}: {verb} is not possible until it is back") from error
+            raise Denied(503, str(error)) from error
         if answer.status == 101 and upgrade:
             return await relay.relay_upgrade(request, stream, answer)
         if answer.status == 101 or 300 <= answer.status < 400:

@@ -42,11 +42,13 @@ class Tunnels:
         try:
             await peer.run()
         except SkerryError as error:
-            reason = str(error)
-            code = CLOSE_REPLACED if old is not None else 1011
+            reason, code = str(error), 1011
         finally:
-            if self._peers.get(node, (None,))[0] is peer:
+            current = self._peers.get(node)
+            if current is not None and current[0] is peer:
                 del self._peers[node]
+            else:
+                code = CLOSE_REPLACED
             log.info("Node %s: tunnel for logs and exec ended: %s", node, reason)
             await connection.close(code, reason[:120])
 
@@ -58,7 +60,7 @@ class Tunnels:
         """Ask a node.  Raises Unavailable with a sentence for the user; ProtocolError for a request that is too long."""
         entry = self._peers.get(node)
         if entry is None:
-            raise Unavailable(f'node "{node}" is not connected')
+            raise Unavailable(f'node "{node}" is not connected, so there is no way to its pods now')
         stream = await entry[0].open(head)
         try:
             return stream, await stream.answered(ANSWER_S)

@@ -304,7 +304,7 @@ def test_a_node_that_is_gone_is_said(tmp_path: Path) -> None:
     async def story(s: Stage) -> None:
         status, text = await s.get("/containerLogs/default/web/c")
         assert status == 503
-        assert text == 'node "edge-1" is not connected: logs is not possible until it is back\n'
+        assert text == 'node "edge-1" is not connected, so there is no way to its pods now\n'
         assert (await s.get("/nothing"))[0] == 404
         assert await s.get("/healthz") == (200, "ok")
 

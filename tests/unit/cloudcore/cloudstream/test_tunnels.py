@@ -1,0 +1,70 @@
+"""One tunnel a node; the newest wins."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from beehive import tunnel
+from beehive.errors import Unavailable
+from beehive.tunnelpeer import StreamReset
+from cloudcore.cloudstream.tunnels import CLOSE_REPLACED, PodReader, Tunnels
+
+HEAD = tunnel.Head(kind="http", method="GET", path="/pods")
+
+
+class Line:
+    """A connection whose other end is a queue: what is put there was sent by the edge."""
+
+    def __init__(self) -> None:
+        self.up: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.sent: list[bytes] = []
+        self.closed: int | None = None
+
+    async def recv(self) -> bytes:
+        frame = await self.up.get()
+        if frame is None:
+            raise Unavailable("connection lost")
+        return frame
+
+    async def send(self, data: bytes) -> None:
+        self.sent.append(data)
+        if data[0] == tunnel.Kind.OPEN:
+            self.up.put_nowait(bytes([tunnel.Kind.ANSWER, *data[1:6]]) + b'{"status":200}')
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        self.closed = code
+
+
+def test_the_newest_tunnel_of_a_node_wins_and_the_older_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("beehive.tunnelpeer.TICK_S", 0.01)
+
+    async def main() -> None:
+        tunnels, first, second = Tunnels(), Line(), Line()
+        async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+            one = group.create_task(tunnels.serve_tunnel("edge-1", first))
+            await asyncio.sleep(0)
+            stream, answer = await tunnels.open("edge-1", HEAD)
+            assert answer.status == 200
+            two = group.create_task(tunnels.serve_tunnel("edge-1", second))
+            with pytest.raises(StreamReset, match="connected anew"):
+                await stream.read()
+            await one
+            assert first.closed == CLOSE_REPLACED
+            assert tunnels.connected("edge-1")
+            await tunnels.open("edge-1", HEAD)
+            assert len(second.sent) == 1
+            second.up.put_nowait(None)
+            await two
+            assert second.closed == 1011
+            assert not tunnels.connected("edge-1")
+            with pytest.raises(Unavailable, match='node "edge-1" is not connected'):
+                await tunnels.open("edge-1", HEAD)
+
+    asyncio.run(main())
+
+
+def test_pods_cannot_be_read_before_there_is_a_client() -> None:
+    with pytest.raises(Unavailable, match="starting"):
+        asyncio.run(PodReader().get("default", "web"))
