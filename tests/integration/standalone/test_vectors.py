@@ -218,3 +218,85 @@ def test_recorded_exchanges(tmp_path: Path, capsys: Any) -> None:
         f"{file}: {case}" for file, case, found in results if found and f"{file}: {case}" not in DIFFERENT
     ]
     assert not unexpected
+
+
+WATCH_PAUSE_S = 1
+"""How long each replayed watch stays open; what it is to see has happened before."""
+
+
+async def watched(session: aiohttp.ClientSession, server: str, path: str) -> list[Any]:
+    """The events of one watch, or its refusal in the form the recording has."""
+    path = re.sub(r"timeoutSeconds=\d+", f"timeoutSeconds={WATCH_PAUSE_S}", path)
+    async with session.get(yarl.URL(server + path, encoded=True)) as answer:
+        if answer.status != 200:
+            return [{"body": await answer.json(), "status": answer.status}]
+        return [json.loads(line) async for line in answer.content]
+
+
+def without_numbers(events: Any) -> Any:
+    """Versions in the text of a refusal differ in every cluster."""
+    return json.loads(re.sub(r"too old resource version: 1 \(\d+\)", "too old: 1", json.dumps(events)))
+
+
+def test_recorded_watches(tmp_path: Path, capsys: Any) -> None:
+    rows = [json.loads(line) for line in (VECTORS / "watch.jsonl").read_text().splitlines()]
+    seen: dict[str, list[Any]] = {}
+
+    async def history(session: aiohttp.ClientSession, maps: str) -> str:
+        """Do what was done while the recording was made; the version before it."""
+
+        async def send(method: str, name: str = "", body: Any = None) -> Any:
+            headers = {"User-Agent": "vectors"}
+            if method == "PATCH":
+                headers["Content-Type"] = "application/merge-patch+json"
+            url = f"{maps}/{name}" if name else maps
+            async with session.request(method, url, json=body, headers=headers) as answer:
+                assert answer.status in (200, 201), await answer.text()
+                return await answer.json()
+
+        before = await send("POST", body={"metadata": {"generateName": "gen-"}})
+        await send("POST", body={"metadata": {"name": "w1", "labels": {"s": "in"}}})
+        await send("POST", body={"metadata": {"name": "w2"}})
+        await send("PATCH", "w2", {"metadata": {"labels": {"s": "in"}}})
+        await send("PATCH", "w1", {"data": {"a": "b"}})
+        await send("PATCH", "w1", {"metadata": {"labels": None}})
+        await send("DELETE", "w2")
+        await send("DELETE", "w1")
+        return str(before["metadata"]["resourceVersion"])
+
+    async def run() -> None:
+        async with control_plane(tmp_path) as plane, client(tmp_path) as session:
+            await session.post(plane.server + "/api/v1/namespaces", json={"metadata": {"name": "vec"}})
+            maps = plane.server + "/api/v1/namespaces/vec/configmaps"
+            async with asyncio.timeout(10):
+                while (await session.get(f"{maps}/kube-root-ca.crt")).status != 200:
+                    await asyncio.sleep(0.05)
+            version = await history(session, maps)
+
+            async def one(row: dict[str, Any]) -> None:
+                path = row["watch"].replace("resourceVersion=3193", f"resourceVersion={version}")
+                seen[row["case"]] = await watched(session, plane.server, path)
+
+            async with asyncio.TaskGroup() as group:
+                for row in rows:
+                    if not row["case"].startswith("version 1"):
+                        group.create_task(one(row))
+        # after a restart the events of before are gone, as after a compaction
+        async with control_plane(tmp_path) as plane, client(tmp_path) as session:
+            for row in rows:
+                if row["case"].startswith("version 1"):
+                    seen[row["case"]] = await watched(session, plane.server, row["watch"])
+
+    asyncio.run(run())
+    found = {
+        row["case"]: differences(
+            without_numbers(normal(row["events"])), without_numbers(normal(seen[row["case"]]))
+        )
+        for row in rows
+    }
+    with capsys.disabled():
+        print(f"\n{sum(not lines for lines in found.values())} of {len(rows)} recorded watches match")
+        for case, lines in found.items():
+            for line in lines[:6]:
+                print(f"  {case}: {line}")
+    assert not any(found.values())
