@@ -30,6 +30,7 @@ status: ## say what runs
 
 test: lint ## everything that must pass: lint, types, contracts, and all tests
 	$(PYTEST) tests/unit tests/integration tests/e2e $(TEST_ARGS)
+	$(PYTEST) tests/faults -m quick $(TEST_ARGS)
 
 lint: setup-dev ## formatting, lint, types, import contracts
 	$(BIN)/ruff format --check .
@@ -50,7 +51,7 @@ integration: setup-dev ## with real files, sockets, containerd and a broker
 e2e: setup-dev ## the whole, with the stock kubectl
 	$(PYTEST) tests/e2e $(TEST_ARGS)
 
-faults: setup-dev ## what must be survived
+faults: setup-dev ## what must be survived, and a table of the cases (40 minutes; `make test` has the quick ones)
 	$(PYTEST) tests/faults $(TEST_ARGS)
 
 bench: setup-dev ## print figures; asserts nothing

@@ -49,7 +49,6 @@ def test_f_d01_the_broker_is_killed(stage: Stage) -> None:
     assert stage.containers() == before
 
 
-@pytest.mark.quick
 def test_f_d02_a_mapper_restarts_twenty_times(stage: Stage) -> None:
     before, agent = stage.containers(), stage.pid("edgecore")
     stage.skerry.set_target("25")

@@ -71,8 +71,7 @@ def test_f_e03_a_reboot_without_a_link(stage: Stage) -> None:
     assert stage.containers() == before
 
 
-@pytest.mark.quick
-@pytest.mark.parametrize("how", ["killed", "restarted"])
+@pytest.mark.parametrize("how", [pytest.param("killed", marks=pytest.mark.quick), "restarted"])
 def test_f_e04_containerd_ends_and_comes_back(stage: Stage, how: str) -> None:
     before, restarts = stage.containers(), stage.restarts()
     for _ in range(2):

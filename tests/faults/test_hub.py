@@ -143,7 +143,6 @@ def test_f_s01_the_agent_is_killed_in_a_sync(synced: Stage) -> None:
         assert stage.containers() == before
 
 
-@pytest.mark.quick
 def test_f_c03_pods_crash_while_the_hub_is_away(stage: Stage) -> None:
     before, restarts = stage.containers(), stage.restarts()
     victim = stage.container_of("herd-4")
@@ -191,7 +190,6 @@ def test_f_c05_the_same_node_connects_twice(stage: Stage) -> None:
     assert stage.containers() == before
 
 
-@pytest.mark.quick
 def test_f_c05_an_old_session_is_half_open(stage: Stage) -> None:
     """The agent is killed while its line is dead, so that the hub still holds the old connection when the new one comes."""
     before = stage.containers()

@@ -101,7 +101,6 @@ def test_f_n01_a_bad_line_and_churn(stage: Stage) -> None:
     eventually(lambda: stage.is_agreed() and stage.containers() == before, "agreement", BACK_S)
 
 
-@pytest.mark.quick
 def test_f_n06_pods_are_deleted_while_the_node_is_away(stage: Stage) -> None:
     stage.make_pods("doomed", 3)
     eventually(stage.is_agreed, "the doomed", BACK_S)
@@ -161,7 +160,6 @@ def test_f_n06_the_node_object_is_deleted_while_the_node_is_away(stage: Stage) -
     assert stage.containers() == before
 
 
-@pytest.mark.quick
 def test_f_n09_the_hub_has_moved(stage: Stage) -> None:
     """Nobody is at the old address any more; the other one of the list answers."""
     before = stage.containers()

@@ -72,9 +72,9 @@ DAMAGES = [
     cut_short,
     pytest.param(zero_a_page, marks=pytest.mark.quick),
     zero_the_header,
-    pytest.param(lose_the_log, marks=pytest.mark.quick),
+    lose_the_log,
     keep_only_the_log,
-    pytest.param(lose_everything, marks=pytest.mark.quick),
+    lose_everything,
 ]
 
 
@@ -154,7 +154,7 @@ def condition(stage: Stage, kind: str) -> str:
 @pytest.mark.parametrize(
     "fault",
     [
-        pytest.param(full, marks=pytest.mark.quick, id="f_s04-full"),
+        pytest.param(full, id="f_s04-full"),
         pytest.param(no_inodes, id="f_s05-inodes"),
     ],
 )
@@ -166,7 +166,6 @@ def test_f_s04_a_disk_without_room(
     text = f"Through a full disk {time.time():.0f}\n"
     with fault(stage.edge):
         stage.skerry.kubectl("replace", "-f", "-", stdin=fat_configmap(text))
-        stage.make_pods("late", 1)
         eventually(lambda: condition(stage, "DiskPressure") == "True", "DiskPressure", 60)
         time.sleep(15)
         assert stage.pid("edgecore") == agent
@@ -179,22 +178,20 @@ def test_f_s04_a_disk_without_room(
             assert kept["data"]["index.html"] != text
             assert status["store"]["failures"] > 0
     try:
-        eventually(lambda: condition(stage, "DiskPressure") == "False", "no DiskPressure", 60)
         eventually(stage.is_agreed, "agreement, by itself", 60)
         (web,) = [one for one in stage.skerry.containers() if one.name == "web"]
         eventually(lambda: stage.skerry.inside(web, "/www/index.html") == text, "the page", 60)
         assert stage.pid("edgecore") == agent
-        assert before <= stage.containers()
-        assert {uid: n for uid, n in stage.restarts().items() if uid in restarts} == restarts
+        assert stage.containers() == before
+        assert stage.restarts() == restarts
     finally:
-        stage.drop_pods("late")
         plain = json.loads(fat_configmap("Hello from the edge.\n"))
         del plain["data"]["fat"]
         stage.skerry.kubectl("replace", "-f", "-", stdin=json.dumps(plain))
-    eventually(lambda: stage.is_agreed() and stage.containers() == before, "the end", BACK_S)
+        # the condition stays for five minutes, as a kubelet's does, and keeps new pods away; not from the next case
+        stage.kill("edgecore")
 
 
-@pytest.mark.quick
 def test_f_s04_an_agent_starts_on_a_full_disk(stage: Stage) -> None:
     before = stage.containers()
     stage.kill("edgecore")
