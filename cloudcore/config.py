@@ -73,6 +73,15 @@ def _address(value: Any) -> str | None:
 _PORT = _integer(0, 65535)
 
 
+def _endpoint(value: Any) -> str | None:
+    if value == "":
+        return None
+    host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    if _address(host.strip("[]")) is None and port.isdecimal() and int(port) < 65536:
+        return None
+    return "must be <IP address>:<port>, or empty for nowhere"
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
     """One key: what it is when absent, what may stand there, what it is for."""
@@ -92,7 +101,18 @@ Schema = Mapping[str, Any]
 
 SCHEMA: Schema = {
     "dataDir": Key("/var/lib/skerry/cloud", _text, "folder for what is kept on this machine (standalone)"),
-    "commonConfig": IGNORED,
+    "commonConfig": {
+        "monitorServer": {
+            "bindAddress": Key(
+                "127.0.0.1:9091", _endpoint, "where the hub's numbers can be read; empty: nowhere"
+            ),
+            "enableProfiling": IGNORED,
+        },
+        "tunnelPort": IGNORED,
+    },
+    "compat": {
+        "kubeedge": Key(False, _flag, "let stock KubeEdge edges join, and keep ObjectSyncs for them"),
+    },
     "kubeAPIConfig": {
         "master": Key("", _text, "address of the API server; overrides the kubeconfig's"),
         "kubeConfig": Key("", _text, "kubeconfig file; empty: the pod's service account, or ~/.kube/config"),
@@ -112,7 +132,11 @@ SCHEMA: Schema = {
             "writeTimeout": IGNORED,
             "quic": IGNORED,
             "unixsocket": IGNORED,
-            "https": IGNORED,
+            "https": {
+                "enable": Key(False, _flag, "the same as compat.kubeedge: by this port stock edges join"),
+                "address": Key("", _address, "where it listens; empty: everywhere"),
+                "port": Key(10002, _PORT, "the port that a stock edge expects"),
+            },
             "websocket": {
                 "enable": Key(True, _flag, "must be true"),
                 "address": Key("", _address, "where the hub listens; empty: everywhere"),
@@ -123,7 +147,11 @@ SCHEMA: Schema = {
             ),
             "dnsNames": Key([], _texts, "names of this machine as edges see it"),
             "edgeCertSigningDuration": Key(365, _integer(1, 3650), "days that a node's certificate lives"),
-            "tokenRefreshDuration": IGNORED,
+            "tokenRefreshDuration": Key(
+                12,
+                _integer(1, 8760),
+                "hours until the stock edges' join token is made anew; it lives twice as long",
+            ),
             "authorization": IGNORED,
         },
         "edgeController": IGNORED,
@@ -198,6 +226,16 @@ class CloudStream:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Compat:
+    """For stock KubeEdge edges.   address, port: where they get certificates."""
+
+    enable: bool
+    address: str
+    port: int
+    token_refresh: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CloudHub:
     address: str
     port: int
@@ -219,6 +257,8 @@ class Config:
     device_interval_s: float
     standalone: Standalone
     streams: CloudStream
+    compat: Compat
+    metrics: tuple[str, int] | None
 
     @property
     def admin_kubeconfig(self) -> Path:
@@ -311,6 +351,13 @@ def _build(values: Mapping[str, Any]) -> Config:
             dns_names=tuple(name for name in values[hub + "dnsNames"] if name),
             certificate_life=timedelta(days=values[hub + "edgeCertSigningDuration"]),
         ),
+        compat=Compat(
+            enable=values["compat.kubeedge"] or values[hub + "https.enable"],
+            address=values[hub + "https.address"],
+            port=values[hub + "https.port"],
+            token_refresh=timedelta(hours=values[hub + "tokenRefreshDuration"]),
+        ),
+        metrics=_host_port(values["commonConfig.monitorServer.bindAddress"]),
         devices=values["modules.deviceController.enable"],
         device_interval_s=values["modules.deviceController.statusIntervalMs"] / 1000,
         standalone=Standalone(
@@ -331,6 +378,11 @@ def _build(values: Mapping[str, Any]) -> Config:
             last_port=values["modules.cloudStream.lastPort"],
         ),
     )
+
+
+def _host_port(endpoint: str) -> tuple[str, int] | None:
+    host, _, port = endpoint.rpartition(":")
+    return (host.strip("[]"), int(port)) if port else None
 
 
 def defaults() -> str:

@@ -16,6 +16,7 @@ from beehive.errors import Refused, Unavailable
 from beehive.supervise import Part, supervise
 from cloudcore import kube
 from cloudcore.cloudhub.dispatch import Dispatcher
+from cloudcore.cloudhub.https import CompatServer
 from cloudcore.cloudhub.nodes import Nodes, now
 from cloudcore.cloudhub.sessions import Sessions
 from cloudcore.cloudhub.websocket import Hub, HubConfig, server_context, use_certificate
@@ -36,6 +37,7 @@ from cloudcore.identity.addresses import local_addresses, primary_address
 from cloudcore.identity.authority import Authority, ensure_authority, ensure_server
 from cloudcore.kube import Kube
 from cloudcore.objects import CONFIGMAP
+from cloudcore.synccontroller.controller import SyncController
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +113,7 @@ def _parts(
         caches.by_wire(),
         now,
         address,
+        started=edges.tell_all,
         node_endpoint=kubelets.node_status if kubelets is not None else None,
     )
     devices = DeviceController(
@@ -155,7 +158,24 @@ def _parts(
         parts.append(devices)
     if kubelets is not None:
         parts.append(kubelets)
+    if config.compat.enable:
+        syncs = SyncController(client, nodes, caches.nodes)
+        edges.recorded = syncs.inventory
+        parts += [*syncs.caches, syncs, _compat(client, config, authority, tls)]
     return [Part(name=part.name, run=part.run) for part in [*parts, upkeep, hub]]
+
+
+def _compat(client: Kube, config: Config, authority: Authority, tls: ssl.SSLContext) -> CompatServer:
+    """The port by which stock edges join."""
+    return CompatServer(
+        kube=client,
+        authority=authority,
+        tls=lambda: tls,
+        host=config.compat.address or "0.0.0.0",
+        port=config.compat.port,
+        certificate_life=config.hub.certificate_life,
+        token_refresh=config.compat.token_refresh,
+    )
 
 
 async def _kubelets(

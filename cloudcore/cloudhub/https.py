@@ -37,7 +37,7 @@ TOKEN_SECRET = "tokensecret"
 
 @dataclass(slots=True)
 class CompatServer:
-    """A part: serves until cancelled.
+    """A supervised part: serves until cancelled.  Raises Refused when the port cannot be had.
 
     tls: gives the context to serve with, holding the hub's certificate and asking for client certificates of our CA.
     certificate_life: of what it signs.   token_refresh: how often the join token is made anew; each lives twice as long."""
@@ -51,6 +51,7 @@ class CompatServer:
     token_refresh: timedelta = timedelta(hours=12)
     limiter: Limiter = field(default_factory=Limiter)
     bound_port: int = 0
+    name: str = "compat"
 
     async def run(self) -> None:
         app = web.Application(client_max_size=MAX_BODY_BYTES)
@@ -65,7 +66,13 @@ class CompatServer:
         await runner.setup()
         try:
             site = web.TCPSite(runner, self.host, self.port, ssl_context=self.tls())
-            await site.start()
+            try:
+                await site.start()
+            except OSError as error:
+                raise Refused(
+                    f"cannot listen on {self.host}:{self.port} for KubeEdge's edges: {error.strerror or error}",
+                    reason="PortInUse",
+                ) from error
             self.bound_port = runner.addresses[0][1]
             await self._keep_token()
         finally:

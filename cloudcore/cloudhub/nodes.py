@@ -44,6 +44,7 @@ class Link:
         self._awaited: set[str] = set()
         self._inventory_id = ""
         self.on_deleted: Callable[[Item], None] | None = None
+        self.on_acked: Callable[[Item], None] | None = None
 
     @property
     def node(self) -> str:
@@ -81,6 +82,12 @@ class Link:
             self.wake.set()
         return taken
 
+    def forget(self) -> None:
+        """What this edge committed is not known any more: everything is to be offered anew."""
+        self.delivery = Delivery(counters=self.delivery.counters)
+        self._unacked.clear()
+        self._pushes.clear()
+
     def await_committed(self, keys: set[str], inventory_id: str) -> None:
         """Acknowledge the inventory when the edge committed everything that it led to."""
         self._inventory_id = inventory_id
@@ -105,6 +112,8 @@ class Link:
                 continue
             self._unacked.discard(item.key)
             self._awaited.discard(item.key)
+            if self.on_acked is not None:
+                self.on_acked(item)
             if item.delete and self.on_deleted is not None:
                 self.on_deleted(item)
         self._check_inventory()

@@ -47,7 +47,8 @@ _HELD: dict[str, Kind] = {"pod": POD, "configmap": CONFIGMAP, "secret": SECRET}
 @dataclass(frozen=True, slots=True)
 class _Job:
     link: Link
-    inventory: Inventory
+    inventory: Inventory | None
+    """None: a stock edge, which cannot say."""
     message_id: str
 
 
@@ -88,6 +89,8 @@ class EdgeController:
     def __init__(self, kube: Kube, caches: Caches, nodes: Nodes) -> None:
         self.placement = Placement(caches.lookup)
         self.differs: list[Differ] = []
+        self.recorded: Callable[[str], Awaitable[Inventory]] | None = None
+        """What a stock edge acknowledged before, by its node's name."""
         self._kube = kube
         self._caches = caches
         self._nodes = nodes
@@ -113,7 +116,16 @@ class EdgeController:
     def _on_open(self, link: Link) -> None:
         link.on_deleted = lambda item: self._on_deleted(link, item)
         if not link.ours:
-            # a stock edge cannot say what it holds: it is told everything, and drops what it has
+            # a stock edge cannot say what it holds: where that is not written down it is told everything, and drops
+            # what it has
+            self._jobs.put_nowait(_Job(link, None, ""))
+
+    def tell_all(self, link: Link) -> None:
+        """A stock edge has started: perhaps with an empty store, so what it acknowledged before says nothing.
+
+        KubeEdge's cloud sends nothing again then, and such an edge stays empty."""
+        if not link.ours and link.ready:
+            link.forget()
             self._jobs.put_nowait(_Job(link, Inventory(objects={}), ""))
 
     def on_difference(self, link: Link, difference: Difference, message_id: str) -> None:
@@ -148,13 +160,16 @@ class EdgeController:
 
     async def _differ(self, job: _Job) -> None:
         link = job.link
-        pushes, known, extra = self.placement.difference(link.node, job.inventory)
+        inventory = job.inventory
+        if inventory is None:
+            inventory = await self.recorded(link.node) if self.recorded else Inventory(objects={})
+        pushes, known, extra = self.placement.difference(link.node, inventory)
         for item in known:
             link.delivery.know(item.uid, item.number)
         keys = {push.item.uid for push in pushes if link.offer(push.delivery())}
         link.ready = True
         for differ in self.differs:
-            keys |= await differ(link, job.inventory)
+            keys |= await differ(link, inventory)
         surplus = [
             gone for uid, path in extra.items() if (gone := await self._surplus(link, uid, path)) is not None
         ]
@@ -162,7 +177,7 @@ class EdgeController:
         log.info(
             "Node %s holds %d objects; %d to send, %d to take back",
             link.node,
-            len(job.inventory.objects),
+            len(inventory.objects),
             len(keys) - len(surplus),
             len(surplus),
         )

@@ -123,6 +123,8 @@ class Upstream:
     address: str = ""
     node_endpoint: Callable[[str, bytes, int], Awaitable[bytes]] | None = None
     """Rewrites a node's status patch to where its kubelet can be reached; given the port its Node names now."""
+    started: Callable[[Link], None] | None = None
+    """Told when a node that exists registers again: its edge has just started."""
     _buckets: dict[str, _Bucket] = field(default_factory=dict)
 
     async def handle(self, link: Link, message: Message) -> Outcome:
@@ -196,6 +198,8 @@ class Upstream:
             created = await self.kube.create(NODE, msgspec.json.encode(body))
         except ApiExists as error:
             held = await self.kube.get(NODE, link.node)
+            if self.started is not None:
+                self.started(link)
             link.offer(Push(link.node, held).delivery())
             return _failed(message, ("node", Op.INSERT), error.status)
         log.info("Registered node %s", link.node)
