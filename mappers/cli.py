@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from beehive.errors import SkerryError
+from beehive.errors import ConfigError, SkerryError
 from mappers.framework import config
 from mappers.framework.runner import load_driver, run_mapper
 
@@ -38,7 +38,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mapper", description="Drivers for devices on an edge.")
     parser.add_argument("-v", "--verbose", action="store_true", help="log every call")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="run a driver file, or an importable module")
+    run = commands.add_parser(
+        "run", help="run a driver file, an importable module, or a driver that is here (modbus, …)"
+    )
     run.add_argument("file", metavar="FILE")
     run.add_argument(
         "--dmi-dir", type=Path, metavar="DIR", help="folder of edgecore's dmi.sock (default /etc/kubeedge)"
@@ -63,7 +65,46 @@ def _parser() -> argparse.ArgumentParser:
         "--device", type=Path, metavar="YAML", help="DeviceModel and Device to use, else the driver's example"
     )
     test.set_defaults(do=_test)
+    udev = commands.add_parser("udev", help="tell of hardware that is plugged in, by rules")
+    udev.add_argument("--rules", type=Path, metavar="YAML", help="HardwareRules (default: the API server's)")
+    udev.add_argument("--node", metavar="NAME", help="name of this node (default: the host's)")
+    udev.add_argument("--api", metavar="URL", help="API server to report to, e.g. the node's own metaserver")
+    udev.add_argument("--token-file", type=Path, metavar="F", help="bearer token for it")
+    udev.add_argument("--ca", metavar="F", help="authority of the API server")
+    udev.add_argument("--settle", type=float, default=0.5, metavar="S", help="quiet time before it is told")
+    udev.add_argument(
+        "--grace", type=float, default=5.0, metavar="S", help="time away before it counts as unplugged"
+    )
+    udev.add_argument(
+        "--source", choices=("udev", "kernel"), default="", help="whose events (default: udev if it runs)"
+    )
+    udev.set_defaults(do=_udev)
     return parser
+
+
+def _udev(arguments: argparse.Namespace) -> int:
+    import socket
+
+    from mappers.udev import app
+    from mappers.udev.report import Api
+
+    api = None
+    if arguments.api:
+        try:
+            token = arguments.token_file.read_text().strip() if arguments.token_file else ""
+        except OSError as error:
+            raise ConfigError(f"cannot read {arguments.token_file}: {error.strerror}") from error
+        api = Api(url=arguments.api, token=token, ca=arguments.ca)
+    options = app.Options(
+        node=arguments.node or socket.gethostname().lower(),
+        rules=arguments.rules,
+        api=api,
+        settle_s=max(arguments.settle, 0.0),
+        grace_s=max(arguments.grace, 0.0),
+        events_from=arguments.source,
+    )
+    asyncio.run(app.run(options))
+    return 0
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,166 @@
+"""What the kernel says about a piece of hardware, and what it is called.  Pure.
+
+A device is known by an identity that stays when it is unplugged and plugged in again: what it says about itself (vendor,
+product, serial number) if it has a serial number, else the socket it sits in.  The kernel's own names (`ttyUSB0`, the number
+of a USB bus) change and are no part of it.  All of it comes from sysfs, with udev's properties preferred where a udevd runs."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+EMPTY: Mapping[str, str] = MappingProxyType({})
+_USB_INTERFACE = re.compile(r".*:\d+\.(\d+)")
+_USB_DEVICE = re.compile(r"\d+-(\d+(\.\d+)*)")
+_PCI = re.compile(r"0x([0-9a-f]{4})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One device of the kernel's tree.  name: its last part, e.g. `ttyUSB0` or `1-1.4`.  attributes: those of sysfs that
+    identify hardware, see `ATTRIBUTES`."""
+
+    name: str
+    subsystem: str = ""
+    devtype: str = ""
+    driver: str = ""
+    attributes: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+
+
+# What is read from sysfs of a device and of each above it.  Few and small: some attributes block, or act when read.
+ATTRIBUTES = (
+    "idVendor",
+    "idProduct",
+    "serial",
+    "manufacturer",
+    "product",
+    "bInterfaceNumber",
+    "vendor",
+    "device",
+    "address",
+    "name",
+    "index",
+    "label",
+    "of_node/compatible",
+    "loop/backing_file",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A device with those above it, nearest first.  path: DEVPATH.  properties: of the uevent and of udev's database."""
+
+    path: str
+    node: Node
+    above: tuple[Node, ...] = ()
+    dev_node: str = ""
+    properties: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+
+    @property
+    def chain(self) -> tuple[Node, ...]:
+        return (self.node, *self.above)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What rules look at and templates use.  vendor, product: 4 hex digits, "" if it has none.  port: the socket."""
+
+    vendor: str
+    product: str
+    serial: str
+    model: str
+    driver: str
+    port: str
+    interface: str
+
+
+def facts(found: Found) -> Facts:
+    """Vendor and so on are those of the device itself or of the nearest one above it that has them."""
+    said = found.properties
+    usb = next((n for n in found.chain if n.subsystem == "usb" and "idVendor" in n.attributes), None)
+    own = usb.attributes if usb is not None else EMPTY
+    vendor = said.get("ID_VENDOR_ID") or own.get("idVendor") or _pci(found, "vendor")
+    product = said.get("ID_MODEL_ID") or own.get("idProduct") or _pci(found, "device")
+    serial = said.get("ID_SERIAL_SHORT") or own.get("serial") or ""
+    if usb is None and not serial and found.node.subsystem == "net":
+        serial = _mac(found.node)
+    return Facts(
+        vendor=vendor.lower(),
+        product=product.lower(),
+        serial=_clean(serial),
+        model=_clean(said.get("ID_MODEL") or own.get("product") or found.node.attributes.get("name", "")),
+        driver=next((n.driver for n in found.chain if n.driver), ""),
+        port=said.get("ID_PATH") or _port(found),
+        interface=_interface(found),
+    )
+
+
+def identity(found: Found, *, by: str = "serial") -> str:
+    """The name of a device that outlives its presence.  by: `serial` (its own, the socket if it has none) or `port`."""
+    known = facts(found)
+    # one piece of hardware can be several devices: ports of an adapter, nodes of a camera
+    parts = [known.interface] if known.interface else []
+    index = found.node.attributes.get("index", "")
+    if found.node.subsystem == "video4linux" and index:
+        parts.append(f"index{index}")
+    if by == "serial" and known.serial:
+        return "-".join([f"{known.vendor or found.node.subsystem}:{known.product}:{known.serial}", *parts])
+    return "-".join([known.port, *parts])
+
+
+def _pci(found: Found, key: str) -> str:
+    for node in found.chain:
+        if node.subsystem == "pci":
+            match = _PCI.fullmatch(node.attributes.get(key, ""))
+            if match is not None:
+                return match[1]
+    return ""
+
+
+def _mac(node: Node) -> str:
+    address = node.attributes.get("address", "")
+    return "" if address in ("", "00:00:00:00:00:00") else address
+
+
+def _clean(text: str) -> str:
+    """Serial numbers come with padding, and from cheap chips with rubbish."""
+    return "".join(char if char.isalnum() or char in "-_.:" else "_" for char in text.strip())[:128]
+
+
+def _interface(found: Found) -> str:
+    for node in found.chain:
+        match = _USB_INTERFACE.fullmatch(node.name)
+        if node.subsystem == "usb" and match is not None:
+            return f"if{int(match[1]):02d}"
+    return ""
+
+
+def _port(found: Found) -> str:
+    """The socket: for USB the controller and the way through the hubs, without the bus number, which depends on the order in
+    which controllers were found; otherwise the place in the kernel's tree."""
+    for at, node in enumerate(found.chain):
+        match = _USB_DEVICE.fullmatch(node.name)
+        if node.subsystem == "usb" and match is not None:
+            rest = found.chain[at + 1 :]
+            controller = next((n.name for n in rest if n.subsystem not in ("usb", "")), "")
+            return f"{controller or 'usb'}-usb-{match[1]}"
+    return found.path.removeprefix("/devices/").lstrip("/")
+
+
+def template_values(found: Found, name: str) -> dict[str, Any]:
+    """What `${…}` in a template can be."""
+    known = facts(found)
+    return {
+        "identity": name,
+        "devnode": found.dev_node,
+        "devpath": found.path,
+        "name": found.node.name,
+        "subsystem": found.node.subsystem,
+        "vendor": known.vendor,
+        "product": known.product,
+        "serial": known.serial,
+        "model": known.model,
+        "driver": known.driver,
+        "port": known.port,
+    }

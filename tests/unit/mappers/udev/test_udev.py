@@ -1,0 +1,227 @@
+"""Identity, rules and debounce, without a kernel."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beehive.errors import ConfigError
+from mappers.udev import rules
+from mappers.udev.found import Found, Node, facts, identity
+from mappers.udev.rules import Candidate, Rule
+from mappers.udev.tracker import Kind, Tracker
+from tests.unit.mappers.udev.hardware import GPIO, I2C, NIC, camera, ftdi
+
+SERIAL_RULE = Rule(name="adapters", patterns={"subsystem": "tty", "driver": "ftdi_sio"})
+
+
+def document(**spec: Any) -> dict[str, Any]:
+    match = {"subsystem": "tty", "vendor": "0403"}
+    return {
+        "apiVersion": "skerry.dev/v1alpha1",
+        "kind": "HardwareRule",
+        "metadata": {"name": "meter", "namespace": "plant"},
+        "spec": {"match": match, **spec},
+    }
+
+
+TEMPLATE = {
+    "deviceModelRef": {"name": "meter"},
+    "protocol": {"protocolName": "modbus", "configData": {"serialPort": "${devnode}", "slaveID": 1}},
+    "properties": [{"name": "power", "visitors": {"configData": {"register": "InputRegister"}}}],
+}
+
+
+# --- identity
+
+
+def test_an_adapter_is_the_same_in_another_socket_under_another_name() -> None:
+    first = identity(ftdi(0))
+    assert first == "0403:6001:A50285BI-if00"
+    assert identity(ftdi(3, bus=2, port="1.2")) == first
+    assert identity(ftdi(0, serial="OTHER")) != first
+    assert identity(ftdi(0, interface=1)) != first
+
+
+def test_without_a_serial_number_the_socket_counts() -> None:
+    first = identity(ftdi(0, serial=""))
+    assert first == "0000:01:00.0-usb-1.4-if00"
+    assert identity(ftdi(5, bus=3, serial="")) == first  # the bus number is chance
+    assert identity(ftdi(0, serial="", port="1.3")) != first
+    assert identity(ftdi(0), by="port") == first
+
+
+def test_udevs_own_words_are_preferred() -> None:
+    said = replace(
+        ftdi(0), properties={"ID_SERIAL_SHORT": "Z 9", "ID_VENDOR_ID": "0403", "ID_PATH": "platform-x"}
+    )
+    assert identity(said) == "0403:6001:Z_9-if00"
+    assert identity(said, by="port") == "platform-x-if00"
+
+
+def test_other_hardware() -> None:
+    assert identity(camera(0, 0)) != identity(camera(1, 1))
+    assert identity(GPIO) == "platform/soc/fe200000.gpio/gpiochip0"
+    assert facts(GPIO).driver == "pinctrl-bcm2835"
+    assert (facts(I2C).driver, facts(I2C).model) == ("bmp280", "bme280")
+    assert (facts(NIC).vendor, facts(NIC).product) == ("8086", "15be")
+    assert identity(NIC) == "8086:15be:02:42:ac:11:00:02"
+
+
+# --- rules
+
+
+@pytest.mark.parametrize(
+    ("patterns", "found", "good"),
+    [
+        ({"subsystem": "tty", "vendor": "0403", "product": "6001"}, ftdi(), True),
+        ({"subsystem": "tty", "name": "ttyusb*", "serial": "a5*"}, ftdi(), True),
+        ({"subsystem": "tty", "driver": "xhci_hcd"}, ftdi(), True),
+        ({"subsystem": "tty", "vendor": "2109"}, ftdi(), False),  # the hub's
+        ({"subsystem": "tty", "serial": "*"}, ftdi(serial=""), False),
+        ({"subsystem": "net"}, ftdi(), False),
+        ({"subsystem": "gpio", "driver": "pinctrl-*"}, GPIO, True),
+    ],
+)
+def test_patterns(patterns: dict[str, str], found: Found, good: bool) -> None:
+    assert rules.matches(Rule(name="r", patterns=patterns), found) is good
+
+
+def test_attributes_of_those_above_and_properties() -> None:
+    rule = Rule(name="r", patterns={"subsystem": "gpio"}, attributes={"of_node/compatible": "brcm,*"})
+    assert rules.matches(rule, GPIO)
+    assert not rules.matches(replace(rule, attributes={"serial": "*"}), GPIO)
+    assert rules.matches(Rule(name="r", patterns={"subsystem": "tty"}, properties={"MAJOR": "188"}), ftdi())
+    assert not rules.matches(Rule(name="r", patterns={"subsystem": "tty"}, properties={"NO": "*"}), ftdi())
+
+
+def test_a_rule_becomes_a_device() -> None:
+    (rule,) = rules.parse([document(template=TEMPLATE, accept=True), {"kind": "Other"}, None])
+    found = rules.candidate([rule], ftdi(2))
+    assert found is not None
+    told = rules.candidate_object("edge-1", found, present=True)
+    assert told["spec"] | {"devNode": "/dev/ttyUSB2", "vendor": "0403", "accepted": True} == told["spec"]
+    device = rules.device_object("edge-1", found)
+    assert device is not None
+    assert device["spec"]["nodeName"] == "edge-1"
+    assert device["spec"]["protocol"]["configData"] == {"serialPort": "/dev/ttyUSB2", "slaveID": 1}
+    assert device["metadata"]["name"] == told["metadata"]["name"]
+    again = rules.candidate([rule], ftdi(7, bus=2))
+    assert again is not None
+    assert rules.object_name("edge-1", again) == told["metadata"]["name"]
+    assert rules.object_name("edge-2", again) != told["metadata"]["name"]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"match": {"vendor": "0403"}},
+        {"match": {"subsystem": "tty", "colour": "red"}},
+        {"match": {"subsystem": "tty", "attributes": {"uevent": "*"}}},
+        {"identity": "name"},
+        {"template": {"protocol": {"protocolName": "x"}}},
+        {"template": {**TEMPLATE, "nodeName": "${hostname}"}},
+    ],
+)
+def test_a_rule_that_cannot_be_meant_is_named(spec: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="meter"):
+        rules.parse([document(**spec)])
+
+
+# --- debounce
+
+
+def told(tracker: Tracker, now: float) -> list[tuple[Kind, str]]:
+    return [(c.kind, c.candidate.found.dev_node) for c in tracker.take(now)]
+
+
+def test_a_burst_is_one_device_and_a_bounce_is_nothing() -> None:
+    tracker = Tracker([SERIAL_RULE], settle_s=0.5, grace_s=5)
+    for now in (0.0, 0.1, 0.3):
+        tracker.see(ftdi(), now)
+    assert told(tracker, 0.6) == []
+    assert tracker.next_due() == 0.8
+    assert told(tracker, 0.8) == [(Kind.PLUGGED, "/dev/ttyUSB0")]
+    tracker.gone(ftdi().path, 10)
+    tracker.see(ftdi(), 12)
+    assert told(tracker, 99) == []
+    assert len(tracker.here()) == 1
+
+
+def test_unplugged_after_the_grace_and_back_as_the_same() -> None:
+    tracker = Tracker([SERIAL_RULE], settle_s=0.5, grace_s=5)
+    tracker.sync([ftdi(), GPIO], 0)
+    (first,) = tracker.take(1)
+    tracker.gone(ftdi().path, 10)
+    assert told(tracker, 14) == []
+    assert told(tracker, 15) == [(Kind.UNPLUGGED, "/dev/ttyUSB0")]
+    tracker.see(ftdi(4, bus=2), 20)
+    (again,) = tracker.take(21)
+    assert (again.kind, again.candidate.id) == (Kind.PLUGGED, first.candidate.id)
+
+
+def test_moved_within_the_grace_is_a_change() -> None:
+    tracker = Tracker([SERIAL_RULE], settle_s=0.5, grace_s=5)
+    tracker.sync([ftdi()], 0)
+    tracker.take(1)
+    tracker.gone(ftdi().path, 10)
+    tracker.see(ftdi(1), 11)
+    assert told(tracker, 12) == [(Kind.CHANGED, "/dev/ttyUSB1")]
+
+
+def test_two_devices_of_one_identity_are_one_until_both_are_gone() -> None:
+    tracker = Tracker([Rule(name="r", patterns={"subsystem": "tty"})], settle_s=0, grace_s=0)
+    twins = [ftdi(10), ftdi(9)]
+    tracker.sync(twins, 0)
+    assert told(tracker, 0) == [(Kind.PLUGGED, "/dev/ttyUSB9")]
+    tracker.gone(twins[1].path, 1)
+    assert told(tracker, 1) == [(Kind.CHANGED, "/dev/ttyUSB10")]
+    tracker.gone(twins[0].path, 2)
+    assert told(tracker, 2) == [(Kind.UNPLUGGED, "/dev/ttyUSB10")]
+
+
+def test_a_device_that_no_longer_fits_is_gone() -> None:
+    rule = Rule(name="r", patterns={"subsystem": "block"}, attributes={"loop/backing_file": "*.img"})
+    empty = Found(path="/devices/virtual/block/loop0", node=Node(name="loop0", subsystem="block"))
+    full = replace(empty, node=replace(empty.node, attributes={"loop/backing_file": "/disk.img"}))
+    tracker = Tracker([rule], settle_s=0, grace_s=0)
+    tracker.see(empty, 0)
+    assert told(tracker, 0) == []
+    tracker.see(full, 1)
+    assert [kind for kind, _ in told(tracker, 1)] == [Kind.PLUGGED]
+    tracker.see(empty, 2)
+    assert [kind for kind, _ in told(tracker, 2)] == [Kind.UNPLUGGED]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.floats(0, 3)), max_size=40))
+def test_whatever_happens_what_is_told_is_what_is_there(events: list[tuple[int, bool, float]]) -> None:
+    tracker = Tracker([SERIAL_RULE], settle_s=0.5, grace_s=2)
+    present: set[int] = set()
+    shown: dict[str, Candidate] = {}
+    now = 0.0
+
+    def apply(at: float) -> None:
+        for change in tracker.take(at):
+            name = change.candidate.id
+            assert (name in shown) is (change.kind is not Kind.PLUGGED)
+            if change.kind is Kind.UNPLUGGED:
+                del shown[name]
+            else:
+                shown[name] = change.candidate
+
+    for number, there, wait in events:
+        found = ftdi(number, serial=f"S{number}")
+        if there:
+            present.add(number)
+            tracker.see(found, now)
+        else:
+            present.discard(number)
+            tracker.gone(found.path, now)
+        now += wait
+        apply(now)
+    apply(now + 10)
+    assert {c.found.node.name for c in shown.values()} == {f"ttyUSB{n}" for n in present}
+    tracker.sync([ftdi(n, serial=f"S{n}") for n in present], now + 10)
+    assert tracker.take(now + 99) == []
