@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from beehive.errors import ConfigError, SkerryError, Unavailable
+from beehive.errors import ConfigError, NotFound, SkerryError, Unavailable
 
 if TYPE_CHECKING:
     from edgecore.config import EdgeConfig
@@ -80,6 +80,20 @@ def _parser() -> argparse.ArgumentParser:
     get.add_argument("kind", choices=("pods", "nodes", "devices", "configmaps"))
     get.add_argument("-n", "--namespace", help="of this namespace only")
     get.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    describe = verb("describe", _describe, "Show all of one object that this node holds.")
+    describe.add_argument("kind", choices=("pods", "nodes", "devices", "configmaps", *_SINGULAR))
+    describe.add_argument("name")
+    describe.add_argument("-n", "--namespace", default="default", help="its namespace (default: default)")
+    logs = verb(
+        "logs", _logs, "Print what a pod's container wrote, also without the cloud and without the daemon."
+    )
+    _pod_arguments(logs)
+    logs.add_argument("-f", "--follow", action="store_true", help="go on until interrupted")
+    logs.add_argument("-p", "--previous", action="store_true", help="of the run before this one")
+    logs.add_argument("--tail", type=int, metavar="N", help="only the last N lines")
+    logs.add_argument("--timestamps", action="store_true", help="with the time of each line")
+    restart = verb("restart", _restart, "Stop a pod's containers; the daemon starts them again.")
+    _pod_arguments(restart)
     status = verb("status", _status, "Show how the daemon and its link are.")
     status.add_argument("-o", "--output", choices=("table", "json"), default="table")
     config = verb("config", _config, "Check the configuration, or print all keys with their defaults.")
@@ -88,6 +102,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     verb("check", _check, "Find out whether the daemon could run here.")
     return parser
+
+
+_SINGULAR = {"pod": "pods", "node": "nodes", "device": "devices", "configmap": "configmaps"}
+
+
+def _pod_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("pod", metavar="POD")
+    verb.add_argument("-n", "--namespace", default="default", help="the pod's namespace (default: default)")
+    verb.add_argument("-c", "--container", default="", metavar="NAME", help="one container of it")
 
 
 def _load(chosen: argparse.Namespace) -> EdgeConfig:
@@ -159,26 +182,96 @@ def _join(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _get(chosen: argparse.Namespace) -> int:
+def _held(config: EdgeConfig, kind: str) -> dict[str, Any]:
+    """The daemon's answer about a kind, or without a daemon what the store has.  Raises: SkerryError."""
     import msgspec
 
-    from edgecore import local, questions, tables
+    from edgecore import local, questions
     from edgecore.metamanager import store
 
-    config = _load(chosen)
     try:
-        answer = local.ask(config.socket, "get", kind=chosen.kind)
+        answer: dict[str, Any] = local.ask(config.socket, "get", kind=kind)
     except Unavailable as error:
-        kind = questions.KINDS[chosen.kind]
-        objects = [msgspec.json.decode(value) for value in store.read_offline(config.database, kind)]
+        values = store.read_offline(config.database, questions.KINDS[kind])
         print(f"edgecore: {error}; this is what the store holds", file=sys.stderr)
-        answer = {"items": objects}
+        answer = {"items": [msgspec.json.decode(value) for value in values]}
+    return answer
+
+
+def _get(chosen: argparse.Namespace) -> int:
+    from edgecore import questions, tables
+
+    answer = _held(_load(chosen), chosen.kind)
     if chosen.namespace:
         answer = tables.in_namespace(answer, chosen.namespace)
     if chosen.output == "json":
         print(questions.as_json({"apiVersion": "v1", "kind": "List", **answer}))
     else:
         print(tables.render(chosen.kind, answer))
+    return 0
+
+
+def _describe(chosen: argparse.Namespace) -> int:
+    from edgecore import onsite, tables
+
+    kind = _SINGULAR.get(chosen.kind, chosen.kind)
+    answer = _held(_load(chosen), kind)
+    found = onsite.find(answer["items"], chosen.namespace, chosen.name)
+    if found is None:
+        raise NotFound(f"there is no {kind.removesuffix('s')} {chosen.name} here")
+    print(tables.describe(found, answer.get("running", ())))
+    return 0
+
+
+def _logs(chosen: argparse.Namespace) -> int:
+    import asyncio
+
+    from edgecore import onsite
+    from edgecore.edgestream.crilog import Options
+
+    config = _load(chosen)
+    if config.edged is None:
+        raise ConfigError("no pods run here: modules.edged.enable is false")
+    if chosen.tail is not None and chosen.tail < 0:
+        raise ConfigError("--tail: give a number of lines")
+    held = onsite.find(_held(config, "pods")["items"], chosen.namespace, chosen.pod)
+    uid = str(held["metadata"].get("uid", "")) if held is not None else ""
+    pod = onsite.PodRef(namespace=chosen.namespace, name=chosen.pod, uid=uid)
+    log = onsite.log_file(config.edged.log_dir, pod, chosen.container, previous=chosen.previous)
+    options = Options(follow=chosen.follow, tail_lines=chosen.tail, timestamps=chosen.timestamps)
+    try:
+        asyncio.run(onsite.print_log(log, options, sys.stdout.fileno()))
+    except BrokenPipeError:
+        return 0  # `| head` has had enough
+    return 0
+
+
+def _restart(chosen: argparse.Namespace) -> int:
+    import asyncio
+
+    from edgecore import onsite
+    from edgecore.edged.cri import Cri
+
+    config = _load(chosen)
+    if config.edged is None:
+        raise ConfigError("no pods run here: modules.edged.enable is false")
+    endpoint = config.edged.runtime_endpoint
+    held = onsite.find(_held(config, "pods")["items"], chosen.namespace, chosen.pod)
+    if held is None:
+        raise NotFound(f"there is no pod {chosen.namespace}/{chosen.pod} here")
+
+    async def stop() -> list[str]:
+        runtime = Cri(endpoint)
+        try:
+            return await onsite.restart(runtime, held, chosen.container)
+        finally:
+            runtime.close()
+
+    try:
+        stopped = asyncio.run(stop())
+    except ExceptionGroup as faults:
+        raise SkerryError(str(faults.exceptions[0])) from faults
+    print(f"stopped {', '.join(stopped)} of pod {chosen.namespace}/{chosen.pod}; the daemon starts it again")
     return 0
 
 

@@ -90,6 +90,20 @@ def _plain(answer: Mapping[str, Any]) -> tuple[Sequence[str], list[list[str]]]:
 _TABLES = {"pods": _pods, "nodes": _nodes, "devices": _devices, "configmaps": _plain}
 
 
+def describe(item: Mapping[str, Any], running: Sequence[Mapping[str, Any]]) -> str:
+    """All of one object as YAML, and before it how it runs here, if it is a pod."""
+    import yaml
+
+    lines = []
+    uid = _dig(item, "metadata", "uid")
+    for pod in running:
+        if pod["uid"] == uid:
+            head, row = ("READY", "STATUS", "RESTARTS", "IP"), _pod(pod)[2:]
+            lines += [columns([head, row]), ""]
+    text: str = yaml.safe_dump(item, sort_keys=False, allow_unicode=True, default_flow_style=False)
+    return "\n".join([*lines, text.rstrip()])
+
+
 def render_status(answer: Mapping[str, Any]) -> str:
     """The daemon's state, one fact a line."""
     cloud, outbox, store = answer["cloud"], answer["outbox"], answer["store"]

@@ -67,3 +67,9 @@ def test_the_status_says_what_was_dropped() -> None:
     assert "event/full 4" in text
     assert "not yet complete" in text
     assert "/x" in text
+
+
+def test_describe_says_how_a_pod_runs_and_then_all_of_it() -> None:
+    text = tables.describe(PODS["items"][0], PODS["running"])
+    assert text.startswith("READY  STATUS   RESTARTS  IP\nyes    Running  3         -\n\nmetadata:\n")
+    assert tables.describe(PODS["items"][1], PODS["running"]).startswith("metadata:\n")

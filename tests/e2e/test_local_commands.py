@@ -1,0 +1,52 @@
+"""What whoever stands in front of the edge may ask and do, with the cloud and without."""
+
+from __future__ import annotations
+
+import subprocess
+
+from tests.e2e.skerry import Skerry, eventually
+
+
+def edgecore(trial: Skerry, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    verb, *others = words
+    config = str(trial.home / "edge" / "edgecore.yaml")
+    return trial.program("edgecore", verb, "--config", config, *others, check=check)
+
+
+def test_logs_describe_and_restart(trial: Skerry) -> None:
+    pod = trial.running_pod()
+    name = pod["metadata"]["name"]
+    described = edgecore(trial, "describe", "pod", name).stdout
+    assert described.startswith("READY")
+    assert f"uid: {pod['metadata']['uid']}" in described
+    assert "seal-on-a-rock" not in described
+    # httpd -v says what it served; the readiness probe asks every second
+    eventually(lambda: "response:200" in edgecore(trial, "logs", name, "--tail", "5").stdout, "a log", 20)
+    assert len(edgecore(trial, "logs", name, "--tail", "1", "--timestamps").stdout.splitlines()) == 1
+
+    (before,) = [one for one in trial.containers() if one.pod == name]
+    trial.run("stop", "cloudcore")
+    try:
+        assert "stopped web" in edgecore(trial, "restart", name).stdout
+
+        def again() -> bool:
+            (now,) = [one for one in trial.containers() if one.pod == name]
+            return now.id != before.id
+
+        eventually(again, "another container", 30)
+        assert edgecore(trial, "logs", name, "-p", "--tail", "1").stdout
+        done = edgecore(trial, "restart", "nobody", check=False)
+        assert done.returncode == 1
+        assert done.stderr.strip().endswith("there is no pod default/nobody here")
+        # without the daemon, too
+        trial.run("stop", "edgecore", "--kill")
+        assert edgecore(trial, "logs", name, "--tail", "1").stdout
+        assert f"name: {name}" in edgecore(trial, "describe", "pod", name).stdout
+    finally:
+        trial.run("start", "cloudcore")
+        trial.run("start", "edgecore")
+    ready = ("get", "--raw", "/readyz")
+    eventually(lambda: trial.kubectl(*ready, check=False).returncode == 0, "the API", 30)
+    eventually(
+        lambda: trial.running_pod()["status"]["containerStatuses"][0]["restartCount"] == 1, "the count"
+    )
