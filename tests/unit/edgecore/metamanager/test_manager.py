@@ -1,0 +1,316 @@
+"""What the manager acknowledges, refuses, hands on and answers, with a store in memory and no link."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from beehive.errors import NotFound, Refused, SkerryError, Unavailable
+from beehive.message import Failure, Group, Message, Op, Source, new, reply
+from edgecore.edgehub.link import Session
+from edgecore.errors import Incomplete
+from edgecore.metamanager.manager import MetaManager
+from edgecore.metamanager.process import Change
+from edgecore.metamanager.records import Pending, Row
+from edgecore.metamanager.store import Counters
+
+
+class Memory:
+    """A store without a disk; what it does is done at once, unless `broken`.  Both view and transaction."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Row] = {}
+        self.notes: dict[str, bytes] = {}
+        self.queue: dict[int, Pending] = {}
+        self.counters = Counters()
+        self.set_aside = None
+        self.complete = True
+        self.broken = False
+
+    async def read(self, work: Callable[[Any], Any]) -> Any:
+        return work(self)
+
+    async def write(self, work: Callable[[Any], Any]) -> Any:
+        await asyncio.sleep(0)
+        if self.broken:
+            raise Unavailable("cannot write: the disk is full")
+        self.counters.commits += 1
+        return work(self)
+
+    async def confirm_complete(self) -> None:
+        self.complete = True
+
+    def get(self, key: str) -> Row | None:
+        return self.rows.get(key)
+
+    def all_of(self, kind: str, namespace: str = "") -> list[Row]:
+        return [row for row in self.rows.values() if row.type == kind and namespace in ("", row.namespace)]
+
+    def held(self) -> list[tuple[str, str, int]]:
+        return [(row.uid, row.key, row.version) for row in self.rows.values()]
+
+    def state(self, key: str) -> bytes | None:
+        return self.notes.get(key)
+
+    def states(self, prefix: str) -> dict[str, bytes]:
+        return {key: value for key, value in self.notes.items() if key.startswith(prefix)}
+
+    def outbox(self) -> list[Pending]:
+        return list(self.queue.values())
+
+    def put(self, row: Row) -> None:
+        self.rows[row.key] = row
+
+    def delete(self, key: str) -> None:
+        self.rows.pop(key, None)
+
+    def set_state(self, key: str, value: bytes) -> None:
+        self.notes[key] = value
+
+    def drop_state(self, key: str) -> None:
+        self.notes.pop(key, None)
+
+    def put_pending(self, pending: Pending) -> None:
+        self.queue[pending.seq] = pending
+
+    def drop_pending(self, seqs: Any) -> None:
+        for seq in seqs:
+            self.queue.pop(seq, None)
+
+
+class Line:
+    """The link, as far as sending goes."""
+
+    def __init__(self) -> None:
+        self.sent: list[Message] = []
+        self.on_send: Callable[[Message], None] = lambda message: None
+
+    def send(self, message: Message) -> None:
+        self.sent.append(message)
+        self.on_send(message)
+
+    def wake(self) -> None:
+        return
+
+    def of(self, operation: str) -> list[Message]:
+        return [message for message in self.sent if message.route.operation == operation]
+
+
+Scene = Callable[[MetaManager, Memory, Line], Awaitable[None]]
+
+
+def on(scene: Scene, *, ours: bool = True, linked: bool = True) -> None:
+    """Play a scene with a manager that runs."""
+
+    async def play() -> None:
+        store, line = Memory(), Line()
+        meta = MetaManager(store, "edge-1", query_s=0.2)  # type: ignore[arg-type]
+        await meta.load()
+        meta.bind(line)
+        if linked:
+            meta.connected(Session("hub:1", ours, 7), "inventory")
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(meta.run())
+            await scene(meta, store, line)
+            running.cancel()
+
+    asyncio.run(play())
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def push(operation: str = Op.UPDATE, version: str = "5", name: str = "a", **content: Any) -> Message:
+    body = {"metadata": {"name": name, "namespace": "d", "uid": "u1", "resourceVersion": version}, **content}
+    return new(
+        source=Source.EDGECONTROLLER,
+        group=Group.RESOURCE,
+        operation=operation,
+        resource=f"d/configmap/{name}",
+        content=body,
+    )
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_push_is_stored_then_acknowledged_then_told(ours: bool) -> None:
+    async def scene(meta: MetaManager, store: Memory, line: Line) -> None:
+        told: list[Change] = []
+        meta.on_change.append(told.append)
+        meta.on_change.append(lambda change: None if line.sent else pytest.fail("told before the ack"))
+        message = push()
+        await meta.forwarded("metamanager", message)
+        await settle()
+        assert store.rows["d/configmap/a"].version == 5
+        assert [change.resource.name for change in told] == ["a"]
+        (ack,) = line.of(Op.ACK if ours else Op.RESPONSE)
+        assert message.id in (ack.decode(list[str]) if ours else [ack.parent])
+
+    on(scene, ours=ours)
+
+
+def test_pushes_that_come_together_share_a_commit_and_an_acknowledgement() -> None:
+    async def scene(meta: MetaManager, store: Memory, line: Line) -> None:
+        await settle()
+        before = store.counters.commits
+        messages = [push(name=f"n{number}") for number in range(10)]
+        for message in messages:
+            await meta.forwarded("metamanager", message)
+        await settle()
+        assert store.counters.commits - before <= 2
+        acked = [one for ack in line.of(Op.ACK) for one in ack.decode(list[str])]
+        assert acked == [message.id for message in messages]
+
+    on(scene)
+
+
+def test_while_the_disk_refuses_each_push_is_given_back() -> None:
+    async def scene(meta: MetaManager, store: Memory, line: Line) -> None:
+        store.broken = True
+        message = push()
+        await meta.forwarded("metamanager", message)
+        await settle()
+        assert line.of(Op.ACK) == []
+        (error,) = line.of(Op.ERROR)
+        assert error.parent == message.id
+        assert error.decode(Failure).reason == Unavailable.reason
+        store.broken = False
+        await meta.forwarded("metamanager", message)
+        await settle()
+        assert line.of(Op.ACK)[0].decode(list[str]) == [message.id]
+
+    on(scene)
+
+
+def test_what_is_bad_is_refused_alone() -> None:
+    async def scene(meta: MetaManager, store: Memory, line: Line) -> None:
+        good, bad = push(), push(name="b", metadata={"name": "other"})
+        for message in (bad, good):
+            await meta.forwarded("metamanager", message)
+        await settle()
+        assert set(store.rows) == {"d/configmap/a"}
+        assert [error.parent for error in line.of(Op.ERROR)] == [bad.id]
+        assert line.of(Op.ACK)[0].decode(list[str]) == [good.id]
+
+    on(scene)
+
+
+def test_a_part_that_fails_on_a_frame_gets_the_next_one() -> None:
+    async def scene(meta: MetaManager, store: Memory, line: Line) -> None:
+        seen: list[str] = []
+
+        async def take(message: Message) -> None:
+            seen.append(message.id)
+            raise Refused("not this one")
+
+        meta.handlers["devicetwin"] = take
+        messages = [push(), push(name="b")]
+        for message in messages:
+            await meta.forwarded("devicetwin", message)
+        await settle()
+        assert seen == [message.id for message in messages]
+
+    on(scene)
+
+
+def test_a_question_without_a_link_or_an_answer_is_unavailable() -> None:
+    async def offline(meta: MetaManager, store: Memory, line: Line) -> None:
+        with pytest.raises(Unavailable, match="no link"):
+            await meta.fetch("configmap", "d", "a")
+
+    async def silent(meta: MetaManager, store: Memory, line: Line) -> None:
+        with pytest.raises(Unavailable, match="did not answer"):
+            await meta.fetch("configmap", "d", "a")
+
+    async def cut(meta: MetaManager, store: Memory, line: Line) -> None:
+        line.on_send = lambda message: meta.disconnected()
+        with pytest.raises(Unavailable, match="lost before"):
+            await meta.fetch("configmap", "d", "a")
+
+    on(offline, linked=False)
+    on(silent)
+    on(cut)
+
+
+def test_what_was_fetched_is_stored_and_not_asked_for_again() -> None:
+    async def scene(meta: MetaManager, store: Memory, line: Line) -> None:
+        def answer(question: Message) -> None:
+            if question.route.operation == Op.QUERY:
+                content = msgspec.json.decode(push().content)
+                asyncio.get_running_loop().call_soon(meta.answered, reply(question, content))
+
+        line.on_send = answer
+        for _ in range(2):
+            found = await meta.fetch("configmap", "d", "a")
+            assert found is not None
+            assert json.loads(bytes(found))["metadata"]["uid"] == "u1"
+        assert len(line.of(Op.QUERY)) == 1
+        assert "d/configmap/a" in store.rows
+
+    on(scene)
+
+
+@pytest.mark.parametrize(
+    ("reason", "error"), [("NotFound", NotFound), ("Forbidden", Refused), ("Unavailable", Unavailable)]
+)
+def test_a_refused_question_raises_what_the_cloud_said(reason: str, error: type[SkerryError]) -> None:
+    async def scene(meta: MetaManager, store: Memory, line: Line) -> None:
+        def answer(question: Message) -> None:
+            failure = reply(question, Failure(reason=reason, message="no"), operation=Op.ERROR)
+            asyncio.get_running_loop().call_soon(meta.answered, failure)
+
+        line.on_send = answer
+        with pytest.raises(error, match="no"):
+            await meta.ask(Op.QUERY, "d/configmap/a")
+
+    on(scene)
+
+
+def test_pods_are_only_all_of_them_once_the_store_is_whole() -> None:
+    async def scene(meta: MetaManager, store: Memory, line: Line) -> None:
+        store.complete = False
+        with pytest.raises(Incomplete):
+            await meta.pods()
+        store.complete = True
+        assert await meta.pods() == []
+
+    on(scene)
+
+
+def test_the_inventory_is_what_is_held_and_the_session_before() -> None:
+    async def scene(meta: MetaManager, store: Memory, line: Line) -> None:
+        await meta.forwarded("metamanager", push(version="12"))
+        await settle()
+        inventory = await meta.inventory()
+        assert {uid: (entry.resource, entry.version) for uid, entry in inventory.objects.items()} == {
+            "u1": ("d/configmap/a", "12")
+        }
+
+    on(scene)
+
+
+def test_a_report_is_on_disk_before_its_sender_goes_on_and_leaves_when_acknowledged() -> None:
+    async def scene(meta: MetaManager, store: Memory, line: Line) -> None:
+        await meta.pod_status("d", "web", "u1", b'{"phase":"Running"}')
+        assert len(store.queue) == 1
+        (message,) = meta.take(0.0)
+        meta.acked([message.id])
+        assert len(meta.outbox) == 0
+
+    on(scene)
+
+
+def test_a_report_that_the_disk_refuses_is_still_sent() -> None:
+    async def scene(meta: MetaManager, store: Memory, line: Line) -> None:
+        store.broken = True
+        with pytest.raises(Unavailable):
+            await meta.pod_status("d", "web", "u1", b'{"phase":"Running"}')
+        assert len(meta.take(0.0)) == 1
+
+    on(scene)
