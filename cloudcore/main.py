@@ -104,6 +104,9 @@ def _parts(
     nodes = Nodes()
     caches = Caches(client)
     address = (config.hub.advertise or (primary_address(),))[0]
+    caches.nodes.subscribe(streams.tunnels.on_node)
+    if kubelets is not None:
+        caches.nodes.subscribe(kubelets.on_node)
     sessions = Sessions(client, caches.nodes, address)
     edges = EdgeController(client, caches, nodes)
     view = View(edges.placement, caches)

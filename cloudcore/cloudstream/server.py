@@ -23,6 +23,7 @@ from cloudcore.cloudstream import access, relay
 from cloudcore.cloudstream.endpoints import Ports, with_endpoint
 from cloudcore.cloudstream.proxy import REQUEST_HEADERS
 from cloudcore.cloudstream.tunnels import Tunnels
+from cloudcore.objects import Change
 
 log = logging.getLogger(__name__)
 audit = logging.getLogger("cloudcore.cloudstream.audit")
@@ -81,6 +82,8 @@ class KubeletServer:
         self._decisions = access.Decisions()
         self._users: dict[bytes, tuple[float, access.User]] = {}
         self._opening = asyncio.Lock()
+        self._deleted: set[str] = set()
+        self._wake = asyncio.Event()
 
     async def run(self) -> None:
         """Never returns."""
@@ -89,7 +92,11 @@ class KubeletServer:
         await runner.setup()
         self._runner = runner
         try:
-            await asyncio.Event().wait()
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._deleted:
+                    await self.forget(self._deleted.pop())
         finally:
             self._runner = None
             await runner.cleanup()
@@ -107,12 +114,19 @@ class KubeletServer:
             return patch  # the API says what is wrong with it
         return msgspec.json.encode(with_endpoint(body, self._address, port))
 
+    def on_node(self, change: Change) -> None:
+        """A Node changed; the port of a deleted one is free again."""
+        if change.new is None and change.old is not None:
+            self._deleted.add(change.old.name)
+            self._wake.set()
+
     async def forget(self, node: str) -> None:
-        """The Node is deleted."""
-        site = self._sites.pop(node, None)
-        self._ports.release(node)
-        if site is not None:
-            await site.stop()
+        """Listen for a node no more."""
+        async with self._opening:
+            site = self._sites.pop(node, None)
+            self._ports.release(node)
+            if site is not None:
+                await site.stop()
 
     async def _listen(self, node: str, told: int) -> int | None:
         async with self._opening:

@@ -12,7 +12,7 @@ from beehive import tunnel
 from beehive.errors import SkerryError, Unavailable
 from beehive.tunnelpeer import BinaryConnection, Peer, Stream
 from cloudcore.kube import Kube
-from cloudcore.objects import POD
+from cloudcore.objects import POD, Change
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,13 @@ class Tunnels:
                 code = CLOSE_REPLACED
             log.info("Node %s: tunnel for logs and exec ended: %s", node, reason)
             await connection.close(code, reason[:120])
+
+    def on_node(self, change: Change) -> None:
+        """A Node was deleted: nobody is to reach its machine by that name until it has come again."""
+        if change.new is None and change.old is not None:
+            entry = self._peers.get(change.old.name)
+            if entry is not None:
+                entry[0].fail("the node was deleted")
 
     def connected(self, node: str) -> bool:
         """Whether streams to a node can be opened now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,6 +24,8 @@ from cloudcore.cloudstream.endpoints import OWN_ADDRESSES, Ports
 from cloudcore.cloudstream.server import KubeletServer, endpoint_context
 from cloudcore.cloudstream.tunnels import Tunnels
 from cloudcore.identity import pki
+from cloudcore.objects import NODE as NODE_KIND
+from cloudcore.objects import Change, Object
 from tests.integration.streams.rig import Line
 
 NODE = "edge-1"
@@ -163,7 +166,13 @@ def test_the_node_says_that_its_kubelet_is_here(tmp_path: Path) -> None:
         assert patch["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"] == s.port
         other = msgspec.json.decode(await s.server.node_status("edge-2", PATCH))
         assert other["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"] != s.port
-        await s.server.forget("edge-2")
+        port = other["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"]
+        gone = Object(NODE_KIND, "", "edge-2", "uid", "1", b"{}")
+        s.server.on_node(Change(gone, None))
+        async with asyncio.timeout(5):
+            while (await s.server.node_status("edge-3", PATCH)).find(b'"Port":%d}' % port) < 0:
+                s.server.on_node(Change(dataclasses.replace(gone, name="edge-3"), None))
+                await asyncio.sleep(0.01)
 
     play(tmp_path, story)
 

@@ -10,6 +10,7 @@ from beehive import tunnel
 from beehive.errors import Unavailable
 from beehive.tunnelpeer import StreamReset
 from cloudcore.cloudstream.tunnels import CLOSE_REPLACED, PodReader, Tunnels
+from cloudcore.objects import NODE, Change, Object
 
 HEAD = tunnel.Head(kind="http", method="GET", path="/pods")
 
@@ -68,3 +69,28 @@ def test_the_newest_tunnel_of_a_node_wins_and_the_older_ends_at_once(monkeypatch
 def test_pods_cannot_be_read_before_there_is_a_client() -> None:
     with pytest.raises(Unavailable, match="starting"):
         asyncio.run(PodReader().get("default", "web"))
+
+
+def test_a_deleted_node_loses_its_tunnel_and_the_others_keep_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("beehive.tunnelpeer.TICK_S", 0.01)
+    gone = Object(NODE, "", "edge-1", "uid", "1", b"{}")
+
+    async def main() -> None:
+        tunnels = Tunnels()
+        async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+            one = group.create_task(tunnels.serve_tunnel("edge-1", Line()))
+            two = group.create_task(tunnels.serve_tunnel("edge-2", Line()))
+            await asyncio.sleep(0)
+            stream, _ = await tunnels.open("edge-1", HEAD)
+            tunnels.on_node(Change(None, gone))
+            tunnels.on_node(Change(gone, gone))
+            assert not stream.over
+            tunnels.on_node(Change(gone, None))
+            with pytest.raises(StreamReset, match="the node was deleted"):
+                await stream.read()
+            await one
+            assert not tunnels.connected("edge-1")
+            assert tunnels.connected("edge-2")
+            two.cancel()
+
+    asyncio.run(main())
