@@ -44,10 +44,15 @@ async def supervise(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _on_signal, stop, number)
     failure: BaseException | None = None
+    ending = asyncio.Event()
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_guard(part, stop), name=part.name) for part in parts]
-            await stop.wait()
+            tasks = [group.create_task(_guard(part, stop, ending), name=part.name) for part in parts]
+            try:
+                await stop.wait()
+            finally:
+                # also when our caller is cancelled: from here on a cancelled part is no fault
+                ending.set()
             for task, part in zip(reversed(tasks), reversed(parts), strict=True):
                 task.cancel()
                 done, _ = await asyncio.wait([task], timeout=part.stop_s)
@@ -64,15 +69,23 @@ async def supervise(
         raise failure
 
 
-async def _guard(part: Part, stop: asyncio.Event) -> None:
+async def _guard(part: Part, stop: asyncio.Event, ending: asyncio.Event) -> None:
+    """Run one part.  `ending`: the group is going down because another part failed."""
     try:
         await part.run()
     except asyncio.CancelledError:
-        raise
+        if stop.is_set() or ending.is_set():
+            raise
+        # nobody of ours cancelled it: without this it would be gone without a word and the daemon would run on
+        ending.set()
+        log.error("Part %s was cancelled from within", part.name)
+        raise PartEnded(f"part {part.name} was cancelled from within") from None
     except Exception as error:
+        ending.set()
         log.error("Part %s failed: %s", part.name, error, exc_info=error)
         raise
     if not stop.is_set():
+        ending.set()
         raise PartEnded(f"part {part.name} ended")
 
 
