@@ -177,29 +177,18 @@ def test_a_watch_goes_on_where_the_list_ended_until_it_is_taken_back(tmp_path: P
     asyncio.run(story())
 
 
-def test_a_stock_edge_gets_everything_first_and_after_a_reconnect(tmp_path: Path) -> None:
+def test_a_stock_edge_asks_as_its_node_and_gets_what_a_node_may_see(tmp_path: Path) -> None:
     async def story() -> None:
         stage = Stage(tmp_path)
         async with stage.cloud() as cloud:
             identity = await furnished(stage, cloud)
-            await cloud.create(
-                BINDING,
-                {
-                    "metadata": {"name": "node"},
-                    "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": "ann"},
-                    "subjects": [{"apiGroup": RBAC, "kind": "User", "name": f"system:node:{NODE}"}],
-                },
-            )
-            await cloud.create(CONFIGMAP, config_map("here"))
-            watch = asked("watch", account=None, resourceVersion="999999999")
             async with edge.connected(cloud.hub, identity, ours=False) as link:
-                assert (await apply(link, watch)).status == State.APPROVED
-                await link.until(lambda e: e.pushed(Op.INSERT, "default/configmap/here"))
-                await cloud.create(CONFIGMAP, config_map("live"))
-                await link.until(lambda e: e.pushed(Op.INSERT, "default/configmap/live"))
-            await cloud.create(CONFIGMAP, config_map("away"))
-            async with edge.connected(cloud.hub, identity, ours=False) as link:
-                await link.until(lambda e: e.pushed(Op.INSERT, "default/configmap/away"))
+                own = await apply(link, asked("get", "/core/v1/pods/default/p", account=None))
+                assert json.loads(own.answer or b"")["metadata"]["name"] == "p"
+                assert status(await apply(link, asked("list", account=None)))["reason"] == "Forbidden"
+                assert status(await apply(link, asked("watch", account=None)))["reason"] == "Forbidden"
+                answer = await link.ask(frame({}, application.SYNC_RESOURCE))
+                assert answer.decode(dict) == {}
 
     asyncio.run(story())
 
