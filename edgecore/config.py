@@ -17,7 +17,10 @@ from typing import Any
 
 from beehive import resource, session
 from beehive.errors import ConfigError
+from edgecore.edged import quantity
 from edgecore.edged.config import EdgedConfig
+from edgecore.edged.evict import Thresholds
+from edgecore.edged.imagegc import Limits
 
 API_VERSION = "edgecore.config.kubeedge.io/v1alpha2"
 KIND = "EdgeCore"
@@ -196,6 +199,26 @@ def _edged_keys() -> Iterator[Key]:
         f"{kubelet}.syncFrequency", "duration", "1m", "each pod is looked at so often though nothing changed"
     )
     yield Key(f"{kubelet}.maxPods", "int", 110, "the node's capacity")
+    yield Key(f"{kubelet}.podPidsLimit", "int", 4096, "processes and threads of one pod; -1: not limited")
+    yield Key(
+        f"{kubelet}.containerLogMaxSize", "str", "10Mi", "a container's log is rotated above it; 0: never"
+    )
+    yield Key(f"{kubelet}.containerLogMaxFiles", "int", 5, "so many log files of a container are kept")
+    yield Key(
+        f"{kubelet}.imageGCHighThresholdPercent", "int", 85, "unneeded images go when their disk is so full"
+    )
+    yield Key(f"{kubelet}.imageGCLowThresholdPercent", "int", 80, "... until it is not fuller than this")
+    yield Key(f"{kubelet}.systemReserved", "map", {}, "cpu and memory kept back from pods")
+    yield Key(f"{kubelet}.kubeReserved", "map", {}, "the same, added to systemReserved")
+    yield Key(
+        f"{kubelet}.evictionHard",
+        "map",
+        {},
+        "what must stay free: memory.available, nodefs.available, nodefs.inodesFree, imagefs.available, pid.available",
+    )
+    yield Key(
+        f"{edged}.policyFile", "str", "", "what this machine's owner forbids pods (JSON); empty: nothing"
+    )
     yield Key(
         f"{kubelet}.nodeStatusReportFrequency", "duration", "5m", "an unchanged status is sent so often"
     )
@@ -207,16 +230,16 @@ _KUBELET_IGNORED = """
     staticPodPath address readOnlyPort cgroupsPerQOS fileCheckFrequency httpCheckFrequency
     nodeStatusUpdateFrequency nodeLeaseDurationSeconds registryPullQPS registryBurst eventRecordQPS eventBurst
     enableDebuggingHandlers enableContentionProfiling healthzPort healthzBindAddress oomScoreAdj
-    streamingConnectionIdleTimeout imageMinimumGCAge imageMaximumGCAge imageGCHighThresholdPercent
-    imageGCLowThresholdPercent volumeStatsAggPeriod kubeletCgroups systemCgroups cpuManagerPolicy
+    streamingConnectionIdleTimeout imageMinimumGCAge imageMaximumGCAge
+    volumeStatsAggPeriod kubeletCgroups systemCgroups cpuManagerPolicy
     cpuManagerPolicyOptions cpuManagerReconcilePeriod memoryManagerPolicy topologyManagerPolicy topologyManagerScope
-    qosReserved runtimeRequestTimeout hairpinMode podCIDR podPidsLimit cpuCFSQuota cpuCFSQuotaPeriod
+    qosReserved runtimeRequestTimeout hairpinMode podCIDR cpuCFSQuota cpuCFSQuotaPeriod
     nodeStatusMaxImages maxOpenFiles contentType kubeAPIQPS kubeAPIBurst serializeImagePulls maxParallelImagePulls
-    evictionHard evictionSoft evictionSoftGracePeriod evictionPressureTransitionPeriod evictionMaxPodGracePeriod
+    evictionSoft evictionSoftGracePeriod evictionPressureTransitionPeriod evictionMaxPodGracePeriod
     evictionMinimumReclaim podsPerCore enableControllerAttachDetach protectKernelDefaults makeIPTablesUtilChains
-    iptablesMasqueradeBit iptablesDropBit featureGates failSwapOn memorySwap containerLogMaxSize
-    containerLogMaxFiles containerLogMaxWorkers containerLogMonitorInterval
-    configMapAndSecretChangeDetectionStrategy systemReserved kubeReserved reservedSystemCPUs
+    iptablesMasqueradeBit iptablesDropBit featureGates failSwapOn memorySwap
+    containerLogMaxWorkers containerLogMonitorInterval
+    configMapAndSecretChangeDetectionStrategy reservedSystemCPUs
     systemReservedCgroup kubeReservedCgroup enforceNodeAllocatable allowedUnsafeSysctls volumePluginDir
     providerID kernelMemcgNotification logging enableSystemLogHandler enableSystemLogQuery
     shutdownGracePeriod shutdownGracePeriodCriticalPods reservedMemory enableProfilingHandler
@@ -425,6 +448,8 @@ def _edged(values: dict[str, Any], data_dir: Path, faults: list[str], version: s
     if not values["modules.edged.enable"]:
         return None
     kubelet = "modules.edged.tailoredKubeletConfig"
+    reserved = [_reserved(values, f"{kubelet}.{name}", faults) for name in ("systemReserved", "kubeReserved")]
+    policy_file: str = values["modules.edged.policyFile"]
     sockets = []
     for name in ("containerRuntimeEndpoint", "imageServiceEndpoint"):
         text: str = values[f"{kubelet}.{name}"]
@@ -449,9 +474,64 @@ def _edged(values: dict[str, Any], data_dir: Path, faults: list[str], version: s
         cluster_domain=values[f"{kubelet}.clusterDomain"],
         node_ip=values["modules.edged.nodeIP"],
         max_pods=values[f"{kubelet}.maxPods"],
+        system_reserved_cpu_milli=sum(r[0] for r in reserved),
+        system_reserved_memory_bytes=sum(r[1] for r in reserved),
+        pod_pids_limit=values[f"{kubelet}.podPidsLimit"],
+        log_max_bytes=_amount(
+            f"{kubelet}.containerLogMaxSize", values[f"{kubelet}.containerLogMaxSize"], faults
+        ),
+        log_max_files=values[f"{kubelet}.containerLogMaxFiles"],
+        image_gc=Limits(
+            high_percent=values[f"{kubelet}.imageGCHighThresholdPercent"],
+            low_percent=values[f"{kubelet}.imageGCLowThresholdPercent"],
+        ),
+        evict=_evict(values[f"{kubelet}.evictionHard"], f"{kubelet}.evictionHard", faults),
+        policy_file=Path(policy_file) if policy_file else None,
         node_labels=tuple(sorted(labels.items())),
         version=version,
     )
+
+
+def _amount(where: str, text: Any, faults: list[str]) -> int:
+    """Whole units of a quantity."""
+    try:
+        return quantity.units(quantity.parse(str(text)))
+    except ValueError as error:
+        faults.append(f"{where}: {error}")
+        return 0
+
+
+def _reserved(values: dict[str, Any], where: str, faults: list[str]) -> tuple[int, int]:
+    """Millicores and bytes."""
+    amounts = values[where] or {}
+    try:
+        cpu = quantity.milli(quantity.parse(str(amounts.get("cpu", "0"))))
+    except ValueError as error:
+        faults.append(f"{where}.cpu: {error}")
+        cpu = 0
+    return cpu, _amount(f"{where}.memory", amounts.get("memory", "0"), faults)
+
+
+def _evict(amounts: dict[str, str], where: str, faults: list[str]) -> Thresholds:
+    """The kubelet's thresholds, changed by those that are written; all but memory are shares of the whole."""
+    changed: dict[str, Any] = {}
+    shares = {
+        "nodefs.available": "disk_percent",
+        "nodefs.inodesFree": "inodes_percent",
+        "imagefs.available": "image_disk_percent",
+        "pid.available": "pids_percent",
+    }
+    for name, text in (amounts or {}).items():
+        if name == "memory.available" and not str(text).endswith("%"):
+            changed["memory_bytes"] = _amount(f"{where}.{name}", text, faults)
+        elif name in shares and re.fullmatch(r"\d{1,2}(\.\d+)?%", str(text)):
+            changed[shares[name]] = float(str(text)[:-1])
+        else:
+            faults.append(
+                f"{where}.{name}: {str(text)[:32]!r} cannot be used: memory.available takes an amount such as 100Mi, "
+                f"{', '.join(shares)} take a share such as 10%"
+            )
+    return Thresholds(**changed)
 
 
 def _mqtt(values: dict[str, Any], faults: list[str]) -> MqttConfig | None:

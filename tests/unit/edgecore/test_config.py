@@ -182,3 +182,41 @@ def test_a_file_that_is_no_yaml_is_one_sentence(tmp_path: Path, text: str) -> No
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read"):
         config.load(tmp_path / "none.yaml")
+
+
+def kubelet(**keys: object) -> dict[str, object]:
+    return {"modules": {"edged": {"tailoredKubeletConfig": keys}}}
+
+
+def test_a_kubelets_limits_are_honoured() -> None:
+    found = config.parse(
+        kubelet(
+            podPidsLimit=-1,
+            containerLogMaxSize="1Mi",
+            containerLogMaxFiles=3,
+            systemReserved={"cpu": "250m", "memory": "100Mi"},
+            kubeReserved={"cpu": "1"},
+            evictionHard={"memory.available": "50Mi", "nodefs.available": "3%"},
+        )
+    ).edged
+    assert found is not None
+    assert found.pod_pids_limit == -1
+    assert (found.log_max_bytes, found.log_max_files) == (2**20, 3)
+    assert (found.system_reserved_cpu_milli, found.system_reserved_memory_bytes) == (1250, 100 * 2**20)
+    assert found.evict is not None
+    assert (found.evict.memory_bytes, found.evict.disk_percent) == (50 * 2**20, 3.0)
+    assert found.evict.inodes_percent == 5.0
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"containerLogMaxSize": "ten"}, "containerLogMaxSize: not a quantity"),
+        ({"systemReserved": {"cpu": "x"}}, "systemReserved.cpu: not a quantity"),
+        ({"evictionHard": {"nodefs.available": "1Gi"}}, "nodefs.available"),
+        ({"evictionHard": {"moon.available": "1%"}}, "moon.available"),
+    ],
+)
+def test_limits_that_cannot_be_used_are_told(keys: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        config.parse(kubelet(**keys))
