@@ -21,7 +21,7 @@ class EdgedConfig:
     cgroup_driver: cgroupfs or systemd; must be the runtime's.
     cluster_dns, cluster_domain: what dnsPolicy ClusterFirst means; with no servers it means Default, as in a kubelet.
     node_ip: address reported for the node and for pods on its network; empty means found by the default route.
-    max_parallel_pulls, max_parallel_starts: bounds on work under way at once.
+    max_parallel_pulls, max_parallel_starts: bounds on work under way at once; 0 starts: by the number of cores.
     max_pods: the node's capacity, the kubelet's 110.
     seccomp_dir: where Localhost seccomp profiles are.
     system_reserved_*: kept back from allocatable.
@@ -48,7 +48,7 @@ class EdgedConfig:
     cluster_domain: str = "cluster.local"
     node_ip: str = ""
     max_parallel_pulls: int = 3
-    max_parallel_starts: int = 16
+    max_parallel_starts: int = 0
     max_pods: int = 110
     pod_pids_limit: int = 4096
     log_max_bytes: int = 10 * 1024 * 1024

@@ -32,6 +32,7 @@ from edgecore.edged.runtime import (
     ContainerInfo,
     SandboxInfo,
 )
+from edgecore.edged.starts import Starts, parallel
 from edgecore.edged.status import Outcome
 from edgecore.edged.worker import Shared, Worker
 from edgecore.errors import Incomplete
@@ -152,7 +153,7 @@ class Edged:
             ),
             admit=self._admit,
             permit=self._permit,
-            starts=asyncio.Semaphore(self._config.max_parallel_starts),
+            starts=Starts(parallel(self._config.max_parallel_starts)),
             service_env=self._service_env,
         )
         self._config.root_dir.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -53,6 +53,7 @@ from edgecore.edged.runtime import (
     SandboxConfig,
     SandboxStatus,
 )
+from edgecore.edged.starts import Starts
 from edgecore.edged.status import Outcome
 
 log = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ class Shared:
     state: State
     clock: Clock
     images: images.Images
-    starts: asyncio.Semaphore
+    starts: Starts
     admit: Callable[[Worker], Outcome | None] = lambda _: None
     permit: Callable[[Pod], Outcome | None] = lambda _: None
     service_env: Mapping[str, str] = field(default_factory=dict)
@@ -641,7 +642,7 @@ class Worker:
 
     async def _run_sandbox(self, config: SandboxConfig) -> str | CriError:
         try:
-            async with self._s.starts:
+            async with self._s.starts.place():
                 return await self._s.cri.run_sandbox(config, handler=self._handler or "")
         except CriError as err:
             return err
@@ -733,14 +734,17 @@ class Worker:
         if image.id:
             self._started_images[container.image] = image.id
         cri = self._s.cri
-        container_id = await cri.create_container(sandbox.id, config, self._sandbox_config(sandbox.attempt))
+        sandbox_config = self._sandbox_config(sandbox.attempt)
+        async with self._s.starts.place():
+            container_id = await cri.create_container(sandbox.id, config, sandbox_config)
         await self._event("Normal", "Created", f"Created container: {container.name}", container.name)
         if before is not None and before.state is ContainerState.EXITED:
             self._delays[container.name] = backoff.after_try(
                 self._delays.get(container.name), failed_at=before.finished_at, now=self._s.clock.now()
             )
         try:
-            await cri.start_container(container_id)
+            async with self._s.starts.place():
+                await cri.start_container(container_id)
         except CriError as err:
             if err.code == "UNAVAILABLE":
                 raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -20,7 +21,8 @@ from tests.integration.edged.machine import IMAGE, Containerd
 from tests.integration.edged.wipe import wipe_async
 
 WAIT_S = 30.0
-CGROUP_ROOT = "skerry-test"
+# of this process alone: another run on the same machine would remove it under our feet
+CGROUP_ROOT = f"skerry-test-{os.getpid()}"
 # obeys TERM at once, so that deleting it does not take the grace period
 SERVER = ["sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait"]
 

@@ -1,0 +1,82 @@
+"""Starts at once are bounded, and one that hangs loses its place."""
+
+from __future__ import annotations
+
+import asyncio
+
+import looptime
+import pytest
+
+from edgecore.edged.starts import Starts, parallel
+
+
+def on_virtual_time(work: object) -> None:
+    loop_class = type("Loop", (looptime.LoopTimeEventLoop, asyncio.SelectorEventLoop), {})
+    with asyncio.Runner(loop_factory=loop_class) as runner:
+        runner.get_loop().setup_looptime()  # type: ignore[attr-defined]
+        runner.run(work)  # type: ignore[arg-type]
+
+
+def test_no_more_than_the_places_at_once() -> None:
+    running = most = 0
+
+    async def one(starts: Starts) -> None:
+        nonlocal running, most
+        async with starts.place():
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(1)
+            running -= 1
+
+    async def story() -> None:
+        starts = Starts(3)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(10):
+                group.create_task(one(starts))
+        assert most == 3
+        assert asyncio.get_running_loop().time() == pytest.approx(4)
+
+    on_virtual_time(story())
+
+
+def test_those_that_hang_do_not_hold_back_the_others() -> None:
+    async def hang(starts: Starts) -> None:
+        async with starts.place():
+            await asyncio.sleep(1000)
+
+    async def story() -> None:
+        starts = Starts(2, patience_s=5)
+        async with asyncio.TaskGroup() as group:
+            hanging = [group.create_task(hang(starts)) for _ in range(2)]
+            await asyncio.sleep(1)
+            async with starts.place():
+                assert asyncio.get_running_loop().time() == pytest.approx(5)
+            for task in hanging:
+                task.cancel()
+        # their places were given back once, not twice
+        async with starts.place(), starts.place():
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1):
+                    async with starts.place():
+                        raise AssertionError("a third place of two")
+
+    on_virtual_time(story())
+
+
+def test_one_that_is_cancelled_while_it_waits_takes_nothing_away() -> None:
+    async def story() -> None:
+        starts = Starts(1)
+        async with starts.place():
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    async with starts.place():
+                        pass
+        async with asyncio.timeout(0.1), starts.place():
+            pass
+
+    on_virtual_time(story())
+
+
+def test_what_suits_the_machine() -> None:
+    assert parallel(7) == 7
+    assert parallel(0) >= 4
