@@ -239,6 +239,26 @@ class _Substance(msgspec.Struct, frozen=True, kw_only=True):
 
 def same_substance(old: Object, new: Object) -> bool:
     """Whether only status and bookkeeping changed: what an edge need not be told."""
-    if old.uid != new.uid:
-        return False
-    return old.decode(_Substance) == new.decode(_Substance)
+    return old.uid == new.uid and _substance(old) == _substance(new)
+
+
+def _substance(thing: Object) -> tuple[object, ...]:
+    found = thing.decode(_Substance)
+    meta = found.metadata
+    annotations = meta.annotations
+    if isinstance(annotations, dict):
+        # written at each connect: told to the edge they would be news each time
+        annotations = {
+            key: value
+            for key, value in annotations.items()
+            if key not in (SESSION_ANNOTATION, CLOUDCORE_ANNOTATION)
+        }
+    return (
+        meta.labels or None,
+        annotations or None,
+        meta.deletionTimestamp,
+        meta.deletionGracePeriodSeconds,
+        meta.finalizers,
+        meta.ownerReferences,
+        found.spec,
+    )

@@ -87,6 +87,7 @@ class Placement:
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup
         self._nodes: dict[str, Object] = {}
+        self._since: dict[str, int] = {}  # uid of a node or pod → the version since which only its status changed
         self._pods: dict[tuple[str, str], tuple[Object, Closure]] = {}
         self._of_node: dict[str, set[tuple[str, str]]] = {}
         self._users: dict[Ref, Counter[str]] = {}  # what is referred to → node → by how many pods
@@ -132,10 +133,13 @@ class Placement:
         held = self._nodes.get(name)
         if new_ is None or not is_edge(new_):
             self._nodes.pop(name, None)
+            if held is not None:
+                self._since.pop(held.uid, None)
             return []
         self._nodes[name] = new_
         if held is not None and same_substance(held, new_):
             return []
+        self._since[new_.uid] = new_.number
         return [Push(name, new_)]
 
     def pod_changed(self, change: Change) -> list[Push]:
@@ -162,6 +166,7 @@ class Placement:
         self._of_account.setdefault(found.account, set()).add(new_.key)
         pushes += self._count(new_.node, before, self._refs(found))
         if held is None or not same_substance(held[0], new_):
+            self._since[new_.uid] = new_.number
             pushes.append(Push(new_.node, new_, first=held is None and not new_.deleting))
         return pushes
 
@@ -170,6 +175,7 @@ class Placement:
         if held is None:
             return []
         pod, found = held
+        self._since.pop(pod.uid, None)
         self._of_node[pod.node].discard(pod.key)
         if not self._of_node[pod.node]:
             del self._of_node[pod.node]
@@ -225,14 +231,16 @@ class Placement:
         """What to tell a node that holds `inventory`.
 
         Returns what to push because it is missing there or newer here, what it holds as it is here, and what it holds that
-        does not belong to it (uid → path), which is to be deleted only after a second look."""
+        does not belong to it (uid → path), which is to be deleted only after a second look.  An edge is not told of a status
+        alone, so what it holds may be older than what is here and yet the same."""
         pushes: list[Push] = []
         known: list[Object] = []
         extra = {uid: entry.resource for uid, entry in inventory.objects.items()}
         for item in self.wanted(node):
             entry = inventory.objects.get(item.uid)
             extra.pop(item.uid, None)
-            if entry is not None and number(entry.version) >= item.number and not item.deleting:
+            since = self._since.get(item.uid, item.number)
+            if entry is not None and number(entry.version) >= since and not item.deleting:
                 known.append(item)
             else:
                 pushes.append(Push(node, item, first=entry is None and not item.deleting))

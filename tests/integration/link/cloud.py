@@ -77,15 +77,29 @@ def pod_body(name: str, node: str, **spec: Any) -> dict[str, Any]:
     }
 
 
-def write_config(folder: Path, hub_port: int, api_port: int) -> Path:
+def write_config(
+    folder: Path, hub_port: int, api_port: int, *, compat_port: int = 0, metrics_port: int = 0
+) -> Path:
+    """compat_port: where stock edges join, if they may.   metrics_port: where the hub's numbers are, if anywhere."""
     path = folder / "cloudcore.yaml"
-    manifests = [str(CRDS / f"{name}.yaml") for name in ("devices", "devicemodels", "devicestatuses")]
+    names = ["devices", "devicemodels", "devicestatuses", *(["reliablesyncs"] if compat_port else [])]
+    manifests = [str(CRDS / f"{name}.yaml") for name in names]
     path.write_text(
         json.dumps(
             {
                 "dataDir": str(folder / "cloud"),
+                "commonConfig": {
+                    "monitorServer": {"bindAddress": f"127.0.0.1:{metrics_port}" if metrics_port else ""}
+                },
                 "modules": {
-                    "cloudHub": {"websocket": {"address": "127.0.0.1", "port": hub_port}},
+                    "cloudHub": {
+                        "websocket": {"address": "127.0.0.1", "port": hub_port},
+                        "https": {
+                            "enable": bool(compat_port),
+                            "address": "127.0.0.1",
+                            "port": compat_port or 10002,
+                        },
+                    },
                     "deviceController": {"statusIntervalMs": 200},
                     "standalone": {
                         "enable": True,
@@ -109,10 +123,10 @@ class Process:
 
 
 @contextlib.contextmanager
-def process(folder: Path) -> Iterator[Process]:
-    """Start cloudcore as users do, wait until the hub answers, and end it."""
+def process(folder: Path, **options: int) -> Iterator[Process]:
+    """Start cloudcore as users do, wait until the hub answers, and end it.   options: of `write_config`."""
     hub_port, api_port = free_port(), free_port()
-    path = write_config(folder, hub_port, api_port)
+    path = write_config(folder, hub_port, api_port, **options)
     with (folder / "log").open("wb") as out:
         program = [sys.executable, "-m", "cloudcore.cli", "run", "--config", str(path), "--standalone"]
         child = subprocess.Popen(program, stdout=out, stderr=out, cwd=CRDS.parents[1])

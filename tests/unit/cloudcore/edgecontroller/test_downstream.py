@@ -235,3 +235,23 @@ def test_nothing_is_left_of_what_is_gone() -> None:
         world.placement.sweep()
     tables = ("_pods", "_of_node", "_users", "_loose", "_of_account")
     assert [len(getattr(world.placement, table)) for table in tables] == [0] * 5
+
+
+def test_an_edge_that_missed_a_status_only_holds_the_same() -> None:
+    world = World()
+    world.put(world.make(NODE, "a", meta={"labels": {EDGE_LABEL: ""}}))
+    world.put(world.pod())
+    told = {item.uid: InventoryEntry(item.path, item.version) for item in world.placement.wanted("a")}
+    assert len(told) == 2
+    session = {"skerry.dev/session": "9", "cloudcore": "10.0.0.1"}
+    world.put(
+        world.make(NODE, "a", meta={"labels": {EDGE_LABEL: ""}, "annotations": session}, status={"x": 1})
+    )
+    world.put(world.make(POD, "web", spec={"nodeName": "a", "containers": []}, status={"phase": "Running"}))
+    pushes, known, extra = world.placement.difference("a", Inventory(objects=told))
+    assert (pushes, extra) == ([], {})
+    assert {item.name for item in known} == {"a", "web"}
+    world.put(world.pod(meta={"labels": {"app": "web"}}))
+    pushes, known, _ = world.placement.difference("a", Inventory(objects=told))
+    assert shown(pushes) == [("a", Op.UPDATE, "ns/pod/web")]
+    assert [item.name for item in known] == ["a"]
