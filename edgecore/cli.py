@@ -94,6 +94,10 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("--timestamps", action="store_true", help="with the time of each line")
     restart = verb("restart", _restart, "Stop a pod's containers; the daemon starts them again.")
     _pod_arguments(restart)
+    reset = verb(
+        "reset", _reset, "Make this machine no node any more: end its pods, remove what is kept here."
+    )
+    reset.add_argument("--yes", action="store_true", help="do it: the pods end, and their data goes")
     status = verb("status", _status, "Show how the daemon and its link are.")
     status.add_argument("-o", "--output", choices=("table", "json"), default="table")
     config = verb("config", _config, "Check the configuration, or print all keys with their defaults.")
@@ -272,6 +276,25 @@ def _restart(chosen: argparse.Namespace) -> int:
     except ExceptionGroup as faults:
         raise SkerryError(str(faults.exceptions[0])) from faults
     print(f"stopped {', '.join(stopped)} of pod {chosen.namespace}/{chosen.pod}; the daemon starts it again")
+    return 0
+
+
+def _reset(chosen: argparse.Namespace) -> int:
+    from edgecore import reset
+    from edgecore.edged.cri import Cri
+
+    config = _load(chosen)
+    if not chosen.yes:
+        raise ConfigError(
+            f"this ends all pods of this node and removes its identity and all that is kept in {config.data_dir}: "
+            "say --yes if you mean it"
+        )
+    endpoint = config.edged.runtime_endpoint if config.edged is not None else ""
+    done = reset.reset(config, (lambda: Cri(endpoint)) if endpoint else None)
+    print(f"{done.pods} pods ended")
+    for path in done.removed:
+        print(f"removed {path}")
+    print("this machine is no node any more; in the cloud: kubectl delete node NAME")
     return 0
 
 

@@ -207,7 +207,7 @@ class Store:
         """Lock, check, repair and upgrade the file, then start the threads.  Blocks; call it before the loop runs.
 
         Raises: AlreadyRunning, SchemaTooNew, StoreError (cannot be made or upgraded)."""
-        lock = _lock(path)
+        lock = hold(path)
         try:
             set_aside = _prepare(path)
             store = cls(path, lock, set_aside=set_aside)
@@ -388,8 +388,10 @@ def _connect(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _lock(path: Path) -> int:
-    """Hold the folder for this process.  The descriptor is the lock: it goes with the process, however that ends."""
+def hold(path: Path) -> int:
+    """Hold the folder for this process.  The descriptor is the lock: it goes with the process, however that ends.
+
+    Raises: AlreadyRunning, StoreError."""
     lock_path = path.with_name(path.name + ".lock")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

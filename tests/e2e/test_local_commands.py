@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
+from tests.e2e import footprint
 from tests.e2e.skerry import Skerry, eventually
 
 
@@ -50,3 +51,26 @@ def test_logs_describe_and_restart(trial: Skerry) -> None:
     eventually(
         lambda: trial.running_pod()["status"]["containerStatuses"][0]["restartCount"] == 1, "the count"
     )
+
+
+def test_reset_ends_the_pods_and_removes_the_identity(machine: None) -> None:
+    skerry = Skerry(node_name="edge-r")
+    before = footprint.look(skerry.home)
+    try:
+        skerry.up()
+        skerry.running_pod()
+        refused = edgecore(skerry, "reset", check=False)
+        assert (refused.returncode, "--yes" in refused.stderr) == (1, True)
+        running = edgecore(skerry, "reset", "--yes", check=False)
+        assert running.returncode == 1
+        assert "another edgecore" in running.stderr
+        assert len(skerry.containers()) == 1
+        skerry.run("stop", "edgecore")
+        assert "1 pods ended" in edgecore(skerry, "reset", "--yes").stdout
+        assert skerry.containers() == []
+        left = {path.name for path in (skerry.home / "edge").iterdir()}
+        assert "edgecore.yaml" in left
+        assert not left & {"pki", "pods", "edgecore.db"}
+    finally:
+        skerry.close()
+    assert footprint.left_behind(before, skerry.home) == {}
