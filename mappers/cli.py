@@ -50,6 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--name", help="name to register under, when several mappers share a protocol")
     run.add_argument(
+        "--buffer-dir", type=Path, metavar="DIR", help="where readings wait that cannot be pushed yet"
+    )
+    run.add_argument(
         "--simulate", action="store_true", help="run without an edgecore and print what would be reported"
     )
     run.add_argument(
@@ -117,6 +120,8 @@ def _run(arguments: argparse.Namespace) -> int:
     settings = config.load(arguments.config) if arguments.config is not None else config.MapperConfig()
     if arguments.dmi_dir is not None:
         settings = replace(settings, edgecore_sock=arguments.dmi_dir / "dmi.sock")
+    if arguments.buffer_dir is not None:
+        settings = replace(settings, buffer_dir=arguments.buffer_dir)
     if arguments.name:
         settings = replace(settings, name=arguments.name)
     asyncio.run(run_mapper(driver, settings))

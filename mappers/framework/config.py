@@ -13,6 +13,7 @@ from typing import Any
 from beehive.errors import ConfigError
 
 DEFAULT_DMI_DIR = Path("/etc/kubeedge")
+DEFAULT_BUFFER_DIR = Path("/var/lib/skerry/mappers")
 _KNOWN = {
     "grpc_server": {"socket_path"},
     "common": {"name", "version", "api_version", "protocol", "address", "edgecore_sock", "http_port"},
@@ -22,13 +23,15 @@ _KNOWN = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapperConfig:
-    """name, protocol: "" means the driver's.  socket_path: None means `<name>.sock` beside edgecore's socket."""
+    """name, protocol: "" means the driver's.  socket_path: None means `<name>.sock` beside edgecore's socket.
+    buffer_dir: where readings wait that could not be pushed, in a folder per mapper."""
 
     name: str = ""
     protocol: str = ""
     version: str = "v1"
     edgecore_sock: Path = DEFAULT_DMI_DIR / "dmi.sock"
     socket_path: Path | None = None
+    buffer_dir: Path = DEFAULT_BUFFER_DIR
 
 
 def load(path: Path) -> MapperConfig:

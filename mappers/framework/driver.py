@@ -14,9 +14,10 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from mappers.framework.convert import Value
-from mappers.framework.errors import DeviceError, DriverError
+from mappers.framework.errors import DeviceError, DriverError, NothingYet
+from mappers.framework.push import Target
 
-__all__ = ["DeviceError", "Driver", "DriverError", "Property", "Settings", "Value"]
+__all__ = ["DeviceError", "Driver", "DriverError", "NothingYet", "Property", "Settings", "Value"]
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -89,7 +90,8 @@ class Property:
 
     type: INT FLOAT DOUBLE STRING BOOLEAN BYTES STREAM.  minimum, maximum: text of the model, "" if there is none.
     settings: the visitor's configData.  desired: what is wanted, as text, "" for nothing.
-    cycle_s: seconds between readings.  report: whether readings go to the twin."""
+    cycle_s: seconds between readings.  report: whether readings go to the twin.  pushes, push_cycle_s: where else they go, how
+    often."""
 
     name: str
     type: str = "STRING"
@@ -101,6 +103,8 @@ class Property:
     desired: str = ""
     cycle_s: float = 1.0
     report: bool = True
+    pushes: tuple[Target, ...] = ()
+    push_cycle_s: float = 1.0
 
 
 class Driver:

@@ -46,6 +46,9 @@ class Reports(Protocol):
     def state(self, id_: str, state: str) -> None: ...
 
 
+Push = Callable[[Property, Sample], None]  # must not block
+
+
 def first_due(properties: Iterable[Property], now: float) -> dict[str, float]:
     """When each property is to be read first: now."""
     return {p.name: now for p in properties}
@@ -76,11 +79,14 @@ class Poller:
         *,
         rng: random.Random,
         call_timeout_s: float = CALL_TIMEOUT_S,
+        push: Push | None = None,
     ) -> None:
         self.spec = spec
         self.state = ""  # last told
         self._make = make
         self._reports = reports
+        self._push = push
+        self._push_due: dict[str, float] = {}
         self._rng = rng
         self._timeout_s = call_timeout_s
         self._wake = asyncio.Event()
@@ -200,6 +206,7 @@ class Poller:
             self._unanswered = 0
             self._refused.pop(prop.name, None)
             samples.append(sample)
+            self._push_on(prop, sample)
         reported = [s for s in samples if self.spec.properties[s.name].report] if samples else []
         if reported:
             self._reports.readings(self.spec.id, reported)
@@ -213,12 +220,23 @@ class Poller:
 
     def _pushed(self, name: str, value: Value) -> None:
         prop = self.spec.properties.get(name)
-        if prop is None or not prop.report:
+        if prop is None:
             return
         try:
-            self._reports.readings(self.spec.id, [self._sample(prop, value)])
+            sample = self._sample(prop, value)
         except ValueRefused as error:
             self._refuse(name, error)
+            return
+        self._push_on(prop, sample)
+        if prop.report:
+            self._reports.readings(self.spec.id, [sample])
+
+    def _push_on(self, prop: Property, sample: Sample) -> None:
+        """Send a reading to where else it goes, when it is time again.  Readings come a little early or late: by a tenth."""
+        if self._push is None or not prop.pushes or self._now() < self._push_due.get(prop.name, 0.0):
+            return
+        self._push_due[prop.name] = self._now() + prop.push_cycle_s * 0.9
+        self._push(prop, sample)
 
     async def _report_state(self, driver: Driver, due: float) -> float:
         """Tell the state when it is time or it is another.  Returns when it is time again."""

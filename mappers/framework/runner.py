@@ -15,7 +15,8 @@ from mappers.framework.config import MapperConfig
 from mappers.framework.dmi import EdgeLink, Identity
 from mappers.framework.driver import Driver, find_driver
 from mappers.framework.errors import DriverError
-from mappers.framework.poller import Poller, Reports
+from mappers.framework.poller import Poller, Push, Reports
+from mappers.framework.pusher import Pusher
 from mappers.framework.spec import DeviceSpec
 
 log = logging.getLogger(__name__)
@@ -61,8 +62,9 @@ def _import(name: str) -> ModuleType:
 class Runner:
     """The devices of one driver class.  A device that fails stays on its own."""
 
-    def __init__(self, make: Callable[[], Driver], *, rng: random.Random) -> None:
+    def __init__(self, make: Callable[[], Driver], *, rng: random.Random, push: Push | None = None) -> None:
         self._make = make
+        self._push = push
         self._rng = rng
         self._group: asyncio.TaskGroup | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -88,7 +90,7 @@ class Runner:
             known.update(spec)
             return
         assert self.reports is not None
-        self.pollers[spec.id] = Poller(self._make, spec, self.reports, rng=self._rng)
+        self.pollers[spec.id] = Poller(self._make, spec, self.reports, rng=self._rng, push=self._push)
         self._start(spec.id)
         log.info("Device %s added", spec.id)
 
@@ -126,13 +128,18 @@ async def run_mapper(
     rng = random.Random()
     protocol = config.protocol or driver.protocol
     name = config.name or protocol
-    runner = Runner(driver, rng=rng)
+    pusher = Pusher(config.buffer_dir / name / "push", rng=rng)
+    runner = Runner(driver, rng=rng, push=pusher.push)
     address = config.socket_path or config.edgecore_sock.with_name(f"{name}.sock")
     identity = Identity(name=name, protocol=protocol, version=config.version, address=address.absolute())
     link = EdgeLink(identity, config.edgecore_sock, runner, rng=rng)
     runner.reports = link
     await supervise(
-        [Part(name="devices", run=runner.run), Part(name="edgecore", run=link.run)],
+        [
+            Part(name="push", run=pusher.run),
+            Part(name="devices", run=runner.run),
+            Part(name="edgecore", run=link.run),
+        ],
         stop=stop,
         signals=signals,
     )

@@ -9,6 +9,7 @@ from beehive._generated import dmi_pb2 as pb
 from beehive.apis.anyvalue import from_any
 from beehive.apis.devices import TWIN_TYPES, Device, DeviceModel, deliverable
 from beehive.errors import SkerryError
+from mappers.framework import push
 from mappers.framework.driver import Property, Settings
 
 DEFAULT_CYCLE_S = 1.0
@@ -62,8 +63,15 @@ def from_proto(device: pb.Device, model: pb.DeviceModel | None) -> DeviceSpec:
             unit=row.unit,
             settings=_settings(prop.visitors.configData),
             desired=prop.desired.value,
-            cycle_s=_cycle(prop.collectCycle),
+            cycle_s=_reading(
+                prop.collectCycle,
+                prop.reportCycle,
+                report=prop.reportToCloud,
+                pushes=push.from_proto(prop.pushMethod),
+            ),
             report=prop.reportToCloud,
+            pushes=push.from_proto(prop.pushMethod),
+            push_cycle_s=_cycle(prop.reportCycle),
         )
     return DeviceSpec(
         id=f"{device.namespace}/{device.name}",
@@ -91,8 +99,15 @@ def from_objects(device: Device, model: DeviceModel) -> DeviceSpec:
             unit=rows[prop.name].unit,
             settings=Settings(prop.visitors.config_data if prop.visitors is not None else {}),
             desired=prop.desired.value if prop.desired is not None else "",
-            cycle_s=_cycle(prop.collect_cycle),
+            cycle_s=_reading(
+                prop.collect_cycle,
+                prop.report_cycle,
+                report=prop.report_to_cloud,
+                pushes=push.from_api(prop.push_method),
+            ),
             report=prop.report_to_cloud,
+            pushes=push.from_api(prop.push_method),
+            push_cycle_s=_cycle(prop.report_cycle),
         )
         for prop in good.spec.properties
     }
@@ -108,6 +123,13 @@ def from_objects(device: Device, model: DeviceModel) -> DeviceSpec:
 
 def _settings(value: pb.CustomizedValue) -> Settings:
     return Settings({key: from_any(packed) for key, packed in value.data.items()})
+
+
+def _reading(collect: int, report_cycle: int, *, report: bool, pushes: tuple[push.Target, ...]) -> float:
+    """Seconds between readings: one reading serves the twin and the pushes, so the shorter cycle counts."""
+    if not pushes:
+        return _cycle(collect)
+    return min(_cycle(collect), _cycle(report_cycle)) if report else _cycle(report_cycle)
 
 
 def _cycle(ms: int) -> float:
