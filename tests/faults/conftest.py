@@ -65,8 +65,9 @@ def whole() -> Iterator[Stage]:
         problems = stage.close()
     assert problems == []
     left = footprint.left_behind(before, stage.skerry.home)
-    # other tests on this machine may have taken their own things away meanwhile
-    assert not any(not isinstance(what, dict) or what["new"] for what in left.values()), left
+    # other tests on this machine may have taken their own things away meanwhile, or made the first rule of a table
+    new = [one for what in left.values() for one in (what["new"] if isinstance(what, dict) else [what])]
+    assert [one for one in new if not str(one).startswith("table table")] == [], left
 
 
 @pytest.fixture
