@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -71,3 +72,14 @@ async def kubectl(
         raise
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
+
+
+async def _until_told(state_dir: Path) -> None:
+    async with control_plane(state_dir):
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+
+
+if __name__ == "__main__":
+    # for clients that block: serve the folder given until standard input ends
+    asyncio.run(_until_told(Path(sys.argv[1])))

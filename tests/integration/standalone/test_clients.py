@@ -1,0 +1,208 @@
+"""The client libraries that people use, against a control plane beside this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes.aio.client
+import kubernetes.aio.config
+import kubernetes.aio.watch
+import kubernetes.client
+import kubernetes.config
+import kubernetes.dynamic
+import kubernetes.watch
+import pytest
+import yaml
+from kubernetes.leaderelection import electionconfig, leaderelection
+from kubernetes.leaderelection.resourcelock.leaselock import LeaseLock
+
+from tests.integration.standalone.server import control_plane
+from tests.integration.standalone.test_kubectl import CRD
+
+
+@contextlib.contextmanager
+def served(state_dir: Path) -> Iterator[str]:
+    """Run a control plane beside this process, for clients that block.  The path of its kubeconfig."""
+    words = [sys.executable, "-m", "tests.integration.standalone.server", str(state_dir)]
+    with subprocess.Popen(
+        words, cwd=Path(__file__).parents[3], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == b"ready\n"
+            yield str(state_dir / "admin.kubeconfig")
+        finally:
+            process.stdin.close()
+            process.wait(20)
+
+
+@contextlib.contextmanager
+def api(kubeconfig: str) -> Iterator[kubernetes.client.ApiClient]:
+    with kubernetes.config.new_client_from_config(kubeconfig) as client:
+        try:
+            yield client
+        finally:
+            client.rest_client.pool_manager.clear()
+
+
+def config_map(name: str, **data: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+
+
+def test_the_kubernetes_package(tmp_path: Path) -> None:
+    with served(tmp_path) as kubeconfig, api(kubeconfig) as client:
+        core, apps = kubernetes.client.CoreV1Api(client), kubernetes.client.AppsV1Api(client)
+        made = core.create_namespaced_config_map("default", config_map("a", k="v"))
+        assert core.read_namespaced_config_map("a", "default").data == {"k": "v"}
+        with pytest.raises(kubernetes.client.ApiException) as conflict:
+            core.create_namespaced_config_map("default", config_map("a"))
+        assert conflict.value.status == 409
+        made.data = {"k": "w"}
+        core.replace_namespaced_config_map("a", "default", made)
+        with pytest.raises(kubernetes.client.ApiException) as stale:
+            core.replace_namespaced_config_map("a", "default", made)
+        assert stale.value.status == 409
+        core.patch_namespaced_config_map("a", "default", {"data": {"n": "1"}})
+        template = kubernetes.client.V1PodTemplateSpec(
+            metadata=kubernetes.client.V1ObjectMeta(labels={"app": "x"}),
+            spec=kubernetes.client.V1PodSpec(
+                containers=[kubernetes.client.V1Container(name="c", image="busybox")]
+            ),
+        )
+        deployment = kubernetes.client.V1Deployment(
+            metadata=kubernetes.client.V1ObjectMeta(name="x"),
+            spec=kubernetes.client.V1DeploymentSpec(
+                selector=kubernetes.client.V1LabelSelector(match_labels={"app": "x"}), template=template
+            ),
+        )
+        apps.create_namespaced_deployment("default", deployment)
+        assert apps.read_namespaced_deployment_scale("x", "default").spec.replicas == 1
+        apps.patch_namespaced_deployment_scale("x", "default", {"spec": {"replicas": 2}})
+        assert apps.read_namespaced_deployment("x", "default").spec.replicas == 2
+        account = kubernetes.client.AuthenticationV1TokenRequest(
+            spec=kubernetes.client.V1TokenRequestSpec(audiences=[], expiration_seconds=600)
+        )
+        token = core.create_namespaced_service_account_token("default", "default", account)
+        assert token.status.token.count(".") == 2
+        assert core.delete_namespaced_config_map("a", "default")["status"] == "Success"
+
+
+def test_a_watch_of_the_kubernetes_package_resumes(tmp_path: Path) -> None:
+    with served(tmp_path) as kubeconfig, api(kubeconfig) as client:
+        core = kubernetes.client.CoreV1Api(client)
+        start = core.list_namespaced_config_map("default").metadata.resource_version
+        for name in ("a", "b"):
+            core.create_namespaced_config_map("default", config_map(name))
+        core.delete_namespaced_config_map("a", "default")
+        seen: list[tuple[str, str]] = []
+        first = kubernetes.watch.Watch()
+        options = {"namespace": "default", "resource_version": start, "timeout_seconds": 5}
+        for event in first.stream(core.list_namespaced_config_map, **options):
+            seen.append((event["type"], event["object"].metadata.name))
+            first.stop()
+        options["resource_version"] = event["object"].metadata.resource_version
+        second = kubernetes.watch.Watch()
+        for event in second.stream(core.list_namespaced_config_map, **options):
+            seen.append((event["type"], event["object"].metadata.name))
+            if len(seen) == 3:
+                second.stop()
+        assert seen == [("ADDED", "a"), ("ADDED", "b"), ("DELETED", "a")]
+
+
+def test_the_dynamic_client_finds_custom_resources(tmp_path: Path) -> None:
+    with served(tmp_path) as kubeconfig, api(kubeconfig) as client:
+        dynamic = kubernetes.dynamic.DynamicClient(client)
+        definitions = dynamic.resources.get(
+            api_version="apiextensions.k8s.io/v1", kind="CustomResourceDefinition"
+        )
+        definitions.create(body=yaml.safe_load(CRD))
+        deadline = time.monotonic() + 10
+        while True:
+            found = definitions.get(name="widgets.test.example").to_dict()
+            if any(c["type"] == "Established" for c in (found.get("status") or {}).get("conditions", ())):
+                break
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        widgets = dynamic.resources.get(api_version="test.example/v1", kind="Widget")
+        body = {
+            "apiVersion": "test.example/v1",
+            "kind": "Widget",
+            "metadata": {"name": "w"},
+            "spec": {"size": 1},
+        }
+        widgets.create(body=body, namespace="default")
+        body["spec"] = {"size": 2}
+        widgets.server_side_apply(body=body, namespace="default", field_manager="me", force_conflicts=True)
+        assert widgets.get(name="w", namespace="default").spec.size == 2
+        events = widgets.watch(namespace="default", timeout=1)
+        assert [event["type"] for event in events] == ["ADDED"]
+        widgets.delete(name="w", namespace="default")
+        assert widgets.get(namespace="default").items == []
+
+
+def test_one_of_two_candidates_leads_and_the_other_takes_over(tmp_path: Path) -> None:
+    with served(tmp_path) as kubeconfig:
+        kubernetes.config.load_kube_config(kubeconfig)
+        led: list[str] = []
+        first_leads, second_leads = threading.Event(), threading.Event()
+
+        def candidate(name: str, started: threading.Event) -> None:
+            def start() -> None:
+                led.append(name)
+                started.set()
+
+            settings = electionconfig.Config(
+                LeaseLock("leader", "default", name),
+                lease_duration=3,
+                renew_deadline=2,
+                retry_period=1.1,
+                onstarted_leading=start,
+                onstopped_leading=lambda: None,
+            )
+            election = leaderelection.LeaderElection(settings)
+            # neither renews: the first has died when its lease ends
+            assert election.acquire()
+            start()
+
+        one = threading.Thread(target=candidate, args=("one", first_leads))
+        one.start()
+        assert first_leads.wait(10)
+        two = threading.Thread(target=candidate, args=("two", second_leads))
+        two.start()
+        assert not second_leads.wait(1)
+        assert second_leads.wait(15)
+        one.join(5)
+        two.join(5)
+        assert led == ["one", "two"]
+
+
+def test_the_asyncio_client(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with control_plane(tmp_path):
+            client = await kubernetes.aio.config.new_client_from_config(str(tmp_path / "admin.kubeconfig"))
+            async with client:
+                core = kubernetes.aio.client.CoreV1Api(client)
+                await core.create_namespaced_config_map("default", config_map("a", k="v"))
+                listed = await core.list_namespaced_config_map("default", label_selector="", limit=1)
+                assert len(listed.items) == 1
+                seen = []
+                async with kubernetes.aio.watch.Watch() as watch:
+                    async for event in watch.stream(
+                        core.list_namespaced_config_map, "default", field_selector="metadata.name=a"
+                    ):
+                        seen.append((event["type"], event["object"].metadata.name))
+                        if event["type"] == "DELETED":
+                            break
+                        await core.delete_namespaced_config_map("a", "default")
+                assert seen == [("ADDED", "a"), ("DELETED", "a")]
+
+    asyncio.run(main())
