@@ -153,6 +153,7 @@ class Edged:
             ),
             admit=self._admit,
             permit=self._permit,
+            permit_path=self._permit_path,
             starts=Starts(parallel(self._config.max_parallel_starts)),
             service_env=self._service_env,
         )
@@ -462,6 +463,9 @@ class Edged:
         """Why this machine's owner forbids a pod, if so.  Raises PolicyError while the policy cannot be read."""
         # read each time: it is small, and a change needs no restart
         return policy.refuse(pod, policy.load(self._config.policy_file))
+
+    def _permit_path(self, pod: Pod, path: str) -> str:
+        return policy.refuse_path(pod, path, policy.load(self._config.policy_file))
 
     def _admit(self, worker: Worker) -> Outcome | None:
         """Whether a pod may run; a critical one may end others for it."""

@@ -319,6 +319,11 @@ class ProjectedVolume(_Wire, frozen=True, kw_only=True):
     default_mode: int = 0o644
 
 
+class ClaimVolume(_Wire, frozen=True, kw_only=True):
+    claim_name: str
+    read_only: bool = False
+
+
 class Volume(_Wire, frozen=True, kw_only=True):
     name: str
     config_map: ConfigMapVolume | None = None
@@ -327,6 +332,7 @@ class Volume(_Wire, frozen=True, kw_only=True):
     host_path: HostPathVolume | None = None
     downward_api: DownwardVolume | None = msgspec.field(name="downwardAPI", default=None)
     projected: ProjectedVolume | None = None
+    persistent_volume_claim: ClaimVolume | None = None
 
 
 class HostAlias(_Wire, frozen=True, kw_only=True):
@@ -666,9 +672,22 @@ def _check_volumes(volumes: list[Volume]) -> set[str]:
         if v.name in names:
             raise BadPod(f"{where}.name: {v.name[:64]!r} is there twice")
         names.add(v.name)
-        known = (v.config_map, v.secret, v.empty_dir, v.host_path, v.downward_api, v.projected)
+        known = (
+            v.config_map,
+            v.secret,
+            v.empty_dir,
+            v.host_path,
+            v.downward_api,
+            v.projected,
+            v.persistent_volume_claim,
+        )
         if sum(k is not None for k in known) != 1:
             raise BadPod(f"{where} ({v.name}) is of a kind that is not supported here")
+        if v.persistent_volume_claim is not None and not _SUBDOMAIN.match(
+            v.persistent_volume_claim.claim_name
+        ):
+            name = v.persistent_volume_claim.claim_name
+            raise BadPod(f"{where}.persistentVolumeClaim.claimName cannot be used: {name[:64]!r}")
         for source in (v.config_map, v.secret):
             if source is not None:
                 _check_items(where, source.items)

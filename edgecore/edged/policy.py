@@ -76,6 +76,13 @@ def refuse(pod: Pod, policy: Policy) -> Outcome | None:
     )
 
 
+def refuse_path(pod: Pod, path: str, policy: Policy) -> str:
+    """Why a pod may not have a path of this machine that it reaches by a claim; empty when it may."""
+    if policy.allow_host_paths is None or pod.namespace in policy.exempt_namespaces:
+        return ""
+    return "" if _below(path, policy.allow_host_paths) else f"This node's policy forbids path {path[:128]}"
+
+
 def _pod(pod: Pod, policy: Policy) -> str:
     spec = pod.spec
     if spec.host_network and not policy.allow_host_network:

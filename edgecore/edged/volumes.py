@@ -16,6 +16,7 @@ from pathlib import Path
 from edgecore.edged import quantity, tree
 from edgecore.edged.env import Facts, References, field_value, resource_value
 from edgecore.edged.errors import Held, VolumeError
+from edgecore.edged.persistent import Claim
 from edgecore.edged.pod import (
     DownwardFile,
     KeyToPath,
@@ -32,6 +33,7 @@ _KINDS = {
     "empty_dir": "empty-dir",
     "downward_api": "downward-api",
     "projected": "projected",
+    "persistent_volume_claim": "local-volume",
 }
 # What the bytes of all files of one volume may add up to; an API object has at most 1 MiB, a projection a few of them.
 MAX_VOLUME_BYTES = 16 * 1024 * 1024
@@ -47,10 +49,14 @@ class TokenKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """What volumes are made from: the objects a pod refers to, its tokens, and facts about where it runs."""
+    """What volumes are made from: the objects a pod refers to, its tokens, and facts about where it runs.
+
+    claims: by name, where the data is or why it cannot be used.
+    """
 
     refs: References = field(default_factory=References)
     tokens: Mapping[TokenKey, str] = field(default_factory=dict)
+    claims: Mapping[str, Claim | str] = field(default_factory=dict)
     facts: Facts = field(default_factory=Facts)
 
 
@@ -221,6 +227,9 @@ def _prepare(pod: Pod, volume: Volume, sources: Sources, root: Path, stamp: str)
     if volume.host_path is not None:
         _host_path(volume)
         return
+    if volume.persistent_volume_claim is not None:
+        _claim(pod, volume, sources, root)
+        return
     files = payload(pod, volume, sources)
     relative = f"{pod.uid}/volumes/kubernetes.io~{kind_of(volume)}/{volume.name}"
     target = tree.make_dirs(root, relative)
@@ -242,6 +251,37 @@ def _prepare(pod: Pod, volume: Volume, sources: Sources, root: Path, stamp: str)
             mode = 0o2777
         if stat.S_IMODE(os.fstat(fd).st_mode) != mode:
             os.fchmod(fd, mode)
+
+
+def claims_of(pod: Pod) -> list[str]:
+    """Names of the claims that a pod's volumes are."""
+    return sorted(
+        {
+            v.persistent_volume_claim.claim_name
+            for v in pod.spec.volumes
+            if v.persistent_volume_claim is not None
+        }
+    )
+
+
+def _claim(pod: Pod, volume: Volume, sources: Sources, root: Path) -> None:
+    """Bind the claim's data below the pod's folder, so that whatever is mounted is unmounted with the pod."""
+    assert volume.persistent_volume_claim is not None
+    name = volume.persistent_volume_claim.claim_name
+    claim = sources.claims.get(name, f'persistentvolumeclaim "{name}" not found')
+    if isinstance(claim, str):
+        raise VolumeError(f'volume "{volume.name}": {claim}')
+    path = Path(claim.path)
+    if claim.create:
+        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+    target = tree.make_dirs(root, f"{pod.uid}/volumes/kubernetes.io~local-volume/{volume.name}")
+    tree.bind_sub_path(path, "", target, create=False)
+    group = pod.spec.security_context.fs_group
+    if group is not None and not volume.persistent_volume_claim.read_only:
+        with tree.opened(path.resolve()) as fd:
+            if os.fstat(fd).st_gid != group:
+                os.fchown(fd, -1, group)
+                os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) | 0o2070)
 
 
 def _host_path(volume: Volume) -> None:
@@ -281,6 +321,8 @@ def mounts(pod: Pod, container_name: str, *, root: Path, sub_paths: Mapping[int,
         volume = by_name[m.name]
         # files that the node writes are never a container's to change
         readonly = m.read_only or kind_of(volume) in ("configmap", "secret", "downward-api", "projected")
+        if volume.persistent_volume_claim is not None:
+            readonly = readonly or volume.persistent_volume_claim.read_only
         out.append(
             Mount(
                 container_path=m.mount_path if m.mount_path.startswith("/") else "/" + m.mount_path,
@@ -308,7 +350,7 @@ def bind_sub_paths(
                 volume_dir(root, pod.uid, volume),
                 path,
                 target,
-                create=kind_of(volume) in ("", "empty-dir"),
+                create=kind_of(volume) in ("", "empty-dir", "local-volume"),
             )
         except OSError as err:
             raise VolumeError(f'volume "{volume.name}": {err}') from err

@@ -23,6 +23,7 @@ from edgecore.edged import (
     cgroups,
     env,
     images,
+    persistent,
     plan,
     prober,
     probes,
@@ -105,6 +106,7 @@ class Shared:
     starts: Starts
     admit: Callable[[Worker], Outcome | None] = lambda _: None
     permit: Callable[[Pod], Outcome | None] = lambda _: None
+    permit_path: Callable[[Pod, str], str] = lambda _pod, _path: ""
     service_env: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -889,11 +891,26 @@ class Worker:
             now = self._s.clock.now()
             due = now + max(10.0, (expires - now) * TOKEN_REFRESH_SHARE)
             self._refresh_at = due if self._refresh_at is None else min(due, self._refresh_at)
+        claims = {name: await self._claim(name) for name in volumes.claims_of(self.pod)}
         return volumes.Sources(
+            claims=claims,
             refs=env.References(config_maps=found["configmap"], secrets=found["secret"]),
             tokens=tokens,
             facts=self._facts(),
         )
+
+    async def _claim(self, name: str) -> persistent.Claim | str:
+        """Where a claim's data is, or why it cannot be used now."""
+        objects, namespace = self._s.objects, self.pod.namespace
+        try:
+            claim = await objects.fetch("persistentvolumeclaim", namespace, name)
+            volume = await objects.fetch("persistentvolume", "", persistent.volume_name(name, claim))
+            assert claim is not None
+            found = persistent.resolve(name, bytes(claim), volume)
+            forbidden = self._s.permit_path(self.pod, found.path)
+        except SkerryError as err:
+            return str(err)
+        return forbidden or found
 
     async def _token(self, key: volumes.TokenKey) -> tuple[str, float]:
         account = self.pod.spec.service_account_name or "default"

@@ -56,21 +56,21 @@ def test_those_that_hang_do_not_hold_back_the_others() -> None:
         # their places were given back once, not twice
         async with starts.place(), starts.place():
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(1):
-                    async with starts.place():
-                        raise AssertionError("a third place of two")
+                await asyncio.wait_for(hang(starts), 1)
 
     on_virtual_time(story())
 
 
 def test_one_that_is_cancelled_while_it_waits_takes_nothing_away() -> None:
+    async def enter(starts: Starts) -> None:
+        async with starts.place():
+            raise AssertionError("a second place of one")
+
     async def story() -> None:
         starts = Starts(1)
         async with starts.place():
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.1):
-                    async with starts.place():
-                        pass
+                await asyncio.wait_for(enter(starts), 0.1)
         async with asyncio.timeout(0.1), starts.place():
             pass
 

@@ -1,0 +1,108 @@
+"""Persistent volume claims on volumes of this machine (local and hostPath).  Pure.
+
+Source: kubelet, volume/util/util.go; pkg/kubelet/volumemanager/populator (a claim is used only when bound both ways).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+
+from edgecore.edged.errors import VolumeError
+
+_S = TypeVar("_S", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Where a claim's data is on this machine.  create: the folder is made when it is missing."""
+
+    path: str
+    create: bool = False
+
+
+class _Meta(msgspec.Struct, frozen=True, kw_only=True):
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+
+
+class _ClaimSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    volume_name: str = ""
+    volume_mode: str | None = None
+
+
+class _Phase(msgspec.Struct, frozen=True, kw_only=True):
+    phase: str = ""
+
+
+class _Pvc(msgspec.Struct, frozen=True, kw_only=True):
+    metadata: _Meta = _Meta()
+    spec: _ClaimSpec = _ClaimSpec()
+    status: _Phase = _Phase()
+
+
+class _Place(msgspec.Struct, frozen=True, kw_only=True):
+    path: str
+    type: str | None = None
+
+
+class _VolumeSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    claim_ref: _Meta | None = None
+    local: _Place | None = None
+    host_path: _Place | None = None
+
+
+class _Pv(msgspec.Struct, frozen=True, kw_only=True):
+    metadata: _Meta = _Meta()
+    spec: _VolumeSpec = _VolumeSpec()
+
+
+def volume_name(claim: str, raw: bytes | msgspec.Raw | None) -> str:
+    """The volume that a claim is bound to.  Raises VolumeError."""
+    if raw is None:
+        raise VolumeError(f'persistentvolumeclaim "{claim}" not found')
+    pvc = _read(raw, _Pvc, f'persistentvolumeclaim "{claim}"')
+    if pvc.status.phase != "Bound" or not pvc.spec.volume_name:
+        raise VolumeError(f'persistentvolumeclaim "{claim}" is not bound')
+    if pvc.spec.volume_mode == "Block":
+        raise VolumeError(f'persistentvolumeclaim "{claim}": block volumes are not supported here')
+    return pvc.spec.volume_name
+
+
+def resolve(claim: str, claim_raw: bytes | msgspec.Raw, volume_raw: bytes | msgspec.Raw | None) -> Claim:
+    """Where the data of a bound claim is.  Raises VolumeError."""
+    name = volume_name(claim, claim_raw)
+    if volume_raw is None:
+        raise VolumeError(f'persistentvolume "{name}" not found')
+    what = f'persistentvolume "{name}"'
+    pvc, pv = _read(claim_raw, _Pvc, f'persistentvolumeclaim "{claim}"'), _read(volume_raw, _Pv, what)
+    ref = pv.spec.claim_ref
+    if ref is None or (ref.namespace, ref.name, ref.uid) != (
+        pvc.metadata.namespace,
+        pvc.metadata.name,
+        pvc.metadata.uid,
+    ):
+        # another claim's data must not be shown to this one
+        raise VolumeError(f'{what} is bound to another claim than "{claim}"')
+    place = pv.spec.local or pv.spec.host_path
+    if place is None:
+        raise VolumeError(f"{what} is of a kind that is not supported here")
+    if not place.path.startswith("/") or ".." in place.path.split("/") or "\0" in place.path:
+        raise VolumeError(f"{what}: path cannot be used: {place.path[:64]!r}")
+    kind = place.type or ""
+    if pv.spec.host_path is not None and kind not in ("", "Directory", "DirectoryOrCreate"):
+        raise VolumeError(f"{what}: hostPath type {kind[:32]!r} is not supported for claims")
+    # a hostPath without a type is made when it is missing, as elsewhere; a local volume must be there: an empty folder
+    # in place of a disk that is not mounted would take the data
+    create = pv.spec.local is None and kind in ("", "DirectoryOrCreate")
+    return Claim(path=place.path, create=create)
+
+
+def _read(raw: bytes | msgspec.Raw, kind: type[_S], what: str) -> _S:
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as err:
+        raise VolumeError(f"{what} cannot be read: {err}") from err

@@ -1,0 +1,68 @@
+"""Claims and the volumes behind them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from edgecore.edged.errors import VolumeError
+from edgecore.edged.persistent import Claim, resolve
+
+
+def pvc(**spec: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": "data", "namespace": "ns", "uid": "u1"},
+        "spec": {"volumeName": "disk", **spec},
+        "status": {"phase": "Bound"},
+    }
+
+
+def pv(**spec: Any) -> dict[str, Any]:
+    ref = {"namespace": "ns", "name": "data", "uid": "u1"}
+    return {"metadata": {"name": "disk"}, "spec": {"claimRef": ref, **spec}}
+
+
+def found(claim: dict[str, Any], volume: dict[str, Any] | None) -> Claim:
+    raw = json.dumps(volume).encode() if volume is not None else None
+    return resolve("data", json.dumps(claim).encode(), raw)
+
+
+def test_kinds() -> None:
+    assert found(pvc(), pv(local={"path": "/mnt/a"})) == Claim(path="/mnt/a")
+    assert found(pvc(), pv(hostPath={"path": "/srv/a", "type": ""})) == Claim(path="/srv/a", create=True)
+    assert found(pvc(), pv(hostPath={"path": "/srv/a", "type": "Directory"})) == Claim(path="/srv/a")
+
+
+@pytest.mark.parametrize(
+    ("claim", "volume", "words"),
+    [
+        (pvc(volumeName=""), pv(), "is not bound"),
+        ({**pvc(), "status": {"phase": "Pending"}}, pv(), "is not bound"),
+        (pvc(volumeMode="Block"), pv(), "block volumes"),
+        (pvc(), None, '"disk" not found'),
+        (pvc(), pv(csi={"driver": "x"}), "kind that is not supported"),
+        (pvc(), pv(local={"path": "relative"}), "path cannot be used"),
+        (pvc(), pv(local={"path": "/a/../../etc"}), "path cannot be used"),
+        (pvc(), pv(hostPath={"path": "/a", "type": "Socket"}), "'Socket' is not supported"),
+        (pvc(), {"metadata": {"name": "disk"}, "spec": {"local": {"path": "/a"}}}, "another claim"),
+        (
+            pvc(),
+            pv(local={"path": "/a"}, claimRef={"namespace": "x", "name": "data", "uid": "u1"}),
+            "another claim",
+        ),
+        (
+            pvc(),
+            pv(local={"path": "/a"}, claimRef={"namespace": "ns", "name": "data", "uid": "u2"}),
+            "another claim",
+        ),
+        ({"spec": 1}, pv(), "cannot be read"),
+        (pvc(), {"spec": 1}, "cannot be read"),
+    ],
+)
+def test_what_cannot_be_used_is_named(
+    claim: dict[str, Any], volume: dict[str, Any] | None, words: str
+) -> None:
+    with pytest.raises(VolumeError, match=words):
+        found(claim, volume)
