@@ -161,6 +161,35 @@ def logs(trial: Trial, part: str, lines: int) -> None:
         click.echo(line)
 
 
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.pass_obj
+def backup(trial: Trial, file: Path) -> None:
+    """Save the cloud's objects and keys to FILE, also while it runs.  Whoever has FILE can be anybody: keep it safe."""
+    click.echo(trial.backup(file))
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.pass_obj
+def restore(trial: Trial, file: Path) -> None:
+    """Put the cloud back to what FILE holds.  It is away for a moment; pods run on."""
+    click.echo(trial.restore(file))
+
+
+@main.command()
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The folder for the files.  [default: print them]",
+)
+@click.pass_obj
+def export(trial: Trial, output: Path | None) -> None:
+    """Write what you made as manifests that `kubectl apply` takes on any Kubernetes cluster."""
+    click.echo(trial.export(output), nl=False)
+
+
 def _show_objects(status: Status) -> None:
     for node in status.nodes:
         click.echo(f"  node     {node.name:<28} {'Ready' if node.ready else f'NotReady  {node.reason}'}")

@@ -432,6 +432,35 @@ class Trial:
         with self._locked():
             return self.daemons[part].stop(kill=kill)
 
+    def backup(self, file: Path) -> str:
+        """Save the control plane to `file`, also while it runs; what there is to say.  Raises TrialError."""
+        self._must_exist()
+        return machine.run([_own("cloudcore"), "backup", *self._cloud_config(), file.absolute()]).strip()
+
+    def restore(self, file: Path) -> str:
+        """Put the control plane back to what `file` holds; it is stopped for it, and started if it ran.
+
+        Pods run on meanwhile.  What there is to say.  Raises TrialError."""
+        self._must_exist()
+        with self._locked():
+            ran = self.daemons["cloudcore"].stop()
+            try:
+                return machine.run(
+                    [_own("cloudcore"), "restore", *self._cloud_config(), file.absolute()]
+                ).strip()
+            finally:
+                if ran:
+                    self.daemons["cloudcore"].start(self.command("cloudcore"))
+
+    def export(self, folder: Path | None) -> str:
+        """What people made, as manifests in `folder`, or as text.  Raises TrialError."""
+        self._must_exist()
+        where: list[str | Path] = ["-o", folder.absolute()] if folder is not None else []
+        return machine.run([_own("cloudcore"), "export", *self._cloud_config(), *where])
+
+    def _cloud_config(self) -> list[str | Path]:
+        return ["--config", self.home.cloud / "cloudcore.yaml"]
+
     def _must_exist(self) -> None:
         if told := preflight.check_root(os.geteuid()):
             raise PreflightError(told)

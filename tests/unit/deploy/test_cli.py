@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner
 
 from deploy.cli import main
-from deploy.errors import PartFailed, PreflightError
+from deploy.errors import PartFailed, PreflightError, TrialError
+from deploy.home import Home
 from deploy.trial import Trial
 
 
@@ -73,3 +75,40 @@ def test_a_wrong_port_base(tmp_path: Path) -> None:
     code, _, err = run(tmp_path / "h", "up", "--port-base", "70000")
     assert code == 1
     assert "out of range" in err
+
+
+def test_saving_needs_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    (tmp_path / "file").touch()
+    for words in (["backup", "f"], ["restore", str(tmp_path / "file")], ["export"]):
+        code, _, err = run(tmp_path / "h", *words)
+        assert code == 1
+        assert "run `skerry up` first" in err
+
+
+def test_restoring_starts_the_cloud_again_whatever_came_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    trial = Trial(Home.at(tmp_path / "h"))
+    done: list[str] = []
+
+    class Cloud:
+        def stop(self) -> bool:
+            done.append("stop")
+            return True
+
+        def start(self, command: list[str]) -> None:
+            done.append(f"start {command[1]}")
+
+    def fails(argv: list[object]) -> str:
+        done.append(str(argv[1]))
+        raise TrialError("not one of our backups")
+
+    monkeypatch.setattr(Trial, "_must_exist", lambda self: None)
+    monkeypatch.setattr("deploy.machine.run", fails)
+    trial.home.root.mkdir()
+    trial.daemons["cloudcore"] = cast("Any", Cloud())
+    with pytest.raises(TrialError, match="not one of our backups"):
+        trial.restore(tmp_path / "file")
+    assert done == ["stop", "restore", "start run"]
