@@ -22,7 +22,7 @@ from cloudcore import config as configuration
 from cloudcore import kube
 from cloudcore import main as daemon
 from cloudcore.config import Config
-from cloudcore.identity import join
+from cloudcore.identity import join, revocation
 from cloudcore.identity.authority import ensure_authority
 from cloudcore.kube import Kube
 from cloudcore.objects import NODE
@@ -196,6 +196,24 @@ def revoke(*, config_path: Path | None, token_id: str) -> None:
     if not _with_api(_load(config_path), lambda client: join.revoke_token(client, token_id)):
         raise SkerryError(f"there is no token {token_id}")
     click.echo(f"token {token_id} revoked")
+
+
+@cli.group("node")
+def node_() -> None:
+    """Nodes: who may no longer be one."""
+
+
+@node_.command("revoke")
+@_config_option
+@click.argument("name")
+@click.option(
+    "--serial", default="", help="Only the certificate with this number (hexadecimal); else all of the node."
+)
+@_reported
+def revoke_node(*, config_path: Path | None, name: str, serial: str) -> None:
+    """Make a node's certificates void: its link ends at once.  It can join again with a new token."""
+    _with_api(_load(config_path), lambda client: revocation.revoke(client, name, serial=serial))
+    click.echo(f"node {name}: {f'certificate {serial}' if serial else 'all certificates'} revoked")
 
 
 @cli.command("config")

@@ -35,6 +35,7 @@ from cloudcore.errors import ApiError, ApiNotFound
 from cloudcore.identity import join
 from cloudcore.identity.addresses import local_addresses, primary_address
 from cloudcore.identity.authority import Authority, ensure_authority, ensure_server
+from cloudcore.identity.revocation import Revocations
 from cloudcore.kube import Kube
 from cloudcore.objects import CONFIGMAP
 from cloudcore.synccontroller.controller import SyncController
@@ -134,7 +135,10 @@ def _parts(
         },
         edges.on_difference,
     )
-    joiner = join.Joiner(client, authority, config.hub.certificate_life)
+    revocations = Revocations(caches.configmaps)
+    joiner = join.Joiner(
+        client, authority, config.hub.certificate_life, join.Reservations(caches.secrets, caches.nodes)
+    )
     hub = Hub(
         HubConfig(address=config.hub.address, port=config.hub.port, node_limit=config.hub.node_limit),
         nodes=nodes,
@@ -145,6 +149,7 @@ def _parts(
         renew=joiner.renew,
         next_number=sessions.next_number,
         tunnel=streams.tunnels.serve_tunnel if config.streams.enable else None,
+        revocations=revocations,
     )
     contexts = [tls] if kubelets is None else [tls, kubelets.tls]
     upkeep = _Upkeep(client, config, authority, contexts, names)
@@ -164,11 +169,13 @@ def _parts(
     if config.compat.enable:
         syncs = SyncController(client, nodes, caches.nodes)
         edges.recorded = syncs.inventory
-        parts += [*syncs.caches, syncs, _compat(client, config, authority, tls)]
+        parts += [*syncs.caches, syncs, _compat(client, config, authority, tls, revocations)]
     return [Part(name=part.name, run=part.run) for part in [*parts, upkeep, hub]]
 
 
-def _compat(client: Kube, config: Config, authority: Authority, tls: ssl.SSLContext) -> CompatServer:
+def _compat(
+    client: Kube, config: Config, authority: Authority, tls: ssl.SSLContext, revocations: Revocations
+) -> CompatServer:
     """The port by which stock edges join."""
     return CompatServer(
         kube=client,
@@ -178,6 +185,7 @@ def _compat(client: Kube, config: Config, authority: Authority, tls: ssl.SSLCont
         port=config.compat.port,
         certificate_life=config.hub.certificate_life,
         token_refresh=config.compat.token_refresh,
+        revocations=revocations,
     )
 
 

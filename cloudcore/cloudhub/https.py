@@ -25,6 +25,8 @@ from cloudcore.errors import ApiError, ApiExists, ApiNotFound
 from cloudcore.identity import kubeedge_token, pki
 from cloudcore.identity.authority import NODE_USER, SYSTEM_NAMESPACE, Authority, secret_body
 from cloudcore.identity.join import Limiter
+from cloudcore.identity.revocation import Revocations
+from cloudcore.identity.revocation import shown as shown_certificate
 from cloudcore.kube import Kube
 from cloudcore.objects import NODE, SECRET
 
@@ -49,6 +51,7 @@ class CompatServer:
     port: int = 10002
     certificate_life: timedelta = timedelta(days=365)
     token_refresh: timedelta = timedelta(hours=12)
+    revocations: Revocations | None = None
     limiter: Limiter = field(default_factory=Limiter)
     bound_port: int = 0
     name: str = "compat"
@@ -148,6 +151,11 @@ class CompatServer:
             names = [value for part in certificate["subject"] for key, value in part if key == "commonName"]
             if names != [NODE_USER + node]:
                 raise Refused(f"failed to verify the certificate for edgenode: {node}, it is for {names}")
+            if self.revocations is not None:
+                await self.revocations.known()
+                refusal = self.revocations.refusal(node, shown_certificate(certificate))
+                if refusal:
+                    raise Refused(f"failed to verify the certificate for edgenode: {node}, {refusal}")
             return
         _, _, jwt = request.headers.get("Authorization", "").partition(" ")
         _, key = pki.to_der(self.authority.pair)

@@ -15,6 +15,7 @@ from beehive import clock
 from beehive.delivery import Delivery, Item
 from beehive.message import Group, Message, Op, Source, new
 from beehive.session import CLOSE_POLICY, Close, HubSession
+from cloudcore.identity.revocation import Shown
 
 log = logging.getLogger(__name__)
 
@@ -24,10 +25,11 @@ MAX_ACKS = 4096
 
 
 class Link:
-    """One connection of one node.  `address`: the peer's, for the log."""
+    """One connection of one node.  `address`: the peer's, for the log.   certificate: what it showed."""
 
-    def __init__(self, session: HubSession, *, address: str = "") -> None:
+    def __init__(self, session: HubSession, *, address: str = "", certificate: Shown | None = None) -> None:
         self.session = session
+        self.certificate = certificate
         self.address = address
         self.delivery = Delivery()
         self.wake = asyncio.Event()

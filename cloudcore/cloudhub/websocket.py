@@ -33,6 +33,7 @@ from cloudcore.cloudhub.lanes import Lanes
 from cloudcore.cloudhub.nodes import Link, Nodes, now
 from cloudcore.errors import JoinRefused
 from cloudcore.identity.authority import NODE_GROUP, NODE_USER
+from cloudcore.identity.revocation import Revocations, Shown, shown
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class _Connection(ServerConnection):
     skerry_node = ""
     skerry_ours = False
     skerry_number = 0
+    skerry_certificate: Shown | None = None
     skerry_join = False
     skerry_tunnel = False
     skerry_link: Link | None = None
@@ -99,6 +101,7 @@ class Hub:
         renew: Renewer,
         next_number: Numberer,
         tunnel: TunnelServer | None = None,
+        revocations: Revocations | None = None,
     ) -> None:
         self._config = config
         self._nodes = nodes
@@ -109,6 +112,10 @@ class Hub:
         self._renew = renew
         self._next_number = next_number
         self._tunnel = tunnel
+        self._tunnels: dict[str, _Connection] = {}
+        self._revocations = revocations
+        if revocations is not None:
+            revocations.on_change.append(self._recheck)
         self._joining = 0
         self.port = 0
         self.listening = asyncio.Event()
@@ -198,6 +205,14 @@ class Hub:
             return connection.respond(
                 http.HTTPStatus.FORBIDDEN, "the header node_id is not the name in the certificate\n"
             )
+        try:
+            refusal = await self._refusal(connection, name)
+        except SkerryError as error:
+            log.info("Node %s must wait: %s", name, error)
+            return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "the API is away; try again\n")
+        if refusal:
+            log.warning("Node %s refused from %s: %s", name, _peer(connection), refusal)
+            return connection.respond(http.HTTPStatus.FORBIDDEN, refusal + "\n")
         if path == "/tunnel":
             return self._on_tunnel(connection, request, name)
         if _first(request, session.HEADER_USE) != "msg":
@@ -212,6 +227,27 @@ class Hub:
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "the API is away; try again\n")
         connection.skerry_node, connection.skerry_ours, connection.skerry_number = name, ours, number
         return None
+
+    async def _refusal(self, connection: _Connection, name: str) -> str:
+        """Why its certificate counts no more; empty if it does.  Raises Unavailable."""
+        if self._revocations is None:
+            return ""
+        await self._revocations.known()
+        connection.skerry_certificate = shown(connection.transport.get_extra_info("peercert"))
+        return self._revocations.refusal(name, connection.skerry_certificate)
+
+    def _recheck(self) -> None:
+        """Something was revoked: end what is open by it."""
+        assert self._revocations is not None, "nobody else calls this"
+        for link in self._nodes:
+            refusal = link.certificate and self._revocations.refusal(link.node, link.certificate)
+            if refusal:
+                log.warning("Ending the link of node %s: %s", link.node, refusal)
+                link.close(session.CLOSE_REVOKED, refusal[:120])
+        for node, connection in list(self._tunnels.items()):
+            certificate = connection.skerry_certificate
+            if certificate and self._revocations.refusal(node, certificate):
+                connection.transport.abort()
 
     def _on_tunnel(self, connection: _Connection, request: Request, name: str) -> Response | None:
         if self._tunnel is None:
@@ -246,7 +282,12 @@ class Hub:
                 self._joining -= 1
         elif connection.skerry_tunnel:
             assert self._tunnel is not None, "the upgrade was refused"
-            await self._tunnel(connection.skerry_node, _Binary(connection))
+            self._tunnels[connection.skerry_node] = connection
+            try:
+                await self._tunnel(connection.skerry_node, _Binary(connection))
+            finally:
+                if self._tunnels.get(connection.skerry_node) is connection:
+                    del self._tunnels[connection.skerry_node]
         else:
             await self._serve_node(connection)
 
@@ -283,7 +324,7 @@ class Hub:
             number=connection.skerry_number,
             opened_at=now(),
         )
-        link = Link(peer, address=_peer(connection))
+        link = Link(peer, address=_peer(connection), certificate=connection.skerry_certificate)
         peer.opened(now())
         connection.skerry_link = link
         if not self._nodes.open(link):

@@ -13,13 +13,14 @@ import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 
 from beehive import clock, resource
 from beehive.errors import Conflict, ProtocolError, Unavailable
 from beehive.message import JoinAnswer, JoinRequest
+from cloudcore.cache import Cache
 from cloudcore.errors import ApiExists, ApiNotFound, JoinRefused
 from cloudcore.identity import pki, tokens
 from cloudcore.identity.authority import (
@@ -30,7 +31,7 @@ from cloudcore.identity.authority import (
     secret_body,
 )
 from cloudcore.kube import Kube
-from cloudcore.objects import NODE, SECRET, Object
+from cloudcore.objects import NODE, SECRET, Change, Object
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ TOKEN_TYPE = "skerry.dev/join-token"
 TOKEN_LABEL = "skerry.dev/join-token"
 PREFIX = "join-token-"
 TRIES = 8
+RESERVED = timedelta(minutes=10)
+"""A node registers seconds after it joined."""
 
 
 @dataclass(slots=True)
@@ -64,6 +67,45 @@ class Limiter:
         self._at = now
 
 
+class Reservations:
+    """Names of nodes that have joined and not registered yet: nobody else may have them meanwhile.
+
+    A use of a token holds its node's name for RESERVED, or until a Node of that name went after it.  What another hub let in
+    at the very same moment is not seen."""
+
+    def __init__(self, secrets: Cache, nodes: Cache) -> None:
+        self._uses: dict[str, list[tokens.Use]] = {}  # by the name of the token's Secret
+        self._freed: dict[str, datetime] = {}
+        secrets.subscribe(self._on_secret)
+        nodes.subscribe(self._on_node)
+
+    def keys(self, node: str, now: datetime) -> set[str]:
+        """The keys that hold `node`; empty if it is free."""
+        since = max(self._freed.get(node, now - RESERVED), now - RESERVED)
+        return {
+            use.key
+            for uses in self._uses.values()
+            for use in uses
+            if use.node == node and datetime.fromisoformat(use.at) > since
+        }
+
+    def _on_secret(self, change: Change) -> None:
+        secret = change.newest
+        if secret.namespace != SYSTEM_NAMESPACE or not secret.name.startswith(PREFIX):
+            return
+        record = _record(change.new) if change.new is not None else None
+        if record is not None and record.used:
+            self._uses[secret.name] = record.used
+        else:
+            self._uses.pop(secret.name, None)
+
+    def _on_node(self, change: Change) -> None:
+        if change.new is None:
+            now = clock.wall()
+            self._freed = {name: at for name, at in self._freed.items() if now - at < RESERVED}
+            self._freed[change.newest.name] = now
+
+
 @dataclass(slots=True)
 class Joiner:
     """Answers join and renew requests."""
@@ -71,6 +113,7 @@ class Joiner:
     kube: Kube
     authority: Authority
     lifetime: timedelta
+    reservations: Reservations | None = None
     limiter: Limiter = field(default_factory=Limiter)
     _spending: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -99,6 +142,9 @@ class Joiner:
         taken = await self._exists(request.node)
         async with self._spending:
             # one at a time here, so that a fleet with one token only meets other replicas in the compare-and-swap
+            if self.reservations is not None:
+                holders = self.reservations.keys(request.node, clock.wall())
+                taken = taken or bool(holders - {key})
             await self._spend(request, key, taken=taken)
         certificate = self._sign(request.node, csr)
         log.info("Node %s joined with token %s", request.node, tokens.token_id(request.token))
@@ -134,7 +180,8 @@ class Joiner:
                 and not tokens.repeats(record or spent, node=request.node, key=key)
             ):
                 raise JoinRefused(
-                    f"the name {request.node} is taken by another node; delete that node, or make a token for it with "
+                    f"the name {request.node} is taken by another node, or was given to one lately; delete that node, or "
+                    f"make a token for it with "
                     f"`cloudcore token create --node {request.node}`",
                     reason="NameTaken",
                 )

@@ -160,6 +160,8 @@ async def using(running: Process) -> AsyncIterator[Cloud]:
                 if item.namespace in ("", "default") and item.name != "kube-root-ca.crt":
                     with contextlib.suppress(NotFound):
                         await api.delete(kind, item.name, item.namespace, options=b'{"gracePeriodSeconds":0}')
+        for record in await join.list_tokens(api):
+            await join.revoke_token(api, record.id)  # names that were given lately are free again
         authority = await ensure_authority(api)
         yield Cloud(running.hub, api, ssl.DER_cert_to_PEM_cert(authority.der))
     finally:

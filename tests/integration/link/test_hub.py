@@ -27,6 +27,7 @@ from beehive.message import (
     Source,
     new,
 )
+from cloudcore.identity import revocation
 from cloudcore.objects import (
     CONFIGMAP,
     EVENT,
@@ -457,3 +458,66 @@ def test_a_port_in_use_is_one_sentence(cloudcore: Process, tmp_path: Path) -> No
     )
     assert done.returncode == 1
     assert f"cloudcore: cannot listen on 127.0.0.1:{port}" in done.stderr.splitlines()[-1]
+
+
+def test_a_revoked_node_is_cut_and_stays_out_until_it_joins_anew(cloudcore: Process) -> None:
+    async def test(cloud: Cloud) -> None:
+        one, two = await cloud.node("revoked-1"), await cloud.node("revoked-2")
+        async with edge.connected(cloud.hub, one) as link, edge.connected(cloud.hub, two) as other:
+            await register(link)
+            await revocation.revoke(cloud.api, "revoked-1")
+            async with asyncio.timeout(5):
+                await link.link.wait_closed()
+            assert link.link.close_code == session.CLOSE_REVOKED
+            await register(other)
+        with pytest.raises(InvalidStatus) as refused:
+            async with edge.connected(cloud.hub, one):
+                pass
+        assert refused.value.response.status_code == 403
+        assert b"was revoked" in (refused.value.response.body or b"")
+        await asyncio.sleep(2.1)  # what is signed within the same second is void, too
+        again = await cloud.node("revoked-1", node="revoked-1")
+        async with edge.connected(cloud.hub, again) as link:
+            await link.request(Op.QUERY, "null/node/revoked-1")
+
+    in_cloud(cloudcore, test)
+
+
+def test_a_serial_revokes_one_certificate(cloudcore: Process) -> None:
+    async def test(cloud: Cloud) -> None:
+        from cryptography import x509
+
+        old = await cloud.node("serial-1", node="serial-1")
+        new_ = await cloud.node("serial-1", node="serial-1")
+        serial = x509.load_pem_x509_certificate(old.certificate.encode()).serial_number
+        async with edge.connected(cloud.hub, old) as link:
+            await revocation.revoke(cloud.api, "serial-1", serial=f"{serial:X}")
+            async with asyncio.timeout(5):
+                await link.link.wait_closed()
+        async with edge.connected(cloud.hub, new_) as link:
+            await register(link)
+
+    in_cloud(cloudcore, test)
+
+
+def test_a_name_is_kept_for_who_joined_and_has_not_registered_yet(cloudcore: Process) -> None:
+    async def test(cloud: Cloud) -> None:
+        first = await cloud.node("reserved-1")
+
+        async def refused() -> bool:
+            request = JoinRequest(node="reserved-1", token=await cloud.token(), csr=edge.csr(edge.new_key()))
+            answer = await edge.ask_to_join(cloud.hub, cloud.ca, request)
+            return answer.route.operation == Op.ERROR and answer.decode(Failure).reason == "NameTaken"
+
+        await eventually(refused)
+        assert (await cloud.node("reserved-1", node="reserved-1")).certificate
+        async with edge.connected(cloud.hub, first) as link:
+            await register(link)
+        await cloud.api.delete(NODE, "reserved-1")
+
+        async def free() -> bool:
+            return not await refused()
+
+        await eventually(free)
+
+    in_cloud(cloudcore, test)
