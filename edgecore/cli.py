@@ -98,6 +98,11 @@ def _parser() -> argparse.ArgumentParser:
         "reset", _reset, "Make this machine no node any more: end its pods, remove what is kept here."
     )
     reset.add_argument("--yes", action="store_true", help="do it: the pods end, and their data goes")
+    devices = verb("devices", _history, "Show what the daemon remembers of a device.")
+    devices.add_argument("what", choices=("history",), help="its last readings")
+    devices.add_argument("device", metavar="[NAMESPACE/]NAME")
+    devices.add_argument("--property", default="", metavar="P", help="of this property only")
+    devices.add_argument("-o", "--output", choices=("table", "json"), default="table")
     status = verb("status", _status, "Show how the daemon and its link are.")
     status.add_argument("-o", "--output", choices=("table", "json"), default="table")
     config = verb("config", _config, "Check the configuration, or print all keys with their defaults.")
@@ -212,6 +217,18 @@ def _get(chosen: argparse.Namespace) -> int:
         print(questions.as_json({"apiVersion": "v1", "kind": "List", **answer}))
     else:
         print(tables.render(chosen.kind, answer))
+    return 0
+
+
+def _history(chosen: argparse.Namespace) -> int:
+    from edgecore import local, questions, tables
+
+    id_ = chosen.device if "/" in chosen.device else f"default/{chosen.device}"
+    answer = local.ask(_load(chosen).socket, "history", device=id_)
+    if chosen.output == "json":
+        print(questions.as_json(answer))
+    else:
+        print(tables.history(answer, chosen.property))
     return 0
 
 

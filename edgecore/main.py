@@ -71,7 +71,8 @@ async def _run(config: EdgeConfig, store: Store) -> None:
         meta.on_change.append(lambda c: notify(c.resource.type, c.resource.namespace, c.resource.name))
         parts.append(Part(name="edged", run=edged.run))
 
-    parts += _devices(config, name, meta, store)
+    device_parts, twins = _devices(config, name, meta, store)
+    parts += device_parts
 
     link = None
     if identity is not None:
@@ -93,7 +94,7 @@ async def _run(config: EdgeConfig, store: Store) -> None:
             renewal = Renewal(files, meta.request)
             parts.append(Part(name="certificate", run=renewal.run))
 
-    questions = Questions(meta, edged=edged, link=link, identity=identity)
+    questions = Questions(meta, edged=edged, link=link, identity=identity, twins=twins)
     parts.append(Part(name="local socket", run=LocalSocket(config.socket, questions.by_verb()).run))
     log.info("edgecore runs as node %s", name)
     # what was imported stays for ever: the collector need not look at it again
@@ -149,10 +150,12 @@ async def _local_api(config: EdgeConfig, name: str, meta: MetaManager) -> MetaSe
     return local_api
 
 
-def _devices(config: EdgeConfig, name: str, meta: MetaManager, store: Store) -> list[Part]:
+def _devices(
+    config: EdgeConfig, name: str, meta: MetaManager, store: Store
+) -> tuple[list[Part], DeviceTwin | None]:
     """Twins with their mappers, and the MQTT bus that both share."""
     if config.dmi_dir is None:
-        return []
+        return [], None
     bus = None
     if config.mqtt is not None:
         bus = EventBus(
@@ -174,7 +177,9 @@ def _devices(config: EdgeConfig, name: str, meta: MetaManager, store: Store) -> 
     meta.handlers["devicetwin"] = twin.on_message
     meta.greetings.append(twin.on_connected)
     parts = [Part(name="devicetwin", run=twin.run)]
-    return [*parts, Part(name="eventbus", run=bus.run)] if bus is not None else parts
+    if bus is not None:
+        parts.append(Part(name="eventbus", run=bus.run))
+    return parts, twin
 
 
 def _identity(files: Files, config: EdgeConfig) -> Identity | None:

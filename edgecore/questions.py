@@ -26,23 +26,38 @@ class Pods(Protocol):
     async def running_pods(self) -> list[RunningPod]: ...
 
 
+class Twins(Protocol):
+    """devicetwin, as far as it is asked."""
+
+    def devices(self) -> list[dict[str, Any]]: ...
+
+    def history(self, id_: str) -> Mapping[str, list[tuple[int, str]]]: ...
+
+
 class Questions:
-    """edged, link, identity: None where the part is off."""
+    """edged, link, identity, twins: None where the part is off."""
 
     def __init__(
-        self, meta: MetaManager, *, edged: Pods | None, link: Link | None, identity: Identity | None
+        self,
+        meta: MetaManager,
+        *,
+        edged: Pods | None,
+        link: Link | None,
+        identity: Identity | None,
+        twins: Twins | None = None,
     ) -> None:
         self._meta = meta
         self._edged = edged
         self._link = link
+        self._twins = twins
         self._identity = identity
         self._began = clock.monotonic()
 
     def by_verb(self) -> dict[str, Question]:
-        return {"get": self.get, "status": self.status}
+        return {"get": self.get, "status": self.status, "history": self.history}
 
     async def get(self, question: Mapping[str, Any]) -> Any:
-        """Objects as the cloud gave them; pods also as they run here."""
+        """Objects as the cloud gave them; pods also as they run here, devices with their twins."""
         kind = KINDS.get(str(question.get("kind")))
         if kind is None:
             raise NotFound(f"there are no {question.get('kind')!r} here, only {', '.join(KINDS)}")
@@ -61,7 +76,18 @@ class Questions:
                 }
                 for pod in await self._edged.running_pods()
             ]
+        if kind == "device" and self._twins is not None:
+            answer["twins"] = self._twins.devices()
         return answer
+
+    async def history(self, question: Mapping[str, Any]) -> Any:
+        """The last readings of a device, by property: [ms since 1970, value], oldest first."""
+        id_ = str(question.get("device"))
+        if self._twins is None:
+            raise NotFound("there are no devices here: the part is off")
+        if not any(device["id"] == id_ for device in self._twins.devices()):
+            raise NotFound(f"there is no device {id_[:128]!r} here")
+        return {"device": id_, "properties": self._twins.history(id_)}
 
     async def status(self, question: Mapping[str, Any]) -> Any:
         """How the node and its parts are."""

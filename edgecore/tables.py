@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 _EMPTY = "-"
@@ -12,7 +13,12 @@ def in_namespace(answer: Mapping[str, Any], namespace: str) -> dict[str, Any]:
     """The part of an answer that is of one namespace."""
     items = [item for item in answer["items"] if _dig(item, "metadata", "namespace") == namespace]
     running = [pod for pod in answer.get("running", ()) if pod["namespace"] == namespace]
-    return {"items": items, "running": running} if "running" in answer else {"items": items}
+    found: dict[str, Any] = {"items": items}
+    if "running" in answer:
+        found["running"] = running
+    if "twins" in answer:
+        found["twins"] = [t for t in answer["twins"] if t["id"].partition("/")[0] == namespace]
+    return found
 
 
 def render(kind: str, answer: Mapping[str, Any]) -> str:
@@ -63,16 +69,61 @@ def _nodes(answer: Mapping[str, Any]) -> tuple[Sequence[str], list[list[str]]]:
 
 
 def _devices(answer: Mapping[str, Any]) -> tuple[Sequence[str], list[list[str]]]:
-    rows = [
-        [
-            str(_dig(item, "metadata", "namespace")),
-            str(_dig(item, "metadata", "name")),
-            str(_dig(item, "spec", "deviceModelRef", "name") or _EMPTY),
-            str(_dig(item, "spec", "protocol", "protocolName") or _EMPTY),
-        ]
-        for item in answer["items"]
+    twins = {device["id"]: device for device in answer.get("twins", ())}
+    rows = []
+    for item in answer["items"]:
+        namespace, name = str(_dig(item, "metadata", "namespace")), str(_dig(item, "metadata", "name"))
+        rows.append(
+            [
+                namespace,
+                name,
+                str(_dig(item, "spec", "deviceModelRef", "name") or _EMPTY),
+                str(_dig(item, "spec", "protocol", "protocolName") or _EMPTY),
+                *_twin(twins.pop(f"{namespace}/{name}", {})),
+            ]
+        )
+    # devices over MQTT alone, without an object in the store
+    rows += [
+        [*_split(id_), _EMPTY, device["protocol"] or _EMPTY, *_twin(device)] for id_, device in twins.items()
     ]
-    return ("NAMESPACE", "NAME", "MODEL", "PROTOCOL"), rows
+    return ("NAMESPACE", "NAME", "MODEL", "PROTOCOL", "STATE", "MAPPER", "READINGS"), rows
+
+
+def _split(id_: str) -> tuple[str, str]:
+    namespace, _, name = id_.rpartition("/")
+    return namespace or _EMPTY, name
+
+
+def _twin(device: Mapping[str, Any]) -> list[str]:
+    """State, mapper and readings; a wish that is not fulfilled stands behind its reading."""
+    readings = []
+    for name, twin in (device.get("twins") or {}).items():
+        reported = twin["reported"] if twin["reported"] is not None else "?"
+        wish = twin["desired"]
+        text = f"{name}={reported[:32]}"
+        readings.append(f"{text} (wanted {wish[:32]})" if wish and wish != twin["reported"] else text)
+    return [
+        device.get("state") or _EMPTY,
+        device.get("mapper") or _EMPTY,
+        ", ".join(readings).replace("\n", " ")[:120] or _EMPTY,
+    ]
+
+
+def history(answer: Mapping[str, Any], only: str = "") -> str:
+    """The readings of a device, one a line, in the order they came."""
+    rows = sorted(
+        (at, name, value)
+        for name, line in answer["properties"].items()
+        if only in ("", name)
+        for at, value in line
+    )
+    if not rows:
+        return "no readings"
+    told = [
+        (datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z", name, value)
+        for at, name, value in rows
+    ]
+    return columns([("TIME", "PROPERTY", "VALUE"), *told])
 
 
 def _plain(answer: Mapping[str, Any]) -> tuple[Sequence[str], list[list[str]]]:

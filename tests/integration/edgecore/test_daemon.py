@@ -128,6 +128,22 @@ def test_local_questions_are_bounded_and_answered(tmp_path: Path) -> None:
         words = [sys.executable, "-m", "edgecore.cli", "get", "pods", "-o", "json", "--config", str(config)]
         done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=True)
         assert json.loads(done.stdout)["items"] == []
+        words = [
+            sys.executable,
+            "-m",
+            "edgecore.cli",
+            "get",
+            "devices",
+            "-o",
+            "json",
+            "--config",
+            str(config),
+        ]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=True)
+        assert json.loads(done.stdout)["twins"] == []
+        words = [sys.executable, "-m", "edgecore.cli", "devices", "history", "pump", "--config", str(config)]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=30)
+        assert (done.returncode, done.stderr) == (1, "edgecore: there is no device 'default/pump' here\n")
 
 
 def test_a_newer_store_is_refused_with_a_sentence(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Columns for people."""
 
+from typing import Any
+
 from edgecore import tables
 
 PODS = {
@@ -73,3 +75,50 @@ def test_describe_says_how_a_pod_runs_and_then_all_of_it() -> None:
     text = tables.describe(PODS["items"][0], PODS["running"])
     assert text.startswith("READY  STATUS   RESTARTS  IP\nyes    Running  3         -\n\nmetadata:\n")
     assert tables.describe(PODS["items"][1], PODS["running"]).startswith("metadata:\n")
+
+
+DEVICES: dict[str, Any] = {
+    "items": [
+        {
+            "metadata": {"namespace": "plant", "name": "pump"},
+            "spec": {"deviceModelRef": {"name": "m"}, "protocol": {"protocolName": "modbus"}},
+        }
+    ],
+    "twins": [
+        {
+            "id": "plant/pump",
+            "state": "online",
+            "protocol": "modbus",
+            "mapper": "modbus",
+            "twins": {
+                "rpm": {"type": "int", "desired": "900", "reported": "850", "reportedAt": 1},
+                "temp": {"type": "float", "desired": None, "reported": "21.5", "reportedAt": 1},
+                "new": {"type": "int", "desired": None, "reported": None, "reportedAt": None},
+            },
+        },
+        {"id": "a/bulb", "state": "", "protocol": "", "mapper": "", "twins": {}},
+    ],
+}
+
+
+def test_devices_show_their_state_and_what_is_not_yet_as_wanted() -> None:
+    head, bulb, pump = tables.render("devices", DEVICES).splitlines()
+    assert head.split() == ["NAMESPACE", "NAME", "MODEL", "PROTOCOL", "STATE", "MAPPER", "READINGS"]
+    assert bulb.split() == ["a", "bulb", "-", "-", "-", "-", "-"]
+    assert pump.split(maxsplit=6)[4:] == ["online", "modbus", "rpm=850 (wanted 900), temp=21.5, new=?"]
+    assert "bulb" not in tables.render("devices", tables.in_namespace(DEVICES, "plant"))
+
+
+def test_readings_come_in_the_order_of_their_times() -> None:
+    answer = {
+        "device": "plant/pump",
+        "properties": {"rpm": [[2000, "900"], [3000, "910"]], "on": [[2500, "true"]]},
+    }
+    lines = [line.split() for line in tables.history(answer).splitlines()]
+    assert lines[1:] == [
+        ["1970-01-01T00:00:02.000Z", "rpm", "900"],
+        ["1970-01-01T00:00:02.500Z", "on", "true"],
+        ["1970-01-01T00:00:03.000Z", "rpm", "910"],
+    ]
+    assert "rpm" not in tables.history(answer, "on")
+    assert tables.history({"properties": {}}) == "no readings"
