@@ -267,6 +267,9 @@ def _user(pod: Pod, context: SecurityContext, image: ImageUser) -> tuple[int | N
     for name, value in (("runAsUser", user), ("runAsGroup", group)):
         if value is not None and not 0 <= value <= MAX_ID:
             raise Held(CONFIG_ERROR, f"{name} must be between 0 and {MAX_ID}: {value}")
+    if user is None and image.uid is not None and not 0 <= image.uid <= MAX_ID:
+        # a runtime that cuts it to 32 bits may make it root (CVE-2024-40635)
+        raise Held(CONFIG_ERROR, f"the image's user must be between 0 and {MAX_ID}: {image.uid}")
     if non_root:
         if user == 0:
             raise Held(CONFIG_ERROR, "container's runAsUser breaks non-root policy")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 
 from tests.integration.edged.machine import Containerd, missing
 
-_numbers = itertools.count(1)
+# another run on the same machine has another bridge and subnet
+_numbers = itertools.count(os.getpid() % 150)
 
 
 @pytest.fixture(scope="session")

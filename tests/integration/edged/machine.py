@@ -34,8 +34,8 @@ def missing() -> str:
     return ""
 
 
-def image_archive(ref: str, entrypoint: list[str] | None = None) -> bytes:
-    """A docker archive with busybox and its links as the one layer."""
+def image_archive(ref: str, entrypoint: list[str] | None = None, user: str = "") -> bytes:
+    """A docker archive with busybox and its links as the one layer.  user: whom the image says it runs as."""
     names = subprocess.run([BUSYBOX, "--list"], check=True, capture_output=True, text=True).stdout.split()
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as tar:
@@ -55,6 +55,8 @@ def image_archive(ref: str, entrypoint: list[str] | None = None) -> bytes:
         tar.addfile(entry, io.BytesIO(passwd))
     body = layer.getvalue()
     config: dict[str, object] = {"Env": ["PATH=/bin"], "Cmd": ["sh"]}
+    if user:
+        config["User"] = user
     if entrypoint:
         config = {"Env": ["PATH=/bin"], "Entrypoint": entrypoint}
     text = json.dumps(

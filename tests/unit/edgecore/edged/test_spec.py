@@ -114,6 +114,8 @@ def test_host_ports() -> None:
         ({"runAsUser": 0}, {"runAsNonRoot": True}, ImageUser(uid=5), "breaks non-root policy"),
         ({}, {"runAsNonRoot": True}, ImageUser(name="web"), "non-numeric user"),
         ({}, {"runAsUser": 2**32}, ROOT, "runAsUser must be between"),
+        ({"runAsNonRoot": True}, {}, ImageUser(uid=2**32), "image's user must be between"),
+        ({}, {}, ImageUser(uid=-1), "image's user must be between"),
         ({}, {"runAsUser": -1}, ROOT, "runAsUser must be between"),
         ({}, {"runAsGroup": 2**31}, ROOT, "runAsGroup must be between"),
         ({}, {"seccompProfile": {"type": "Localhost"}}, ROOT, "seccomp profile cannot be used"),
