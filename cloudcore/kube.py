@@ -134,6 +134,8 @@ class Kube:
         self._auth = threading.Lock()
         self._watches: set[_WatchThread] = set()
         self._rng = random.Random()
+        self.requests = 0
+        """Made so far; watches are not counted."""
 
     async def close(self) -> None:
         for watch in list(self._watches):
@@ -222,6 +224,7 @@ class Kube:
         user: User | None = None,
     ) -> bytes:
         """One request; the body of a 2xx answer.  `user`: in whose name.  Raises ApiError leaves."""
+        self.requests += 1
         doing = f"{method.lower()} {path}"
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(

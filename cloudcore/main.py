@@ -17,6 +17,7 @@ from beehive.supervise import Part, supervise
 from cloudcore import kube
 from cloudcore.cloudhub.dispatch import Dispatcher
 from cloudcore.cloudhub.https import CompatServer
+from cloudcore.cloudhub.metrics import Metric, MetricsServer
 from cloudcore.cloudhub.nodes import Nodes, now
 from cloudcore.cloudhub.sessions import Sessions
 from cloudcore.cloudhub.websocket import Hub, HubConfig, server_context, use_certificate
@@ -166,11 +167,53 @@ def _parts(
         parts.append(devices)
     if kubelets is not None:
         parts.append(kubelets)
+    if config.metrics is not None:
+        parts.append(MetricsServer(*config.metrics, lambda: _numbers(hub, nodes, upstream, client)))
     if config.compat.enable:
         syncs = SyncController(client, nodes, caches.nodes)
         edges.recorded = syncs.inventory
         parts += [*syncs.caches, syncs, _compat(client, config, authority, tls, revocations)]
     return [Part(name=part.name, run=part.run) for part in [*parts, upkeep, hub]]
+
+
+def _numbers(hub: Hub, nodes: Nodes, upstream: Upstream, client: Kube) -> list[Metric]:
+    """What /metrics tells."""
+    sent = nodes.counters()
+    links = list(nodes)
+    return [
+        Metric("skerry_hub_sessions", "Nodes that are connected", len(links), counts=False),
+        Metric(
+            "skerry_hub_sessions_kubeedge",
+            "Of these, stock KubeEdge edges",
+            sum(not link.ours for link in links),
+            counts=False,
+        ),
+        Metric("skerry_hub_sessions_opened_total", "Sessions since the start", nodes.opened),
+        Metric("skerry_hub_sessions_replaced_total", "Sessions that a newer one ended", nodes.replaced),
+        Metric("skerry_hub_connections_refused_total", "Answered with 401 or 403", hub.refused),
+        Metric("skerry_hub_frames_received_total", "Frames from edges", hub.frames_in),
+        Metric("skerry_hub_frames_sent_total", "Frames to edges", hub.frames_out),
+        Metric("skerry_hub_frames_bad_total", "Frames that could not be read", hub.bad_frames),
+        Metric("skerry_hub_objects_offered_total", "States of objects that were for a node", sent.offered),
+        Metric("skerry_hub_objects_sent_total", "States of objects sent", sent.sent),
+        Metric("skerry_hub_objects_acked_total", "Sent and committed at the edge", sent.acked),
+        Metric("skerry_hub_objects_resent_total", "Sent again, unanswered", sent.resent),
+        Metric("skerry_hub_objects_failed_total", "Sent and not committed", sent.failed),
+        Metric("skerry_hub_objects_coalesced_total", "Left out for newer ones", sent.coalesced),
+        Metric(
+            "skerry_hub_objects_unacknowledged",
+            "Waiting or in flight",
+            sum(len(link.delivery) for link in links),
+            counts=False,
+        ),
+        Metric("skerry_hub_denied_total", "Requests of nodes that the authorizer refused", upstream.denied),
+        Metric("skerry_hub_events_dropped_total", "Events beyond a node's share", upstream.events_dropped),
+        Metric(
+            "skerry_api_requests_total",
+            "Requests to the Kubernetes API, watches not counted",
+            client.requests,
+        ),
+    ]
 
 
 def _compat(

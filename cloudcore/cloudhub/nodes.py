@@ -10,9 +10,10 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
 
 from beehive import clock
-from beehive.delivery import Delivery, Item
+from beehive.delivery import Counters, Delivery, Item
 from beehive.message import Group, Message, Op, Source, new
 from beehive.session import CLOSE_POLICY, Close, HubSession
 from cloudcore.identity.revocation import Shown
@@ -158,6 +159,8 @@ class Nodes:
 
     def __init__(self) -> None:
         self._links: dict[str, Link] = {}
+        self._ended = Counters()  # of links that are no more
+        self.opened = self.replaced = 0
         self.on_open: list[Callable[[Link], None]] = []
 
     def __len__(self) -> int:
@@ -179,12 +182,14 @@ class Nodes:
             # two first sessions of an unregistered node have the same number: the later connection counts
             self._replace(held, link.session.number)
         self._links[link.node] = link
+        self.opened += 1
         for tell in self.on_open:
             tell(link)
         return True
 
     def closed(self, link: Link) -> None:
         """Forget `link`; the clean-up of an old one never removes its successor."""
+        _add(self._ended, link.delivery.counters)
         if self._links.get(link.node) is link:
             del self._links[link.node]
 
@@ -194,7 +199,15 @@ class Nodes:
         if link is not None and number > link.session.number:
             self._replace(link, number)
 
+    def counters(self) -> Counters:
+        """What all links together delivered since this hub started."""
+        total = replace(self._ended)
+        for link in self:
+            _add(total, link.delivery.counters)
+        return total
+
     def _replace(self, link: Link, by: int) -> None:
+        self.replaced += 1
         commands = link.session.replaced(by) or link.session.close(4001, f"session {by} took over")
         for command in commands:
             assert isinstance(command, Close)
@@ -221,6 +234,11 @@ class Nodes:
             due = link.next_wakeup()
             if due is not None and due <= now:
                 link.wake.set()
+
+
+def _add(total: Counters, more: Counters) -> None:
+    for each in fields(Counters):
+        setattr(total, each.name, getattr(total, each.name) + getattr(more, each.name))
 
 
 def now() -> float:

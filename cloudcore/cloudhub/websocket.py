@@ -117,6 +117,7 @@ class Hub:
         if revocations is not None:
             revocations.on_change.append(self._recheck)
         self._joining = 0
+        self.frames_in = self.frames_out = self.bad_frames = self.refused = 0
         self.port = 0
         self.listening = asyncio.Event()
 
@@ -266,6 +267,7 @@ class Hub:
     def _on_response(self, connection: ServerConnection, request: Request, response: Response) -> None:
         del request
         assert isinstance(connection, _Connection), "serve made a connection of another class"
+        self.refused += response.status_code in (401, 403)
         if connection.skerry_ours and response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS:
             response.headers[session.HEADER_PROTOCOL] = str(session.PROTOCOL_VERSION)
             response.headers[session.HEADER_SESSION] = str(connection.skerry_number)
@@ -364,11 +366,13 @@ class Hub:
         while True:
             data = await connection.recv(decode=False)
             current = now()
+            self.frames_in += 1
             allowance = min(FRAMES_BURST, allowance + (current - at) * FRAMES_PER_S) - 1
             at = current
             try:
                 message = codec.decode(data)
             except ProtocolError as error:
+                self.bad_frames += 1
                 log.warning("Node %s sent a bad frame: %s", link.node, str(error)[:256])
                 self._dispatcher.perform(link, link.session.bad_frame(str(error)))
                 continue
@@ -406,6 +410,7 @@ class Hub:
                     log.debug("%s > %s %s", link.node, message.route.operation, message.route.resource)
                 async with asyncio.timeout(WRITE_S):
                     await connection.send(codec.encode(message), text=True)
+                self.frames_out += 1
                 continue
             link.wake.clear()
             await link.wake.wait()

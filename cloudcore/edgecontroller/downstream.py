@@ -87,7 +87,9 @@ class Placement:
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup
         self._nodes: dict[str, Object] = {}
-        self._since: dict[str, int] = {}  # uid of a node or pod → the version since which only its status changed
+        self._since: dict[
+            str, int
+        ] = {}  # uid of a node or pod → the version since which only its status changed
         self._pods: dict[tuple[str, str], tuple[Object, Closure]] = {}
         self._of_node: dict[str, set[tuple[str, str]]] = {}
         self._users: dict[Ref, Counter[str]] = {}  # what is referred to → node → by how many pods

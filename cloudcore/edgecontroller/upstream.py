@@ -125,7 +125,13 @@ class Upstream:
     """Rewrites a node's status patch to where its kubelet can be reached; given the port its Node names now."""
     started: Callable[[Link], None] | None = None
     """Told when a node that exists registers again: its edge has just started."""
+    denied: int = 0
+    """Requests that the authorizer refused."""
     _buckets: dict[str, _Bucket] = field(default_factory=dict)
+
+    @property
+    def events_dropped(self) -> int:
+        return sum(bucket.dropped for bucket in self._buckets.values())
 
     async def handle(self, link: Link, message: Message) -> Outcome:
         """Raises Unavailable for what should be sent again, Refused for a frame without an answer that may not be."""
@@ -135,6 +141,7 @@ class Upstream:
             authorizer.check(link.node, message, target, self.view)
             return await self._do(link, message, target)
         except Forbidden as error:
+            self.denied += 1
             log.warning("Denied node %s: %s", link.node, error)
             return _failed(message, request, forbidden(str(error), kind=target.type, name=target.name))
         except ProtocolError as error:

@@ -53,9 +53,12 @@ from tests.integration.link.cloud import (
 Test = Callable[[Cloud], Awaitable[None]]
 
 
+METRICS_PORT = free_port()
+
+
 @pytest.fixture(scope="module")
 def cloudcore(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    with process(tmp_path_factory.mktemp("cloud")) as running:
+    with process(tmp_path_factory.mktemp("cloud"), metrics_port=METRICS_PORT) as running:
         yield running
 
 
@@ -519,5 +522,65 @@ def test_a_name_is_kept_for_who_joined_and_has_not_registered_yet(cloudcore: Pro
             return not await refused()
 
         await eventually(free)
+
+    in_cloud(cloudcore, test)
+
+
+async def numbers() -> dict[str, float]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", METRICS_PORT)
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: hub\r\n\r\n")
+    answer = (await reader.read()).decode()
+    writer.close()
+    assert answer.startswith("HTTP/1.1 200 OK\r\n")
+    rows = [line.split() for line in answer.partition("\r\n\r\n")[2].splitlines() if line[0] != "#"]
+    return {name: float(value) for name, value in rows}
+
+
+def test_a_reconnect_with_nothing_changed_sends_nothing(cloudcore: Process) -> None:
+    async def test(cloud: Cloud) -> None:
+        one = await cloud.node("quiet-1")
+        async with edge.connected(cloud.hub, one) as link:
+            await register(link)
+            for number in range(5):
+                await cloud.create(POD, pod_body(f"quiet-{number}", "quiet-1"))
+            await link.until(lambda it: sum("/pod/quiet-" in path for path in it.paths()) == 5)
+            for number in range(5):
+                status = {"status": {"phase": "Running", "message": str(number)}}
+                path = f"default/podpatch/quiet-{number}"
+                answer = await link.request(Op.PATCH, path, json.dumps(status))
+                assert json.loads(bytes(answer.content))["Err"] is None
+            held = dict(link.held)
+
+        before = await numbers()
+        assert before["skerry_hub_objects_acked_total"] >= 6
+        for _ in range(3):
+            async with edge.connected(cloud.hub, one, held=held) as link:
+                # the rights of a service account are no object of the API's: they are told at each connect
+                await link.until(lambda it: it.acked)
+                assert [
+                    m.route.resource for m in link.pushes if "/serviceaccountaccess/" not in m.route.resource
+                ] == []
+        after = await numbers()
+        assert after["skerry_hub_sessions_opened_total"] == before["skerry_hub_sessions_opened_total"] + 3
+        assert after["skerry_hub_objects_resent_total"] == before["skerry_hub_objects_resent_total"]
+
+    in_cloud(cloudcore, test)
+
+
+def test_the_numbers_count_what_is_denied(cloudcore: Process) -> None:
+    async def test(cloud: Cloud) -> None:
+        before = await numbers()
+        one = await cloud.node("counted-1")
+        async with edge.connected(cloud.hub, one) as link:
+            await link.request(Op.QUERY, "default/secret/not-mine")
+            now = await numbers()
+            assert now["skerry_hub_sessions"] == 1
+            assert now["skerry_hub_denied_total"] == before["skerry_hub_denied_total"] + 1
+            assert now["skerry_api_requests_total"] > before["skerry_api_requests_total"]
+        with pytest.raises(InvalidStatus):
+            async with edge.connected(cloud.hub, one, claim="counted-2"):
+                pass
+        last = await numbers()
+        assert last["skerry_hub_connections_refused_total"] == now["skerry_hub_connections_refused_total"] + 1
 
     in_cloud(cloudcore, test)
