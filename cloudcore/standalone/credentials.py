@@ -32,6 +32,7 @@ class Credentials:
     """`server_files` are (certificate, key) as the TLS library wants them."""
 
     authority: KeyPair
+    server: KeyPair
     server_files: tuple[Path, Path]
     authority_file: Path
     token_key_pem: bytes
@@ -47,7 +48,7 @@ def ensure(folder: Path, *, hosts: tuple[str, ...], now: datetime) -> Credential
             authority = make_ca("skerry-api-ca", lifetime=AUTHORITY_LIFE, now=now)
             _keep(folder, "api-ca", authority)
         names, addresses = _split((*hosts, *SERVICE_NAMES, "127.0.0.1", "::1", SERVICE_ADDRESS))
-        # made anew at each start: the names may have changed, and it costs a millisecond
+        # made anew at each start and when `due`: the names may have changed, and it costs a millisecond
         server = issue(
             authority,
             common_name="kube-apiserver",
@@ -79,11 +80,17 @@ def ensure(folder: Path, *, hosts: tuple[str, ...], now: datetime) -> Credential
         raise StartError(f"cannot use the credentials in {folder}: {error}") from error
     return Credentials(
         authority=authority,
+        server=server,
         server_files=(folder / "api.crt", folder / "api.key"),
         authority_file=folder / "api-ca.crt",
         token_key_pem=tokens.key_pem,
         admin=admin,
     )
+
+
+def due(certificate_pem: bytes, *, hosts: tuple[str, ...], made_for: tuple[str, ...], now: datetime) -> bool:
+    """Whether the server's certificate is to be made anew: it is for other names, or two thirds of its life are over."""
+    return hosts != made_for or not_after(certificate_pem) - now < CERTIFICATE_LIFE / 3
 
 
 def write_kubeconfig(path: Path, credentials: Credentials, *, server: str, cluster: str) -> None:

@@ -15,8 +15,8 @@ from cloudcore.standalone import selectors, tables
 from cloudcore.standalone.kinds import Kind
 from cloudcore.standalone.negotiation import Form
 from cloudcore.standalone.requests import Target, whole_number
-from cloudcore.standalone.status import ApiError, bad_request, forbidden_field, invalid, unsupported
-from cloudcore.standalone.store import Match, Record, Store
+from cloudcore.standalone.status import ApiError, bad_request, expired, forbidden_field, invalid, unsupported
+from cloudcore.standalone.store import Expired, Match, Record, Store
 from cloudcore.standalone.verbs import present
 
 Json = dict[str, Any]
@@ -172,11 +172,30 @@ def body_in(kind: Kind, record: Record) -> bytes:
     return msgspec.json.encode(present(kind, record.decode()))
 
 
+def _records_at(kind: Kind, store: Store, query: Query, revision: int) -> list[Record]:
+    """What a list begun at `revision` goes on with.  Raises ApiError (410) when that is too long ago."""
+    try:
+        if revision > store.revision:
+            raise Expired(revision, store.revision)
+        return store.select_at(kind.key, revision, query.namespace, query.matcher())
+    except Expired as error:
+        if query.continued_revision is None:
+            raise expired(str(error)) from error
+        raise expired(
+            "The provided continue parameter is too old to display a consistent list result. You must start a new "
+            "list without the continue parameter."
+        ) from error
+
+
 def list_bytes(kind: Kind, store: Store, query: Query, form: Form, now: datetime, include: str) -> bytes:
     """The answer to a list."""
     check_revision(store, query.revision)
-    records = store.select(kind.key, query.namespace, query.matcher())
-    revision = query.continued_revision or store.revision
+    exact = query.revision if query.match == "Exact" else None
+    revision = query.continued_revision or exact or store.revision
+    if revision == store.revision:
+        records = store.select(kind.key, query.namespace, query.matcher())
+    else:
+        records = _records_at(kind, store, query, revision)
     if query.start is not None:
         records = [record for record in records if (record.namespace, record.name) > query.start]
     metadata: Json = {"resourceVersion": str(revision)}

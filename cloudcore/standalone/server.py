@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ import yaml
 from aiohttp import web
 
 from beehive import clock
+from cloudcore.identity.addresses import local_addresses
 from cloudcore.standalone import authz, backup, crds, credentials, export, selectors
 from cloudcore.standalone import store as store_module
 from cloudcore.standalone.admission import SERVICE_NETWORK, SYSTEM_PRIORITIES, Admission
@@ -51,6 +52,8 @@ MANAGER = WriteOptions(field_manager="skerry", field_validation="Ignore")
 MAX_REQUEST_LINE = 64 * 1024
 STOP_S = 2.0
 """How long open watches may hold up a stop: clients resume them."""
+CERTIFICATE_CHECK_S = 60.0
+"""How often it is looked whether the server's certificate still fits."""
 EVENT_LIFE_S = 3600
 DEFINITION_S = 10.0
 """How long a definition among the bootstrap manifests may take to be served."""
@@ -77,7 +80,7 @@ class ControlPlane:
     """One API server with its store and controllers.
 
     `bootstrap_manifests` are applied at each start; `kubelet_proxy` serves logs, exec, attach and port-forward, which
-    answer 501 without it."""
+    answer 501 without it.  `addresses` are this machine's, which the certificate names while all are listened on."""
 
     def __init__(
         self,
@@ -85,12 +88,15 @@ class ControlPlane:
         *,
         bootstrap_manifests: Sequence[Path] = (),
         kubelet_proxy: KubeletProxy | None = None,
+        addresses: Callable[[], Sequence[str]] = lambda: sorted(local_addresses()),
     ) -> None:
+        self._addresses = addresses
         self._config = config
         self._manifests = tuple(bootstrap_manifests)
         self._proxy = kubelet_proxy
         self._serving = asyncio.Event()
         self._address = ""
+        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 
     async def started(self) -> None:
         """Wait until requests are answered and the bootstrap manifests are in."""
@@ -119,7 +125,7 @@ class ControlPlane:
         config = self._config
         keys = credentials.ensure(
             config.state_dir / backup.KEYS,
-            hosts=(config.listen_host, *config.advertise),
+            hosts=self._hosts(),
             now=datetime.now(UTC),
         )
         registry = Registry.core()
@@ -141,6 +147,8 @@ class ControlPlane:
     async def _serve(self, store: Store, registry: Registry, keys: credentials.Credentials) -> None:
         config = self._config
         resources = Resources(store, registry, Admission(store, random.SystemRandom()), now=_now)
+        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._tls.load_cert_chain(*keys.server_files)
         tokens = Tokens(keys.token_key_pem, store, now=_now)
         await self._furnish(resources)
         runner, port = await self._listen(resources, registry, tokens, keys)
@@ -154,11 +162,43 @@ class ControlPlane:
                 for controller in self._controllers(resources, keys):
                     group.create_task(controller.run(), name=controller.name)
                 group.create_task(self._expire_events(resources), name="event expiry")
+                group.create_task(self._keep_certified(keys), name="certificate")
                 await self._bootstrap(resources)
                 log.info("Control plane serves %s", self.server)
                 self._serving.set()
         finally:
             await runner.cleanup()
+
+    def _hosts(self) -> tuple[str, ...]:
+        config = self._config
+        everywhere = config.listen_host in ("0.0.0.0", "::")
+        return (config.listen_host, *config.advertise, *(self._addresses() if everywhere else ()))
+
+    async def _keep_certified(self, keys: credentials.Credentials) -> None:
+        """Make the server's certificate anew while it serves: before it ends, and when this machine's address changes.
+
+        Connections that are there keep theirs; the next one gets the new one."""
+        config = self._config
+        made_for = self._hosts()
+        while True:
+            await asyncio.sleep(CERTIFICATE_CHECK_S)
+            hosts, now = self._hosts(), datetime.now(UTC)
+            if not credentials.due(keys.server.certificate_pem, hosts=hosts, made_for=made_for, now=now):
+                continue
+            try:
+                keys = await asyncio.to_thread(
+                    credentials.ensure, config.state_dir / backup.KEYS, hosts=hosts, now=now
+                )
+                self._tls.load_cert_chain(*keys.server_files)
+                credentials.write_kubeconfig(
+                    config.kubeconfig, keys, server=self.server, cluster=config.cluster_name
+                )
+            except (StartError, ssl.SSLError) as error:
+                # the old one serves on; it is tried again in a minute
+                log.error("Cannot renew the API's certificate: %s", error)
+            else:
+                made_for = hosts
+                log.info("The API has a new certificate, for %s", ", ".join(hosts))
 
     def _controllers(self, resources: Resources, keys: credentials.Credentials) -> list[Controller]:
         tick = clock.monotonic
@@ -182,9 +222,8 @@ class ControlPlane:
         self, resources: Resources, registry: Registry, tokens: Tokens, keys: credentials.Credentials
     ) -> tuple[web.ServerRunner, int]:
         config = self._config
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context = self._tls
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(*keys.server_files)
         context.load_verify_locations(cafile=keys.authority_file)
         context.verify_mode = ssl.CERT_OPTIONAL
         api = Api(

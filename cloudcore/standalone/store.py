@@ -307,6 +307,30 @@ class Store:
             found = (record for record in found if matches(record))
         return sorted(found, key=lambda record: (record.namespace, record.name))
 
+    def select_at(
+        self, key: Key, revision: int, namespace: str = "", matches: Match | None = None
+    ) -> list[Record]:
+        """As `select`, but as it was at `revision`: what happened since is taken back.  Raises Expired."""
+        history = self._history.get(key)
+        objects = dict(self._objects.get(key, {}))
+        if history is not None and revision < history.last:
+            if revision < history.oldest:
+                raise Expired(revision, history.oldest)
+            for event in reversed(history.events):
+                if event.record.revision <= revision:
+                    break
+                place = (event.record.namespace, event.record.name)
+                if event.before is None:
+                    objects.pop(place, None)
+                else:
+                    objects[place] = event.before
+        found = (
+            record
+            for record in objects.values()
+            if (not namespace or record.namespace == namespace) and (matches is None or matches(record))
+        )
+        return sorted(found, key=lambda record: (record.namespace, record.name))
+
     def by_uid(self, uid: str) -> Record | None:
         return self._by_uid.get(uid)
 

@@ -35,6 +35,8 @@ async def control_plane(
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+        # connections that clients have closed a moment ago end in the next turns of the loop
+        await asyncio.sleep(0.1)
 
 
 @contextlib.asynccontextmanager

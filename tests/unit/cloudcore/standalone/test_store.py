@@ -181,6 +181,25 @@ def test_a_backup_opens_as_a_store(tmp_path: Path) -> None:
     using(tmp_path / "copy", read)
 
 
+def test_an_earlier_state_is_there_as_long_as_what_changed_is_known(tmp_path: Path) -> None:
+    async def story(store: Store) -> None:
+        await put(store, "a", x=1)
+        await put(store, "b")
+        at = store.revision
+        await put(store, "a", x=2)
+        await remove(store, "b")
+        await put(store, "c")
+        then = store.select_at(KEY, at)
+        assert [(record.name, record.decode().get("x")) for record in then] == [("a", 1), ("b", None)]
+        assert [record.name for record in store.select_at(KEY, store.revision)] == ["a", "c"]
+        store.compact(KEY)
+        with pytest.raises(Expired):
+            store.select_at(KEY, at)
+        assert [record.name for record in store.select_at(KEY, store.revision)] == ["a", "c"]
+
+    using(tmp_path / "db", story)
+
+
 STEPS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3), st.booleans()), max_size=20)
 
 
