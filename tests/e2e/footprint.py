@@ -100,7 +100,7 @@ def _mounts(root: Path) -> list[str]:
     found = []
     for line in Path("/proc/mounts").read_text().splitlines():
         point = line.split()[1]
-        if point.startswith(f"{root}/") or not point.startswith("/tmp/sk"):
+        if point.startswith(f"{root}/") or not point.startswith(("/tmp/sk", "/tmp/pytest-of-")):
             found.append(point)
     return found
 
