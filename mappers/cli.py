@@ -68,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
         "--device", type=Path, metavar="YAML", help="DeviceModel and Device to use, else the driver's example"
     )
     test.set_defaults(do=_test)
+    bring = commands.add_parser("convert", help="bring manifests of devices v1alpha2 to v1beta1")
+    bring.add_argument("file", type=Path, metavar="YAML")
+    bring.set_defaults(do=_convert)
     udev = commands.add_parser("udev", help="tell of hardware that is plugged in, by rules")
     udev.add_argument("--rules", type=Path, metavar="YAML", help="HardwareRules (default: the API server's)")
     udev.add_argument("--node", metavar="NAME", help="name of this node (default: the host's)")
@@ -83,6 +86,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     udev.set_defaults(do=_udev)
     return parser
+
+
+def _convert(arguments: argparse.Namespace) -> int:
+    import yaml
+
+    from beehive.apis import devices_v1alpha2
+
+    try:
+        documents = list(yaml.safe_load_all(arguments.file.read_text()))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read {arguments.file}: {error}") from error
+    print(
+        yaml.safe_dump_all(devices_v1alpha2.convert(documents), sort_keys=False, allow_unicode=True), end=""
+    )
+    return 0
 
 
 def _udev(arguments: argparse.Namespace) -> int:

@@ -18,7 +18,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
-from beehive.apis.decode import decode
+from beehive.apis import devices_v1alpha2 as v1alpha2
+from beehive.apis.decode import MAX_OBJECT_BYTES, convert, decode
 
 GROUP = "devices.kubeedge.io"
 VERSION = "v1beta1"
@@ -333,13 +334,27 @@ class DeviceStatus(Struct, frozen=True, kw_only=True, omit_defaults=True, rename
 
 
 def decode_device(data: bytes | str) -> Device:
-    """Raises: ObjectError."""
-    return decode(data, Device)
+    """v1alpha2 is converted.  Raises: ObjectError."""
+    old = _old(data)
+    return convert(v1alpha2.device(old), Device) if old is not None else decode(data, Device)
 
 
 def decode_model(data: bytes | str) -> DeviceModel:
-    """Raises: ObjectError."""
-    return decode(data, DeviceModel)
+    """v1alpha2 is converted.  Raises: ObjectError."""
+    old = _old(data)
+    return convert(v1alpha2.model(old), DeviceModel) if old is not None else decode(data, DeviceModel)
+
+
+def _old(data: bytes | str) -> dict[str, Any] | None:
+    """The document, if it is of v1alpha2."""
+    named = "v1alpha2" in data if isinstance(data, str) else b"v1alpha2" in data
+    if not named or len(data) > MAX_OBJECT_BYTES:
+        return None  # nearly always: it need not be parsed twice
+    try:
+        document = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None  # decode says what is wrong with it
+    return document if v1alpha2.is_old(document) else None
 
 
 def decode_status(data: bytes | str) -> DeviceStatus:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from beehive.apis import devices_v1alpha2
 from beehive.apis.decode import convert
 from beehive.apis.devices import Device, DeviceModel
 from beehive.errors import SkerryError
@@ -102,7 +103,7 @@ def load_specs(driver: type[Driver], path: Path | None) -> list[DeviceSpec]:
             documents = [d for d in yaml.safe_load_all(path.read_text()) if d]
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise DriverError(f"cannot read {path}: {error}") from error
-    kinds = [(d.get("kind"), d) for d in documents if isinstance(d, dict)]
+    kinds = [(d.get("kind"), d) for d in devices_v1alpha2.convert(documents) if isinstance(d, dict)]
     models = {m.id: m for m in (convert(d, DeviceModel) for k, d in kinds if k == "DeviceModel")}
     devices = [convert(d, Device) for k, d in kinds if k == "Device"]
     if not devices:
