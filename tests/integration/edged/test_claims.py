@@ -72,10 +72,14 @@ def test_data_outlives_pods_and_nothing_stays_mounted(tmp_path: Path, containerd
             assert (disk / "file").read_text() == "one\n"
             assert (disk / "sub" / "file").read_text() == "two\n"
             assert tree.mounts_below(tmp_path) == []
-            second = b.want(claiming("second", "echo three > /v/more", readOnly=True))
+            reader = claiming("second", "echo three > /v/more", readOnly=True)
+            second = b.want(reader)
             await b.running(second)
             assert (await b.exec(second, "cat", "/v/file"))[1] == "one\n"
             assert not (disk / "more").exists()
+            b.delete(reader)
+            await b.until(lambda: second in b.reports.gone, "gone, with its mounts")
+            assert tree.mounts_below(tmp_path) == []
 
     on_containerd(tmp_path, containerd, story)
 
