@@ -15,7 +15,7 @@ from datetime import timedelta
 import msgspec
 
 from beehive import clock
-from beehive.errors import Conflict, ProtocolError, SkerryError
+from beehive.errors import Conflict, ProtocolError, SkerryError, Unavailable
 from cloudcore.errors import ApiExists, ApiNotFound
 from cloudcore.identity import pki
 from cloudcore.identity.addresses import split_names
@@ -32,6 +32,8 @@ SERVER_LIFETIME = timedelta(days=365)
 SERVER_RENEW = timedelta(days=90)
 """The server certificate is made anew when less than this is left of it."""
 MAX_NAMES = 100
+TRIES = 20
+TAKEN_S = 0.1
 NODE_GROUP = "system:nodes"
 NODE_USER = "system:node:"
 
@@ -116,19 +118,24 @@ async def ensure_namespace(kube: Kube) -> None:
 async def ensure_authority(kube: Kube) -> Authority:
     """The cluster's CA.  Raises ApiError; pki.BadCertificate or ProtocolError when what is stored cannot be used."""
     await ensure_namespace(kube)
-    try:
-        return _authority(await kube.get(SECRET, CA_SECRET, SYSTEM_NAMESPACE))
-    except ApiNotFound:
-        pass
-    pair = await asyncio.to_thread(pki.make_ca, "KubeEdge", lifetime=CA_LIFETIME, now=clock.wall())
-    certificate, key = pki.to_der(pair)
-    body = secret_body(CA_SECRET, {"cadata": certificate, "cakeydata": key})
-    try:
-        await kube.create(SECRET, body, SYSTEM_NAMESPACE)
-    except ApiExists:
-        return _authority(await kube.get(SECRET, CA_SECRET, SYSTEM_NAMESPACE))
-    log.info("Made the certificate authority %s", pki.fingerprint(pair.certificate_pem)[:16])
-    return Authority(pair)
+    made: pki.KeyPair | None = None
+    for _ in range(TRIES):
+        try:
+            return _authority(await kube.get(SECRET, CA_SECRET, SYSTEM_NAMESPACE))
+        except ApiNotFound:
+            pass
+        if made is None:
+            made = await asyncio.to_thread(pki.make_ca, "KubeEdge", lifetime=CA_LIFETIME, now=clock.wall())
+        certificate, key = pki.to_der(made)
+        body = secret_body(CA_SECRET, {"cadata": certificate, "cakeydata": key})
+        try:
+            await kube.create(SECRET, body, SYSTEM_NAMESPACE)
+        except ApiExists:
+            await asyncio.sleep(TAKEN_S)  # another hub's, which is being written
+            continue
+        log.info("Made the certificate authority %s", pki.fingerprint(made.certificate_pem)[:16])
+        return Authority(made)
+    raise Unavailable("cannot make the certificate authority: its Secret comes and goes")
 
 
 def _authority(secret: Object) -> Authority:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import socket
 import ssl
 import subprocess
@@ -127,8 +128,35 @@ def process(folder: Path, **options: int) -> Iterator[Process]:
     """Start cloudcore as users do, wait until the hub answers, and end it.   options: of `write_config`."""
     hub_port, api_port = free_port(), free_port()
     path = write_config(folder, hub_port, api_port, **options)
+    with _running(folder, hub_port, ["--config", str(path), "--standalone"]):
+        yield Process(f"127.0.0.1:{hub_port}", configuration.load(path).admin_kubeconfig)
+
+
+@contextlib.contextmanager
+def replica(folder: Path, kubeconfig: Path) -> Iterator[tuple[Process, subprocess.Popen[bytes]]]:
+    """One more cloudcore, at an API that is there.  It may be killed."""
+    hub_port = free_port()
+    path = folder / "cloudcore.yaml"
+    path.write_text(
+        json.dumps(
+            {
+                "commonConfig": {"monitorServer": {"bindAddress": ""}},
+                "kubeAPIConfig": {"kubeConfig": str(kubeconfig)},
+                "modules": {
+                    "cloudHub": {"websocket": {"address": "127.0.0.1", "port": hub_port}},
+                    "cloudStream": {"enable": False},
+                },
+            }
+        )
+    )
+    with _running(folder, hub_port, ["--config", str(path)]) as child:
+        yield Process(f"127.0.0.1:{hub_port}", kubeconfig), child
+
+
+@contextlib.contextmanager
+def _running(folder: Path, hub_port: int, options: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     with (folder / "log").open("wb") as out:
-        program = [sys.executable, "-m", "cloudcore.cli", "run", "--config", str(path), "--standalone"]
+        program = [sys.executable, "-m", "cloudcore.cli", "run", *options]
         child = subprocess.Popen(program, stdout=out, stderr=out, cwd=CRDS.parents[1])
         try:
             for _ in range(400):
@@ -138,7 +166,7 @@ def process(folder: Path, **options: int) -> Iterator[Process]:
                     if probe.connect_ex(("127.0.0.1", hub_port)) == 0:
                         break
                 time.sleep(0.05)
-            yield Process(f"127.0.0.1:{hub_port}", configuration.load(path).admin_kubeconfig)
+            yield child
         finally:
             child.terminate()
             try:
@@ -147,7 +175,7 @@ def process(folder: Path, **options: int) -> Iterator[Process]:
                 child.kill()
                 child.wait()
                 raise
-    assert child.returncode == 0, (folder / "log").read_text()
+    assert child.returncode in (0, -signal.SIGKILL), (folder / "log").read_text()
 
 
 @contextlib.asynccontextmanager
