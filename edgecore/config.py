@@ -199,6 +199,7 @@ def _edged_keys() -> Iterator[Key]:
         f"{kubelet}.syncFrequency", "duration", "1m", "each pod is looked at so often though nothing changed"
     )
     yield Key(f"{kubelet}.maxPods", "int", 110, "the node's capacity")
+    yield Key(f"{kubelet}.staticPodPath", "str", "", "folder of pods that run without any cloud; empty: none")
     yield Key(f"{kubelet}.podPidsLimit", "int", 4096, "processes and threads of one pod; -1: not limited")
     yield Key(
         f"{kubelet}.containerLogMaxSize", "str", "10Mi", "a container's log is rotated above it; 0: never"
@@ -227,7 +228,7 @@ def _edged_keys() -> Iterator[Key]:
 
 
 _KUBELET_IGNORED = """
-    staticPodPath address readOnlyPort cgroupsPerQOS fileCheckFrequency httpCheckFrequency
+    address readOnlyPort cgroupsPerQOS fileCheckFrequency httpCheckFrequency
     nodeStatusUpdateFrequency nodeLeaseDurationSeconds registryPullQPS registryBurst eventRecordQPS eventBurst
     enableDebuggingHandlers enableContentionProfiling healthzPort healthzBindAddress oomScoreAdj
     streamingConnectionIdleTimeout imageMinimumGCAge imageMaximumGCAge
@@ -486,6 +487,7 @@ def _edged(values: dict[str, Any], data_dir: Path, faults: list[str], version: s
             low_percent=values[f"{kubelet}.imageGCLowThresholdPercent"],
         ),
         evict=_evict(values[f"{kubelet}.evictionHard"], f"{kubelet}.evictionHard", faults),
+        static_dir=Path(values[f"{kubelet}.staticPodPath"]) if values[f"{kubelet}.staticPodPath"] else None,
         policy_file=Path(policy_file) if policy_file else None,
         node_labels=tuple(sorted(labels.items())),
         version=version,

@@ -33,6 +33,7 @@ from edgecore.edged.runtime import (
     SandboxInfo,
 )
 from edgecore.edged.starts import Starts, parallel
+from edgecore.edged.static import StaticPods, Unreported
 from edgecore.edged.status import Outcome
 from edgecore.edged.worker import Shared, Worker
 from edgecore.errors import Incomplete
@@ -43,6 +44,8 @@ log = logging.getLogger(__name__)
 AGREEING_READINGS = 2
 # Readings of the wanted list are this far apart at least when one of them says that something should go.
 ABSENCE_S = 1.0
+# How often the folder of static pods is looked at.
+STATIC_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +122,10 @@ class Edged:
         self._away = ""
         self._node_before = node.Before()
         self._shared: Shared | None = None
+        self._static: StaticPods | None = None
+        if config.static_dir is not None:
+            self._static = StaticPods(config.static_dir, node_name)
+        self._static_uids: set[str] = set()
         self._disk = ImageDisk()
         self.housekeeper = Housekeeper(
             config=config,
@@ -164,6 +171,8 @@ class Edged:
                 group.create_task(self._relist_for_ever(), name="relist")
                 group.create_task(self._wanted_for_ever(group), name="wanted pods")
                 group.create_task(self.housekeeper.run(), name="housekeeping")
+                if self._static is not None:
+                    group.create_task(self._watch_static(self._static), name="static pods")
         finally:
             self._workers.clear()
             if self._own_cri:
@@ -275,7 +284,7 @@ class Edged:
             self._changed.clear()
             wait = self._config.resync_s
             try:
-                if await self._compare(group, await self._objects.pods()):
+                if await self._compare(group, await self._wanted_pods()):
                     wait = ABSENCE_S
                 trouble = ""
             except Incomplete as err:
@@ -305,6 +314,33 @@ class Edged:
                     left = 0.1 - (self._clock.monotonic() - began)
                     if left > 0:
                         await asyncio.sleep(left)
+
+    async def _wanted_pods(self) -> list[msgspec.Raw]:
+        """What the cloud wants here and what this machine's owner put into the folder.  Raises Unavailable, Incomplete."""
+        if self._static is None:
+            return await self._objects.pods()
+        found = await asyncio.to_thread(self._static.read)
+        own = [msgspec.Raw(raw) for raw in found.pods]
+        self._static_uids = {decode_key(raw).uid for raw in own}
+        try:
+            pods = await self._objects.pods()
+        except Incomplete as err:
+            raise Incomplete(str(err), [*err.known, *own]) from err
+        except Unavailable as err:
+            raise Incomplete(str(err), own) from err
+        if found.trouble:
+            raise Incomplete(found.trouble, [*pods, *own])
+        return [*pods, *own]
+
+    async def _watch_static(self, static: StaticPods) -> None:
+        """Notice that a file of the folder has changed."""
+        before = None
+        while True:
+            now = await asyncio.to_thread(static.signature)
+            if now != before:
+                self._changed.set()
+            before = now
+            await asyncio.sleep(STATIC_S)
 
     async def _compare(self, group: asyncio.TaskGroup, wanted: list[msgspec.Raw]) -> bool:
         """Bring the set of workers to what is wanted; True when an absence waits for its second reading."""
@@ -419,7 +455,9 @@ class Edged:
 
     def _spawn(self, group: asyncio.TaskGroup, pod: Pod, raw: bytes, *, absent: bool) -> None:
         assert self._shared is not None
-        worker = Worker(self._shared, pod, raw)
+        worker = Worker(
+            self._shared, pod, raw, reports=Unreported() if pod.uid in self._static_uids else None
+        )
         if absent:
             worker.gone()
         self._workers[pod.uid] = worker

@@ -119,8 +119,10 @@ class RuntimeClass(msgspec.Struct, frozen=True, kw_only=True):
 class Worker:
     """The only judge of one pod UID.  `run` returns when nothing of the pod is left; everything else is non-blocking."""
 
-    def __init__(self, shared: Shared, pod: Pod, raw: bytes) -> None:
+    def __init__(self, shared: Shared, pod: Pod, raw: bytes, *, reports: Reports | None = None) -> None:
+        """reports: others than everybody's, for a pod that the cloud does not know."""
         self._s = shared
+        self._reports = reports or shared.reports
         self._raw = raw
         self.machine = PodWorker(pod)
         self._poked = asyncio.Event()
@@ -1110,14 +1112,14 @@ class Worker:
         async with asyncio.TaskGroup() as both:
             both.create_task(self._s.state.save(record.key(pod.uid), row))
             both.create_task(
-                self._s.reports.pod_status(pod.namespace, pod.name, pod.uid, msgspec.json.encode(status))
+                self._reports.pod_status(pod.namespace, pod.name, pod.uid, msgspec.json.encode(status))
             )
         self._status = status
 
     async def _event(self, kind: str, reason: str, message: str, container: str = "") -> None:
         event = self._events.make(kind, reason, message, now=self._s.clock.now(), container=container)
         if event is not None:
-            await self._s.reports.event(event)
+            await self._reports.event(event)
 
     # -- ending
 
@@ -1225,7 +1227,7 @@ class Worker:
         await asyncio.to_thread(cgroups.remove, spec.cgroup_parent(config, pod), config.cgroup_driver)
         self._s.images.forget(pod.uid)
         if pod.deleting:
-            await self._s.reports.pod_gone(pod.namespace, pod.name, pod.uid)
+            await self._reports.pod_gone(pod.namespace, pod.name, pod.uid)
         await self._s.state.drop(record.key(pod.uid))
         self._runtime, self._alive = PodRuntime(), set()
         self.machine.cleaned()

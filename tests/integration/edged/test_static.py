@@ -1,0 +1,59 @@
+"""Pods out of a folder run without a cloud, and only the folder ends them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from edgecore.edged.manager import Edged
+from tests.integration.edged.bench import Bench, container, pod
+from tests.integration.edged.test_faults import on_fake
+
+
+def text(name: str) -> str:
+    obj = pod(name, container())
+    return json.dumps(obj)
+
+
+def line(agent: Edged, name: str) -> tuple[str, str]:
+    worker = agent.find("default", f"{name}-edge-1")
+    return (worker.pod.uid, worker.status.phase) if worker is not None else ("", "")
+
+
+def test_a_folder_of_pods(tmp_path: Path) -> None:
+    async def story(b: Bench) -> None:
+        folder = tmp_path / "static"
+        folder.mkdir()
+        b.config = replace(b.config, static_dir=folder)
+        # nothing is known of what the cloud wants
+        b.objects.unknown = True
+        (folder / "one.json").write_text(text("one"))
+        async with b.edged() as agent:
+            await b.until(lambda: line(agent, "one")[1] == "Running", "running without a cloud")
+            uid = line(agent, "one")[0]
+            b.objects.unknown = False
+            other = b.want(pod("other"))
+            await b.running(other)
+            # the cloud is not told of a pod that it would want deleted
+            assert uid not in b.reports.statuses
+            first = (await b.containers(uid))[0].id
+            (folder / "one.json").write_text(text("one")[:50])
+            agent.notify("pod", "", "")
+            await asyncio.sleep(2.5)
+            assert (await b.containers(uid))[0].id == first, "a half-written file ends nothing"
+        async with b.edged() as agent:
+            await asyncio.sleep(2.5)
+            assert (await b.containers(uid))[0].id == first, "nor does it end what an earlier agent started"
+            (folder / "one.json").write_text(text("one"))
+            agent.notify("pod", "", "")
+            await b.until(lambda: line(agent, "one")[1] == "Running", "adopted")
+            assert (await b.containers(uid))[0].id == first
+            (folder / "one.json").unlink()
+            agent.notify("pod", "", "")
+            await b.until(lambda: agent.worker(uid) is None, "ended")
+            assert await b.containers(uid) == []
+            assert b.ready(other)
+
+    on_fake(tmp_path, story)
