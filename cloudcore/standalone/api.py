@@ -7,6 +7,7 @@ import hashlib
 import logging
 import ssl
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from typing import Any, Protocol
 
 import msgspec
@@ -365,9 +366,13 @@ class Api:
         response.enable_chunked_encoding()
         await response.prepare(request)
         try:
-            async for chunk in watch.events(kind, self._resources, query, request.query, form):
-                if chunk:
-                    await response.write(chunk)
+            # closed here and now: a watcher that is gone must not be offered events any more
+            async with aclosing(watch.events(kind, self._resources, query, request.query, form)) as chunks:
+                async for chunk in chunks:
+                    if request.transport is None or request.transport.is_closing():
+                        return response
+                    if chunk:
+                        await response.write(chunk)
             await response.write_eof()
         except ConnectionError as error:
             log.debug("x watch %s %s: %s", kind.plural, request.remote, error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -27,7 +27,7 @@ INITIAL_END = "k8s.io/initial-events-end"
 
 async def events(
     kind: Kind, resources: Resources, query: Query, options: Mapping[str, str], form: Form
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """Chunks to write, each of one or more whole events.  Ends after timeoutSeconds, or with an ERROR event."""
     store = resources.store
     include = options.get("includeObject", "Metadata")
@@ -69,8 +69,9 @@ async def events(
                     for event in batch
                     if not floor or event.record.revision > floor
                 )
-            elif bookmarks:
-                yield painter.bookmark(store.revision, None)
+            else:
+                # nothing to write still gives the writer a moment to see that its client is gone
+                yield painter.bookmark(store.revision, None) if bookmarks else b""
 
 
 def _truth(value: str | None) -> bool:
