@@ -124,7 +124,8 @@ def _parts(
     devices = DeviceController(
         client, DeviceCaches(client, caches.devices), nodes, view, interval_s=config.device_interval_s
     )
-    edges.differs.append(devices.differ)
+    if config.devices:
+        edges.differs.append(devices.differ)
     dynamic = DynamicController(client, nodes, edges.placement)
     policy = PolicyController(client, nodes, caches.accounts, caches.pods, edges.placement.accounts)
     edges.differs.append(policy.differ)

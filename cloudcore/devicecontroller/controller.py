@@ -79,7 +79,7 @@ class DeviceController:
         )
         self._events: asyncio.Queue[bytes] = asyncio.Queue(MAX_EVENTS)
         self._told: dict[tuple[str, str], str] = {}
-        self._late: list[tuple[Link, Inventory]] = []
+        self._late: dict[str, tuple[Link, Inventory]] = {}  # by node: its newest connection
         caches.models.subscribe(self._on_model)
         caches.devices.subscribe(self._on_device)
         nodes.on_open.append(self._on_open)
@@ -92,8 +92,8 @@ class DeviceController:
             log.info("Knows %d devices of %d models", len(self.caches.devices), len(self.caches.models))
             for item in self.caches.devices:
                 self._judge(item)
-            late, self._late = self._late, []
-            for link, inventory in late:
+            late, self._late = self._late, {}
+            for link, inventory in late.values():
                 await self.differ(link, inventory)
 
     # -- down ------------------------------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ class DeviceController:
 
         While the kinds of devices are not installed, that waits until they are."""
         if not self.caches.synced:
-            self._late.append((link, inventory))
+            self._late[link.node] = (link, inventory)
             return set()
         pushes, known, extra = self.placement.difference(link.node, inventory)
         for item in known:
