@@ -109,9 +109,21 @@ def test_others_stay_as_they_are() -> None:
 
 
 KEYS = (
-    "spec protocol modbus common com propertyVisitors type int status twins nodeSelector nodeSelectorTerms matchExpressions "
-    "values properties desired value"
-).split()
+    *(
+        "spec",
+        "protocol",
+        "modbus",
+        "common",
+        "com",
+        "propertyVisitors",
+        "type",
+        "int",
+        "status",
+        "twins",
+        "desired",
+    ),
+    *("nodeSelector", "nodeSelectorTerms", "matchExpressions", "values", "properties", "value"),
+)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
