@@ -360,3 +360,29 @@ def test_pods_of_a_silent_node_stay(tmp_path: Path) -> None:
         await cluster.until(caught_up, 20)
 
     on_cluster(tmp_path, story, "n1", node_grace_s=2.0)
+
+
+def test_a_node_is_drained(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        await cluster.apply(workload("DaemonSet", "d"), workload("Deployment", "w", replicas=2))
+        await cluster.until(lambda: _count(cluster, 4))
+        budget = {
+            "apiVersion": "policy/v1",
+            "kind": "PodDisruptionBudget",
+            "metadata": {"name": "w"},
+            "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "w"}}},
+        }
+        await cluster.apply(budget)
+        await cluster.good("drain", "n1", "--ignore-daemonsets", "--timeout=20s")
+
+        async def moved() -> bool:
+            found = [
+                (pod["metadata"]["labels"]["app"], pod["spec"].get("nodeName"))
+                for pod in await cluster.pods()
+            ]
+            return sorted(found) == [("d", "n1"), ("d", "n2"), ("w", "n2"), ("w", "n2")]
+
+        await cluster.until(moved)
+        await cluster.good("uncordon", "n1")
+
+    on_cluster(tmp_path, story, "n1", "n2")
