@@ -40,7 +40,11 @@ def load_driver(name: str) -> type[Driver]:
 
 def has_driver(name: str) -> bool:
     """Whether Skerry comes with a driver of this name."""
-    return name.isidentifier() and (Path(__file__).parents[1] / name / "driver.py").is_file()
+    return (
+        name != "framework"
+        and name.isidentifier()
+        and (Path(__file__).parents[1] / name / "driver.py").is_file()
+    )
 
 
 def _import(name: str) -> ModuleType:
