@@ -38,6 +38,7 @@ DOCUMENT: dict[str, Any] = {
 
 def read(message: bytes) -> dict[int, list[Any]]:
     """Field number to values: whole numbers, eight bytes, or bytes."""
+    at = 0
 
     def varint() -> int:
         nonlocal at
@@ -48,7 +49,6 @@ def read(message: bytes) -> dict[int, list[Any]]:
             if byte < 0x80:
                 return value
 
-    at = 0
     found: dict[int, list[Any]] = {}
     while at < len(message):
         key = varint()
