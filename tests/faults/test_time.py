@@ -58,8 +58,16 @@ def is_ready(stage: Stage) -> bool:
     return any((one["type"], one["status"]) == ("Ready", "True") for one in conditions)
 
 
-@pytest.mark.parametrize("part", ["edgecore", "cloudcore"])
-@pytest.mark.parametrize("seconds", [HOUR_S, -HOUR_S])
+@pytest.mark.parametrize(
+    ("part", "seconds"),
+    [
+        ("edgecore", HOUR_S),
+        ("edgecore", -HOUR_S),
+        ("cloudcore", HOUR_S),
+        # no more, or the certificate with which this test asks, made a minute ago, is not valid yet
+        ("cloudcore", -240),
+    ],
+)
 def test_f_t05_a_clock_steps_while_connected(
     stage: Stage, skewed: Callable[[str, int], None], part: str, seconds: int
 ) -> None:
