@@ -115,6 +115,7 @@ class MetaManager:
         self._saved_session = 0
         self._damaged_before = 0
         self._applying = False
+        self._refusing = False
         self._greet = asyncio.Event()
 
     def bind(self, link: Down) -> None:
@@ -254,10 +255,12 @@ class MetaManager:
         try:
             outcomes = await self.store.write(lambda tx: [_apply_one(tx, message) for message in stored])
         except Unavailable as error:
-            log.error("Nothing of the cloud's is acknowledged: %s", error)
+            self._disk_refused(error)
             for message in stored:
                 self.refuse(message, error)
             return
+        if stored:
+            self._disk_took()
         self._acknowledge(outcomes)
         remaining = iter(outcomes)
         for part, message in batch:
@@ -368,7 +371,7 @@ class MetaManager:
             try:
                 await self._save()
             except Unavailable as error:
-                log.error("Reports are kept in memory only: %s", error)
+                self._disk_refused(error)
                 await asyncio.sleep(5.0)
 
     async def _save(self) -> None:
@@ -392,9 +395,23 @@ class MetaManager:
                     tx.set_state(_SESSION, b"%d" % number)
 
             await self.store.write(work)
+            self._disk_took()
             self.outbox.saved(change)
             self._saved_dropped = dropped
             self._saved_session = number
+
+    def _disk_refused(self, error: Unavailable) -> None:
+        """Said once, however long it lasts: the log may be on the same disk."""
+        level = logging.DEBUG if self._refusing else logging.ERROR
+        log.log(
+            level, "Nothing of the cloud's is acknowledged, and reports are kept in memory only: %s", error
+        )
+        self._refusing = True
+
+    def _disk_took(self) -> None:
+        if self._refusing:
+            log.info("The store takes writes again")
+        self._refusing = False
 
     async def _report(self, kind: outbox.Kind, key: str, message: Message) -> None:
         self.outbox.put(kind, key, message, clock.wall_ms())
