@@ -7,9 +7,12 @@ Source: structured-merge-diff and apimachinery, pkg/util/managedfields."""
 from __future__ import annotations
 
 import copy
+import functools
 import json
 from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from cloudcore.standalone import coretypes
 from cloudcore.standalone.kinds import Kind
@@ -69,12 +72,10 @@ class Shape:
     def child(self, name: str) -> Shape:
         if self.schema is not None:
             return _schema_shape((self.schema.get("properties") or {}).get(name), self.schema)
+        if self.type.startswith("{}"):
+            return _core_shape(self.type[2:], "", "")
         kind = coretypes.field_type(self.type, name)
-        if kind is None:
-            if self.type.startswith("{}"):
-                return _core_shape(self.type[2:], "", "")
-            return Shape()
-        return _core_shape(kind, self.type, name)
+        return NO_SHAPE if kind is None else _core_shape(kind, self.type, name)
 
     def item(self) -> Shape:
         if self.schema is not None:
@@ -82,6 +83,10 @@ class Shape:
         return _core_shape(self.type[2:], "", "") if self.type.startswith("[]") else Shape()
 
 
+NO_SHAPE = Shape()
+
+
+@functools.cache  # one entry per field of the core types, whatever clients send
 def _core_shape(kind: str, model: str, name: str) -> Shape:
     place = (model, name)
     atomic = kind in ATOMIC_STRUCTS or place in ATOMIC_MAPS
@@ -148,7 +153,7 @@ def _fields(kind: Kind, value: Any, shape: Shape, *, root: bool = False, top: st
 def _key(item: Json, keys: tuple[str, ...]) -> str:
     chosen = {key: item.get(key, KEY_DEFAULTS.get(key)) for key in keys}
     present = {key: value for key, value in sorted(chosen.items()) if value is not None}
-    return "k:" + json.dumps(present, separators=(",", ":"), ensure_ascii=False)
+    return "k:" + msgspec.json.encode(present).decode()
 
 
 def changed_fields(kind: Kind, old: Json | None, new: Json) -> tuple[Fields, Fields]:
