@@ -13,6 +13,8 @@ from pathlib import Path
 import click
 import msgspec
 
+from deploy import board_commands
+from deploy.device_commands import device as device_group
 from deploy.errors import PartFailed, TrialError
 from deploy.home import DEFAULT_HOME, DEFAULT_NODE_NAME, Home, Ports
 from deploy.processes import tail
@@ -60,7 +62,7 @@ def _fail(error: TrialError) -> None:
 )
 @click.pass_context
 def main(ctx: click.Context, home: Path) -> None:
-    """A whole Skerry on one machine: cloud, edge, containers, a broker and a device."""
+    """Skerry: a whole one on this machine to try (up, down, …), devices, and boards that join."""
     ctx.obj = Trial(Home.at(home))
 
 
@@ -188,6 +190,12 @@ def restore(trial: Trial, file: Path) -> None:
 def export(trial: Trial, output: Path | None) -> None:
     """Write what you made as manifests that `kubectl apply` takes on any Kubernetes cluster."""
     click.echo(trial.export(output), nl=False)
+
+
+main.add_command(device_group)
+main.add_command(board_commands.token)
+main.add_command(board_commands.join)
+main.add_command(board_commands.leave)
 
 
 def _show_objects(status: Status) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from deploy import machine
+from deploy.errors import TrialError
 
 _TIMEOUT_S = 20.0
 
@@ -15,8 +17,11 @@ _TIMEOUT_S = 20.0
 class Kubectl:
     """Raises TrialError with kubectl's own words for whatever does not work."""
 
-    def __init__(self, kubeconfig: Path, cache: Path) -> None:
-        self._command = ["kubectl", "--kubeconfig", str(kubeconfig), "--cache-dir", str(cache)]
+    def __init__(self, kubeconfig: Path, cache: Path | None = None) -> None:
+        """cache: a folder for what kubectl remembers of the API, if not its own."""
+        self._command = ["kubectl", "--kubeconfig", str(kubeconfig)]
+        if cache is not None:
+            self._command += ["--cache-dir", str(cache)]
 
     def run(self, *arguments: str | Path, stdin: bytes = b"", timeout_s: float = _TIMEOUT_S) -> str:
         return machine.run([*self._command, *arguments], stdin=stdin, timeout_s=timeout_s)
@@ -30,6 +35,30 @@ class Kubectl:
         scope = arguments or ("--all-namespaces",)
         listed: list[dict[str, Any]] = json.loads(self.run("get", kind, "-o", "json", *scope))["items"]
         return listed
+
+    def watch(self, kind: str, *arguments: str) -> Iterator[dict[str, Any]]:
+        """Objects of one kind, then each again when it changed, until the API ends it.  Ends kubectl with the loop.
+
+        Raises TrialError with kubectl's own words when it ended."""
+        command = [*self._command, "get", kind, *arguments, "--watch", "--output=json"]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=machine.environment()
+        ) as process:
+            assert process.stdout is not None, "a pipe was asked for"
+            assert process.stderr is not None, "a pipe was asked for"
+            lines: list[str] = []
+            try:
+                for line in process.stdout:
+                    lines.append(line)
+                    if line.startswith(
+                        "}"
+                    ):  # objects are indented, and follow each other without anything between
+                        yield json.loads("".join(lines))
+                        lines.clear()
+                words = process.stderr.read().strip().splitlines()
+            finally:
+                process.terminate()
+        raise TrialError(f"kubectl ended: {words[-1] if words else 'the API ended the watch'}")
 
     def apply(self, files: Sequence[Path]) -> None:
         flags = [word for file in files for word in ("-f", file)]

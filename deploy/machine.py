@@ -10,6 +10,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -24,6 +25,12 @@ _TIMEOUT_S = 30.0
 def find(program: str) -> str | None:
     """The program's path, looking into the sbin folders too."""
     return shutil.which(program, path=SEARCH_PATH)
+
+
+def own(program: str) -> str:
+    """A program of ours: beside the interpreter that runs this one."""
+    beside = Path(sys.executable).parent / program
+    return str(beside) if beside.is_file() else program
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -223,7 +222,7 @@ class Trial:
             cloud = ["--config", str(self.home.cloud / "cloudcore.yaml")]
             # Named for this node, it also works when an earlier attempt got half-way.
             create = [
-                _own("cloudcore"),
+                machine.own("cloudcore"),
                 "token",
                 "create",
                 *cloud,
@@ -237,7 +236,7 @@ class Trial:
             token = self._as_part("cloudcore", lambda: machine.run(create))
             edge = ["--config", str(self.home.edge / "edgecore.yaml"), "--node-name", name, "--force"]
             hub = f"127.0.0.1:{self._settings.ports.hub}"
-            join = [_own("edgecore"), "join", *edge, "--cloud", hub, "--token", "-"]
+            join = [machine.own("edgecore"), "join", *edge, "--cloud", hub, "--token", "-"]
             self._as_part("edgecore", lambda: machine.run(join, stdin=token.encode()))
             self._save(replace(self._settings, joined=True))
             step.result = f"as {self._settings.node_name}"
@@ -404,14 +403,14 @@ class Trial:
             ],
             "mosquitto": [machine.find("mosquitto") or "mosquitto", "-c", home.mosquitto / "mosquitto.conf"],
             "cloudcore": [
-                _own("cloudcore"),
+                machine.own("cloudcore"),
                 "run",
                 "--config",
                 home.cloud / "cloudcore.yaml",
                 "--standalone",
             ],
-            "edgecore": [_own("edgecore"), "run", "--config", home.edge / "edgecore.yaml"],
-            "mapper": [_own("mapper"), "run", _DRIVER, "--dmi-dir", home.edge],
+            "edgecore": [machine.own("edgecore"), "run", "--config", home.edge / "edgecore.yaml"],
+            "mapper": [machine.own("mapper"), "run", _DRIVER, "--dmi-dir", home.edge],
         }
         return [str(word) for word in commands[part]]
 
@@ -435,7 +434,9 @@ class Trial:
     def backup(self, file: Path) -> str:
         """Save the control plane to `file`, also while it runs; what there is to say.  Raises TrialError."""
         self._must_exist()
-        return machine.run([_own("cloudcore"), "backup", *self._cloud_config(), file.absolute()]).strip()
+        return machine.run(
+            [machine.own("cloudcore"), "backup", *self._cloud_config(), file.absolute()]
+        ).strip()
 
     def restore(self, file: Path) -> str:
         """Put the control plane back to what `file` holds; it is stopped for it, and started if it ran.
@@ -446,7 +447,7 @@ class Trial:
             ran = self.daemons["cloudcore"].stop()
             try:
                 return machine.run(
-                    [_own("cloudcore"), "restore", *self._cloud_config(), file.absolute()]
+                    [machine.own("cloudcore"), "restore", *self._cloud_config(), file.absolute()]
                 ).strip()
             finally:
                 if ran:
@@ -456,7 +457,7 @@ class Trial:
         """What people made, as manifests in `folder`, or as text.  Raises TrialError."""
         self._must_exist()
         where: list[str | Path] = ["-o", folder.absolute()] if folder is not None else []
-        return machine.run([_own("cloudcore"), "export", *self._cloud_config(), *where])
+        return machine.run([machine.own("cloudcore"), "export", *self._cloud_config(), *where])
 
     def _cloud_config(self) -> list[str | Path]:
         return ["--config", self.home.cloud / "cloudcore.yaml"]
@@ -629,12 +630,6 @@ def place_on_node(manifest: str, node_name: str) -> str:
 
 def _models_first(file: Path) -> tuple[bool, str]:
     return (not file.stem.endswith("-model"), file.name)
-
-
-def _own(program: str) -> str:
-    """A program of ours: beside the interpreter that runs this one."""
-    beside = Path(sys.executable).parent / program
-    return str(beside) if beside.is_file() else program
 
 
 def _copy_private(source: Path, target: Path) -> None:

@@ -1,0 +1,191 @@
+"""Make a real board a node, and no node again.
+
+edgecore does the joining and the leaving; here are the look before, the configuration file and the systemd unit.  Where
+systemd does not run, what to run instead is said."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deploy import machine, preflight
+from deploy.errors import PreflightError, TrialError
+from deploy.home import DEFAULT_HOME, Home
+
+DEFAULT_CONFIG = Path("/etc/kubeedge/config/edgecore.yaml")
+UNIT = "edgecore.service"
+UNITS = Path("/etc/systemd/system")
+_UNIT_SOURCE = Path(__file__).parent / "systemd" / UNIT
+_RUNTIME = "unix:///run/containerd/containerd.sock"
+_BROKER = "tcp://127.0.0.1:1883"
+_HEADER = "# Written by `skerry join`; yours to change.  `edgecore config --defaults` prints all keys.\n"
+_INSTALLED = "# Installed by `skerry join`.\n"
+
+
+def token(home: Home, *words: str) -> str:
+    """What `cloudcore token` says: of this machine's trial, else of the cloud that cloudcore's own configuration names."""
+    config = home.cloud / "cloudcore.yaml"
+    told: list[str | Path] = ["--config", config] if config.is_file() else []
+    verb, *others = words
+    return machine.run([machine.own("cloudcore"), "token", verb, *told, *others]).strip()
+
+
+def join(config: Path, *, cloud: str, token: str, node_name: str, force: bool) -> Iterator[str]:
+    """What was done, as it is done.  Nothing is written before the look says that it can work.  Raises TrialError."""
+    settings = _read(config)
+    if told := (preflight.check_root(os.geteuid()) or check(settings, cloud)):
+        raise PreflightError(told)
+    yield from (f"note: {text}" for text in notes(settings))
+    if not config.exists():
+        _write(config, render(node_name), 0o600)
+        yield f"wrote {config}"
+    words: list[str | Path] = ["join", "--config", config, "--cloud", cloud, "--token", "-"]
+    words += ["--node-name", node_name] if node_name else []
+    words += ["--force"] if force else []
+    command = [machine.own("edgecore"), *words]
+    yield machine.run(command, stdin=token.encode() + b"\n", timeout_s=60.0).strip()
+    if not systemd_runs():
+        yield f"systemd does not run here; this runs the node:  {machine.own('edgecore')} run --config {config}"
+        return
+    _write(UNITS / UNIT, unit(_UNIT_SOURCE.read_text(), machine.own("edgecore"), config), 0o644)
+    machine.run(["systemctl", "daemon-reload"])
+    machine.run(["systemctl", "enable", "--quiet", UNIT])
+    machine.run(["systemctl", "restart", UNIT])
+    yield f"{UNIT} is enabled and runs:  systemctl status edgecore"
+
+
+def leave(config: Path, *, yes: bool) -> Iterator[str]:
+    """What was undone.  Raises TrialError."""
+    if told := preflight.check_root(os.geteuid()):
+        raise PreflightError(told)
+    if not config.exists():
+        raise TrialError(f"there is no {config}: this board is no node, or name its --config")
+    if not yes:
+        raise TrialError(
+            "this ends all pods of this board and removes its identity: say --yes if you mean it"
+        )
+    installed = UNITS / UNIT
+    ours = installed.is_file() and installed.read_text().startswith(_INSTALLED)
+    if ours and systemd_runs():
+        machine.run(["systemctl", "disable", "--quiet", "--now", UNIT], timeout_s=90.0)
+    yield machine.run(
+        [machine.own("edgecore"), "reset", "--config", config, "--yes"], timeout_s=180.0
+    ).strip()
+    if ours:
+        installed.unlink()
+        if systemd_runs():
+            machine.run(["systemctl", "daemon-reload"])
+        yield f"removed {installed}"
+    if config.read_text().startswith(_HEADER):
+        config.unlink()
+        yield f"removed {config}"
+
+
+def systemd_runs() -> bool:
+    """As sd_booted(3) finds it out."""
+    return Path("/run/systemd/system").is_dir()
+
+
+def check(settings: Mapping[str, Any], cloud: str) -> str | None:
+    """What makes it impossible to be a node here, in one sentence."""
+    if re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:,\s]+):[0-9]{1,5}(,.+)?", cloud) is None:
+        return f"{cloud!r} is not an address of a hub: write it as HOST:PORT, the port is 10000 as a rule"
+    if "dataDir" not in settings and (DEFAULT_HOME / "trial.json").exists():
+        return f"there is a trial in {DEFAULT_HOME}: take it down with `skerry down --purge` first"
+    edged = _at(settings, "modules", "edged")
+    if edged.get("enable", True):
+        endpoint = _at(edged, "tailoredKubeletConfig").get("containerRuntimeEndpoint") or _RUNTIME
+        if told := _no_answer(str(endpoint).removeprefix("unix://")):
+            return f"no container runtime answers at {endpoint} ({told}): `apt-get install containerd runc`"
+        mounts, kinds = Path("/proc/mounts").read_text(), Path("/proc/filesystems").read_text()
+        return preflight.check_cgroups(kinds, mounts)
+    return None
+
+
+def notes(settings: Mapping[str, Any]) -> Iterator[str]:
+    """What keeps only some things from working."""
+    if _at(settings, "modules", "edged").get("enable", True):
+        networks = Path("/etc/cni/net.d")
+        if not networks.is_dir() or not any(networks.iterdir()):
+            yield (
+                f"there is no network for pods in {networks}: only pods with hostNetwork will run; "
+                "`apt-get install containernetworking-plugins` and write one"
+            )
+    bus = _at(settings, "modules", "eventBus")
+    broker = str(bus.get("mqttServerExternal") or _BROKER)
+    host, _, port = broker.rpartition("//")[2].partition(":")
+    if bus.get("enable", True) and not machine.port_answers(int(port or 1883), host=host):
+        yield f"no MQTT broker answers at {broker}: devices that use it wait for one; `apt-get install mosquitto`"
+
+
+def render(node_name: str) -> str:
+    """The configuration of a board: defaults, since the hub's address is kept with the identity.  Pure."""
+    document: dict[str, Any] = {
+        "apiVersion": "edgecore.config.kubeedge.io/v1alpha2",
+        "kind": "EdgeCore",
+    }
+    if node_name:
+        document["modules"] = {"edged": {"hostnameOverride": node_name}}
+    return _HEADER + yaml.safe_dump(document, sort_keys=False)
+
+
+def unit(source: str, edgecore: str, config: Path) -> str:
+    """The unit with this installation's paths.  Pure."""
+    command = f"ExecStart={_word(edgecore)} run --config {_word(str(config))}"
+    lines = [command if line.startswith("ExecStart=") else line for line in source.splitlines()]
+    return _INSTALLED + "\n".join(lines) + "\n"
+
+
+def _word(text: str) -> str:
+    """One word of a unit's command line: systemd expands % and $, and splits at spaces.  Pure."""
+    quoted = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{quoted}"' if quoted != text or re.search(r"[\s';]", text) else text
+
+
+def _read(config: Path) -> Mapping[str, Any]:
+    """Raises TrialError when there is a file that is no mapping."""
+    try:
+        found = yaml.safe_load(config.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, yaml.YAMLError) as error:
+        raise TrialError(f"cannot read {config}: {str(error).splitlines()[0]}") from error
+    if not isinstance(found, dict):
+        raise TrialError(f"cannot read {config}: it is not a mapping")
+    return found
+
+
+def _at(settings: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
+    """A section; empty when it is not there.  edgecore itself says what is wrong with one that is no mapping."""
+    for name in path:
+        found = settings.get(name)
+        settings = found if isinstance(found, dict) else {}
+    return settings
+
+
+def _no_answer(path: str) -> str | None:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(3.0)
+        try:
+            probe.connect(path)
+        except OSError as error:
+            return error.strerror or str(error)
+    return None
+
+
+def _write(path: Path, text: str, mode: int) -> None:
+    """Raises TrialError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{path.name}.new")
+        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as file:
+            file.write(text)
+        unfinished.replace(path)
+    except OSError as error:
+        raise TrialError(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,146 @@
+"""`skerry device`: look at devices and set them, with the stock kubectl, on a trial or any cluster."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from deploy import devices
+from deploy.devices import Found, Verdict
+from deploy.errors import TrialError
+from deploy.kubectl import Kubectl
+from deploy.trial import Trial
+
+_POLL_S = 0.2
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _namespace(command: F) -> F:
+    option = click.option(
+        "-n", "--namespace", default="default", show_default=True, help="The device's namespace."
+    )
+    return option(command)
+
+
+@click.group()
+@click.option(
+    "--kubeconfig",
+    envvar="KUBECONFIG",
+    show_envvar=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Of the cluster.  [default: this machine's trial]",
+)
+@click.pass_context
+def device(ctx: click.Context, kubeconfig: Path | None) -> None:
+    """Look at devices, and say what they should do."""
+    trial: Trial = ctx.obj
+    if kubeconfig is not None and kubeconfig != trial.home.kubeconfig:
+        ctx.obj = Kubectl(kubeconfig)
+        return
+    try:
+        trial.home.kubeconfig.open("rb").close()
+    except FileNotFoundError as error:
+        raise TrialError(
+            f"there is no {trial.home.kubeconfig}: run `skerry up` first, or name a --kubeconfig"
+        ) from error
+    except OSError as error:
+        raise TrialError(
+            f"cannot read {trial.home.kubeconfig}: {error.strerror}; run it again as root or with sudo"
+        ) from error
+    ctx.obj = trial.kubectl
+
+
+@device.command("list")
+@click.option("-n", "--namespace", default="", help="Of one namespace only.")
+@click.pass_obj
+def list_(kubectl: Kubectl, namespace: str) -> None:
+    """Show every property: what is read, what is wanted, and for how long it has read so."""
+    rows = Found.of(kubectl.items(devices.KINDS)).rows(namespace)
+    if not rows:
+        click.echo("there are no devices", err=True)
+        return
+    spaces = {row.namespace for row in rows} != {"default"} and not namespace
+    for line in devices.table(rows, time.time(), namespaces=spaces):
+        click.echo(line)
+
+
+@device.command()
+@click.argument("name")
+@_namespace
+@click.pass_obj
+def describe(kubectl: Kubectl, name: str, namespace: str) -> None:
+    """Show all that is known of one device, and what is wrong with it."""
+    found = Found.of(kubectl.items(devices.KINDS))
+    for line in devices.describe(found, found.device(namespace, name), time.time()):
+        click.echo(line)
+
+
+@device.command()
+@click.argument("name", default="")
+@_namespace
+@click.pass_obj
+def watch(kubectl: Kubectl, name: str, namespace: str) -> None:
+    """Print what changes, of one device or of all in the namespace, until interrupted."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that kubectl is ended then, too
+    if name:
+        Found.of(kubectl.items(devices.KINDS)).device(namespace, name)
+    before: dict[tuple[str, str], devices.Object] = {}
+    for status in kubectl.watch("devicestatuses", *([name] if name else ()), f"--namespace={namespace}"):
+        at = devices.key(status)
+        for change in devices.changes(before.get(at), status):
+            click.echo(f"{devices.clock_time(time.time())}  {at[1]}  {change}")
+        before[at] = status
+
+
+@device.command("set", context_settings={"ignore_unknown_options": True})  # a value may begin with a minus
+@click.argument("name")
+@click.argument("property_", metavar="PROPERTY")
+@click.argument("value")
+@_namespace
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, 86400),
+    default=30.0,
+    show_default=True,
+    help="Seconds to wait until the device does it; 0: do not wait.",
+)
+@click.pass_obj
+def set_(kubectl: Kubectl, name: str, property_: str, value: str, namespace: str, timeout: float) -> None:
+    """Say what a property should be, and wait until the device reports it."""
+    found = Found.of(kubectl.items(devices.KINDS))
+    wanted = found.device(namespace, name)
+    index = devices.index_of(wanted, property_)
+    declared = devices.declaration(found.model_of(wanted), property_)
+    if wrong := devices.refusal(declared, value):
+        raise TrialError(f"cannot set {property_} of {name}: {wrong}")
+    before = found.statuses.get((namespace, name))
+    changes = json.dumps(devices.patch(wanted, property_, value))
+    kubectl.run("patch", "device", name, f"--namespace={namespace}", "--type=json", f"--patch={changes}")
+    if timeout == 0:
+        click.echo(f"{name}: {property_} is to be {value}")
+        return
+    began = time.monotonic()
+    while True:
+        listed = kubectl.items("devicestatuses", f"--namespace={namespace}")
+        now = next((item for item in listed if devices.key(item) == (namespace, name)), None)
+        waited = time.monotonic() - began
+        judged, why = devices.verdict(before, now, index, property_, value, waited)
+        if judged is Verdict.REACHED:
+            click.echo(f"{name}: {property_} is {value}, after {waited:.1f} s")
+            return
+        if judged is Verdict.REFUSED:
+            raise TrialError(f"{name} refused {property_} {value}: {why}")
+        if waited >= timeout:
+            state = ((now or {}).get("status") or {}).get("state") or "unknown"
+            reading = (devices.twin_of(now, property_).get("reported") or {}).get("value")
+            raise TrialError(
+                f"{name} has not reported {property_} {value} within {timeout:g} s: its state is {state} and it "
+                f"reports {reading or 'nothing'}; the wish stays, and reaches it when it can"
+            )
+        time.sleep(_POLL_S)

@@ -1,0 +1,82 @@
+"""A board's configuration, unit and look before joining."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy import board
+from deploy.errors import TrialError
+
+NO_PODS: dict[str, Any] = {"dataDir": "/elsewhere", "modules": {"edged": {"enable": False}}}
+
+
+def test_the_unit_gets_this_installations_paths() -> None:
+    source = "[Service]\nExecStart=/usr/local/bin/edgecore run\nRestart=always\n"
+    text = board.unit(source, "/opt/a b/50%/edgecore", Path("/etc/x.yaml"))
+    assert text.splitlines() == [
+        "# Installed by `skerry join`.",
+        "[Service]",
+        'ExecStart="/opt/a b/50%%/edgecore" run --config /etc/x.yaml',
+        "Restart=always",
+    ]
+
+
+def test_a_configuration_says_no_more_than_it_must() -> None:
+    assert yaml.safe_load(board.render("")) == {
+        "apiVersion": "edgecore.config.kubeedge.io/v1alpha2",
+        "kind": "EdgeCore",
+    }
+    named = yaml.safe_load(board.render("board-1"))
+    assert named["modules"] == {"edged": {"hostnameOverride": "board-1"}}
+
+
+@pytest.mark.parametrize("cloud", ["host:10000", "10.0.0.1:10000", "[::1]:10000", "a:1,b:2"])
+def test_a_hub(cloud: str) -> None:
+    assert board.check(NO_PODS, cloud) is None
+
+
+@pytest.mark.parametrize("cloud", ["host", "", ":1", "::1:10000x", "http://host:10000/", "a b:1"])
+def test_no_hub(cloud: str) -> None:
+    told = board.check(NO_PODS, cloud)
+    assert told is not None
+    assert "HOST:PORT" in told
+
+
+def test_no_runtime(tmp_path: Path) -> None:
+    kubelet = {"containerRuntimeEndpoint": f"unix://{tmp_path}/none.sock"}
+    settings = {"dataDir": "/elsewhere", "modules": {"edged": {"tailoredKubeletConfig": kubelet}}}
+    told = board.check(settings, "host:1")
+    assert told is not None
+    assert f"no container runtime answers at unix://{tmp_path}/none.sock" in told
+
+
+def test_nothing_is_written_when_it_cannot_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    config = tmp_path / "x" / "edgecore.yaml"
+    with pytest.raises(TrialError, match="HOST:PORT"):
+        list(board.join(config, cloud="nowhere", token="t", node_name="", force=False))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_leaving_takes_a_yes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    config = tmp_path / "edgecore.yaml"
+    with pytest.raises(TrialError, match="this board is no node"):
+        list(board.leave(config, yes=True))
+    config.write_text(board.render(""))
+    with pytest.raises(TrialError, match="say --yes"):
+        list(board.leave(config, yes=False))
+    assert config.exists()
+
+
+def test_a_configuration_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    config = tmp_path / "edgecore.yaml"
+    for text in ("[]", "a: [", "\x00"):
+        config.write_text(text)
+        with pytest.raises(TrialError, match="cannot read"):
+            list(board.join(config, cloud="h:1", token="t", node_name="", force=False))
