@@ -14,7 +14,7 @@ import msgspec
 from beehive.backoff import Backoff
 from beehive.errors import Refused, Unavailable
 from beehive.supervise import Part, supervise
-from cloudcore import kube
+from cloudcore import kube, memory
 from cloudcore.cloudhub.dispatch import Dispatcher
 from cloudcore.cloudhub.https import CompatServer
 from cloudcore.cloudhub.metrics import Metric, MetricsServer
@@ -49,6 +49,7 @@ ADDRESSES_S = 60.0
 
 async def run(config: Config, *, standalone: bool, stop: asyncio.Event | None = None) -> None:
     """Run until a signal comes or `stop` is set.  Raises SkerryError with one sentence for the operator."""
+    memory.limit()
     own_api = standalone or config.standalone.enable
     streams = _Streams(Tunnels(), PodReader(), own_api)
     if not own_api:
@@ -163,6 +164,7 @@ def _parts(
         Leases(client, nodes, edges.placement),
         dynamic,
         policy,
+        memory.Tidier(lambda: nodes.opened),
     ]
     if config.devices:
         parts.append(devices)

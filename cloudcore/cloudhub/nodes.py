@@ -190,6 +190,8 @@ class Nodes:
     def closed(self, link: Link) -> None:
         """Forget `link`; the clean-up of an old one never removes its successor."""
         _add(self._ended, link.delivery.counters)
+        # these refer to the link, which would then wait for the collector
+        link.on_deleted = link.on_acked = None
         if self._links.get(link.node) is link:
             del self._links[link.node]
 
