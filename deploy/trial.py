@@ -410,7 +410,15 @@ class Trial:
                 "--standalone",
             ],
             "edgecore": [machine.own("edgecore"), "run", "--config", home.edge / "edgecore.yaml"],
-            "mapper": [machine.own("mapper"), "run", _DRIVER, "--dmi-dir", home.edge],
+            "mapper": [
+                machine.own("mapper"),
+                "run",
+                _DRIVER,
+                "--dmi-dir",
+                home.edge,
+                "--buffer-dir",
+                home.mappers,
+            ],
         }
         return [str(word) for word in commands[part]]
 

@@ -156,14 +156,14 @@ class DeviceTwin:
             if deleted:
                 self._models.pop(id_, None)
             else:
-                self._models[id_] = decode(message.content, DeviceModel)
+                self._models[id_] = api.decode_model(bytes(message.content))
             for device in [d for d in self._devices.values() if d.model_id == id_]:
                 self._object_stored(device.id)
             self._reassign()
         elif deleted:
             self._object_deleted(id_)
         else:
-            device = decode(message.content, Device)
+            device = api.decode_device(bytes(message.content))
             if device.id != id_:
                 raise ObjectError(f"the message is about {id_}, its content about {device.id}")
             self._devices[id_] = device
