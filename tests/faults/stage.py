@@ -186,6 +186,14 @@ class Stage:
         """(pod UID, container id, pid) of all that runs: what must be the same after a fault that pods must not feel."""
         return frozenset((one.pod_uid, one.id, one.pid) for one in self.skerry.containers())
 
+    def all_pods(self) -> list[dict[str, Any]]:
+        """As the API has them.  Raises ConnectionError while it is away, which `eventually` waits out."""
+        done = self.skerry.kubectl("get", "pods", "-o", "json", check=False)
+        if done.returncode:
+            raise ConnectionError(done.stderr.strip())
+        items: list[dict[str, Any]] = json.loads(done.stdout)["items"]
+        return items
+
     def container_of(self, pod: str) -> Container:
         (found,) = [one for one in self.skerry.containers() if one.pod == pod]
         return found
@@ -193,7 +201,7 @@ class Stage:
     def is_agreed(self) -> bool:
         """Whether exactly the pods of the API run, once each, ready, and known there as they run."""
         wanted = {}
-        for pod in self.skerry.get("pods")["items"]:
+        for pod in self.all_pods():
             statuses = pod["status"].get("containerStatuses", [])
             if "deletionTimestamp" in pod["metadata"] or not all(one["ready"] for one in statuses):
                 return False
@@ -210,7 +218,7 @@ class Stage:
             pod["metadata"]["uid"]: sum(
                 one["restartCount"] for one in pod["status"].get("containerStatuses", [])
             )
-            for pod in self.skerry.get("pods")["items"]
+            for pod in self.all_pods()
         }
 
     def served(self) -> bool:
