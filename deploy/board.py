@@ -15,12 +15,16 @@ from typing import Any
 import yaml
 
 from deploy import machine, preflight
+from deploy.containerd import render_network
 from deploy.errors import PreflightError, TrialError
-from deploy.home import DEFAULT_HOME, Home
+from deploy.home import DEFAULT_HOME, Home, choose_pod_subnet
 
 DEFAULT_CONFIG = Path("/etc/kubeedge/config/edgecore.yaml")
 UNIT = "edgecore.service"
 UNITS = Path("/etc/systemd/system")
+NETWORKS = Path("/etc/cni/net.d")
+"""Where container runtimes look for the pods' network."""
+NETWORK = NETWORKS / "10-skerry.conflist"
 _UNIT_SOURCE = Path(__file__).parent / "systemd" / UNIT
 _RUNTIME = "unix:///run/containerd/containerd.sock"
 _BROKER = "tcp://127.0.0.1:1883"
@@ -45,6 +49,10 @@ def join(config: Path, *, cloud: str, token: str, node_name: str, force: bool) -
     if not config.exists():
         _write(config, render(node_name), 0o600)
         yield f"wrote {config}"
+    if _runs_pods(settings) and not has_network() and preflight.find_cni_plugins() is not None:
+        subnet = choose_pod_subnet(Home(DEFAULT_HOME), machine.routed_networks())
+        _write(NETWORK, render_network(Home(DEFAULT_HOME), subnet), 0o644)
+        yield f"wrote {NETWORK}: pods get addresses of {subnet}"
     words: list[str | Path] = ["join", "--config", config, "--cloud", cloud, "--token", "-"]
     words += ["--node-name", node_name] if node_name else []
     words += ["--force"] if force else []
@@ -85,6 +93,12 @@ def leave(config: Path, *, yes: bool) -> Iterator[str]:
     if config.read_text().startswith(_HEADER):
         config.unlink()
         yield f"removed {config}"
+    if NETWORK.exists():
+        NETWORK.unlink()
+        bridge = Home(DEFAULT_HOME).bridge
+        if machine.interface_exists(bridge):
+            machine.run(["ip", "link", "delete", bridge])
+        yield f"removed {NETWORK}"
 
 
 def systemd_runs() -> bool:
@@ -98,8 +112,8 @@ def check(settings: Mapping[str, Any], cloud: str) -> str | None:
         return f"{cloud!r} is not an address of a hub: write it as HOST:PORT, the port is 10000 as a rule"
     if "dataDir" not in settings and (DEFAULT_HOME / "trial.json").exists():
         return f"there is a trial in {DEFAULT_HOME}: take it down with `skerry down --purge` first"
-    edged = _at(settings, "modules", "edged")
-    if edged.get("enable", True):
+    if _runs_pods(settings):
+        edged = _at(settings, "modules", "edged")
         endpoint = _at(edged, "tailoredKubeletConfig").get("containerRuntimeEndpoint") or _RUNTIME
         if told := _no_answer(str(endpoint).removeprefix("unix://")):
             return f"no container runtime answers at {endpoint} ({told}): `apt-get install containerd runc`"
@@ -110,18 +124,27 @@ def check(settings: Mapping[str, Any], cloud: str) -> str | None:
 
 def notes(settings: Mapping[str, Any]) -> Iterator[str]:
     """What keeps only some things from working."""
-    if _at(settings, "modules", "edged").get("enable", True):
-        networks = Path("/etc/cni/net.d")
-        if not networks.is_dir() or not any(networks.iterdir()):
-            yield (
-                f"there is no network for pods in {networks}: only pods with hostNetwork will run; "
-                "`apt-get install containernetworking-plugins` and write one"
-            )
+    if _runs_pods(settings) and not has_network() and preflight.find_cni_plugins() is None:
+        yield (
+            f"there is no network for pods in {NETWORKS}, and the node is not Ready without one: "
+            "`apt-get install containernetworking-plugins` and join with --force"
+        )
     bus = _at(settings, "modules", "eventBus")
     broker = str(bus.get("mqttServerExternal") or _BROKER)
     host, _, port = broker.rpartition("//")[2].partition(":")
     if bus.get("enable", True) and not machine.port_answers(int(port or 1883), host=host):
         yield f"no MQTT broker answers at {broker}: devices that use it wait for one; `apt-get install mosquitto`"
+
+
+def has_network(folder: Path = NETWORKS) -> bool:
+    """Whether the container runtime finds a network for pods."""
+    return folder.is_dir() and any(
+        file.suffix in (".conf", ".conflist", ".json") for file in folder.iterdir()
+    )
+
+
+def _runs_pods(settings: Mapping[str, Any]) -> bool:
+    return bool(_at(settings, "modules", "edged").get("enable", True))
 
 
 def render(node_name: str) -> str:

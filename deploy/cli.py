@@ -219,8 +219,8 @@ def _show_next(trial: Trial, status: Status) -> None:
     click.echo("  kubectl get nodes,pods,devices,devicestatuses")
     if pod_ips:
         click.echo(f"  busybox wget -qO- http://{pod_ips[0]}:8080/")
-    click.echo("  kubectl edit device thermostat      # set target to another value, then:")
-    click.echo("  kubectl get devicestatus thermostat -w")
-    click.echo(f"  {command} status | down")
+    click.echo("  kubectl logs deploy/hello")
+    click.echo(f"  {command} device set thermostat target 25")
+    click.echo(f"  {command} device watch | status | down")
     if os.geteuid() == 0 and "SUDO_USER" in os.environ:
         click.echo("(The kubeconfig is root's: put sudo before kubectl.)")

@@ -80,3 +80,11 @@ def test_a_configuration_that_is_none(tmp_path: Path, monkeypatch: pytest.Monkey
         config.write_text(text)
         with pytest.raises(TrialError, match="cannot read"):
             list(board.join(config, cloud="h:1", token="t", node_name="", force=False))
+
+
+def test_a_network_for_pods(tmp_path: Path) -> None:
+    assert not board.has_network(tmp_path / "none")
+    (tmp_path / "README").touch()
+    assert not board.has_network(tmp_path)
+    (tmp_path / "10-a.conflist").touch()
+    assert board.has_network(tmp_path)
