@@ -101,6 +101,9 @@ class Api:
                 return await self._document(request, form)
             return await self._resource(request, target, form, user)
         except ApiError as error:
+            if error.code == 409:
+                # refused because of a write that may not be visible yet: who reads next must find it
+                await self._resources.store.settled()
             return _error(error)
         except RecursionError:
             return _error(bad_request("the object is nested too deeply"))

@@ -200,6 +200,7 @@ class Store:
         self._revision = 0
         self._objects: dict[Key, dict[ObjectId, Record]] = {}
         self._pending: dict[tuple[Key, ObjectId], Record | None] = {}
+        self._newest: asyncio.Future[None] | None = None
         self._history: dict[Key, _History] = {}
         self._watchers: dict[Key, set[Subscription]] = {}
         self._by_uid: dict[str, Record] = {}
@@ -351,6 +352,13 @@ class Store:
             return self._pending[place]
         return self.get(key, namespace, name)
 
+    async def settled(self) -> None:
+        """Wait until what was accepted before has landed or failed.
+
+        Whoever is refused because of a write that has not landed yet must be able to read that write afterwards."""
+        if self._newest is not None and not self._newest.done():
+            await asyncio.wait([self._newest])
+
     # writing -----------------------------------------------------------------------------------------
 
     def put(
@@ -377,6 +385,7 @@ class Store:
         if self._loop is None:
             raise StoreError("cannot write: the store is not started")
         done: asyncio.Future[None] = self._loop.create_future()
+        self._newest = done
         self._pending[key, where] = None if gone else record
         self._queue.put(_Write(key, where, record, gone, done, self._epoch))
         return done
