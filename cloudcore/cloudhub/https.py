@@ -123,18 +123,19 @@ class CompatServer:
             return web.Response(
                 status=400, text="the header NodeName has to be the node's name, in lower case"
             )
-        if self.limiter.blocked(clock.monotonic()):
+        source = request.remote or ""
+        if self.limiter.blocked(clock.monotonic(), source):
             return web.Response(status=429, text="too many attempts failed lately; try again in a minute")
         csr = await request.read()
         try:
             await self._identify(request, node)
             certificate = self.authority.sign_node(node, csr, self.certificate_life)
         except Refused as error:
-            self.limiter.failed(clock.monotonic())
+            self.limiter.failed(clock.monotonic(), source)
             log.warning("Refused a certificate for node %s: %s", node, error)
             return web.Response(status=401, text=str(error))
         except pki.BadRequest as error:
-            self.limiter.failed(clock.monotonic())
+            self.limiter.failed(clock.monotonic(), source)
             return web.Response(status=500, text=f"failed to sign certs for edgenode {node}, err: {error}")
         except Unavailable as error:
             return web.Response(status=503, text=str(error))

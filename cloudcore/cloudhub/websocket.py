@@ -52,7 +52,8 @@ MAX_JOINING = 64
 FRAMES_PER_S, FRAMES_BURST = 500.0, 2000.0
 """What one edge may send; beyond it the hub reads slower."""
 
-Joiner = Callable[[JoinRequest], Awaitable[JoinAnswer]]
+Joiner = Callable[[JoinRequest, str], Awaitable[JoinAnswer]]
+"""Takes the request and the address it came from."""
 Renewer = Callable[[str, str], JoinAnswer]
 Numberer = Callable[[str], Awaitable[int]]
 TunnelServer = Callable[[str, BinaryConnection], Awaitable[None]]
@@ -300,7 +301,7 @@ class Hub:
                 if message.route.operation != Op.JOIN:
                     await connection.close(session.CLOSE_POLICY, "only a join frame is welcome here")
                     return
-                await connection.send(codec.encode(await self._join_answer(message)), text=True)
+                await connection.send(codec.encode(await self._join_answer(message, connection)), text=True)
         except ProtocolError as error:
             await connection.close(session.CLOSE_BAD_FRAME, str(error)[:120])
         except TimeoutError:
@@ -308,9 +309,13 @@ class Hub:
         except ConnectionClosed:
             return
 
-    async def _join_answer(self, message: Message) -> Message:
+    async def _join_answer(self, message: Message, connection: _Connection) -> Message:
         try:
-            return reply(message, await self._join(message.decode(JoinRequest)), source=Source.CLOUDHUB)
+            return reply(
+                message,
+                await self._join(message.decode(JoinRequest), _host(connection)),
+                source=Source.CLOUDHUB,
+            )
         except (JoinRefused, ProtocolError) as error:
             return _failure(message, error.reason, str(error))
         except SkerryError as error:
@@ -470,6 +475,11 @@ def _certified(connection: ServerConnection) -> str | None:
 def _peer(connection: ServerConnection) -> str:
     address = connection.remote_address
     return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "?"
+
+
+def _host(connection: ServerConnection) -> str:
+    address = connection.remote_address
+    return str(address[0]) if isinstance(address, tuple) else ""
 
 
 def _failure(message: Message, reason: str, text: str) -> Message:

@@ -9,8 +9,10 @@ so.  Otherwise a token for any node could replace a running one."""
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import secrets
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -45,26 +47,39 @@ RESERVED = timedelta(minutes=10)
 
 @dataclass(slots=True)
 class Limiter:
-    """A token bucket over failed attempts: guessing is slow for everybody together.
+    """A leaky bucket of failed attempts for each address: guessing is slow, and only for who guesses.
 
-    burst failures at once, then rate_s seconds for each."""
+    burst failures at once, then one every rate_s seconds.  What is kept is bounded: of more than `sources` addresses the
+    one that failed longest ago is forgotten.  An IPv6 host may use any address of its /64, so that counts as one."""
 
     burst: int = 20
     rate_s: float = 0.5
-    _level: float = 0.0
-    _at: float = 0.0
+    sources: int = 4096
+    _buckets: OrderedDict[str, tuple[float, float]] = field(default_factory=OrderedDict)
 
-    def blocked(self, now: float) -> bool:
-        self._leak(now)
-        return self._level >= self.burst
+    def blocked(self, now: float, source: str) -> bool:
+        return self._level(now, _network(source)) + 1 > self.burst
 
-    def failed(self, now: float) -> None:
-        self._leak(now)
-        self._level += 1
+    def failed(self, now: float, source: str) -> None:
+        key = _network(source)
+        self._buckets[key] = (self._level(now, key) + 1, now)
+        self._buckets.move_to_end(key)
+        if len(self._buckets) > self.sources:
+            self._buckets.popitem(last=False)
 
-    def _leak(self, now: float) -> None:
-        self._level = max(0.0, self._level - (now - self._at) / self.rate_s)
-        self._at = now
+    def _level(self, now: float, key: str) -> float:
+        level, at = self._buckets.get(key, (0.0, now))
+        return max(0.0, level - (now - at) / self.rate_s)
+
+
+def _network(source: str) -> str:
+    try:
+        address = ipaddress.ip_address(source)
+    except ValueError:
+        return source
+    if address.version == 4:
+        return source
+    return str(ipaddress.ip_network((address, 64), strict=False))
 
 
 class Reservations:
@@ -117,20 +132,22 @@ class Joiner:
     limiter: Limiter = field(default_factory=Limiter)
     _spending: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def join(self, request: JoinRequest) -> JoinAnswer:
-        """Raises JoinRefused with one sentence for the person at the edge, or ApiError when the API is away."""
+    async def join(self, request: JoinRequest, source: str = "") -> JoinAnswer:
+        """`source`: the address it came from.
+
+        Raises JoinRefused with one sentence for the person at the edge, or ApiError when the API is away."""
         if not resource.is_name(request.node):
             raise JoinRefused(
                 f"{request.node[:80]!r} is not a node name: use lower-case letters, digits, - and .",
                 reason="BadName",
             )
-        if self.limiter.blocked(clock.monotonic()):
+        if self.limiter.blocked(clock.monotonic(), source):
             raise JoinRefused("too many join attempts failed lately; try again in a minute", reason="TooMany")
         try:
             return await self._join(request)
         except JoinRefused as error:
-            self.limiter.failed(clock.monotonic())
-            log.warning("Refused to let %s join: %s", request.node, error)
+            self.limiter.failed(clock.monotonic(), source)
+            log.warning("Refused to let %s join from %s: %s", request.node, source, error)
             raise
 
     async def _join(self, request: JoinRequest) -> JoinAnswer:
