@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# How mountinfo writes blanks, tabs, line ends and backslashes.
+_ESCAPE = re.compile(rb"\\([0-7]{3})")
 DATA = "..data"
 DATA_NEW = "..data_tmp"
 
@@ -217,14 +220,21 @@ def _remove_entry(dir_fd: int, name: str) -> None:
 
 
 def mounts_below(path: Path) -> list[str]:
-    """Mount points at or below `path`, deepest first."""
-    prefix = str(path)
+    """Mount points at or below `path`, deepest first.
+
+    The kernel names them without links, so the way to `path` is read without links as well; `path` itself is not followed.
+    """
+    prefix = os.path.join(os.path.realpath(path.parent), path.name)
     found = []
-    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
-        point = line.split(" ")[4].encode("latin-1", "replace").decode("unicode_escape")
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        point = os.fsdecode(_ESCAPE.sub(lambda m: bytes([int(m[1], 8)]), line.split(b" ")[4]))
         if point == prefix or point.startswith(prefix + "/"):
             found.append(point)
     return sorted(found, reverse=True)
+
+
+def _is_mounted(target: Path) -> bool:
+    return os.path.join(os.path.realpath(target.parent), target.name) in mounts_below(target)
 
 
 def remove_tree(root: Path, name: str) -> None:
@@ -273,7 +283,7 @@ def usage(paths: list[str], timeout_s: float = 60.0) -> dict[str, int]:
 
 def mount_tmpfs(target: Path, size_bytes: int | None) -> None:
     """Mount a tmpfs unless one is mounted there."""
-    if str(target) in mounts_below(target):
+    if _is_mounted(target):
         return
     options = f"mode=0777,size={size_bytes}" if size_bytes else "mode=0777"
     _run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(target)])
@@ -284,7 +294,7 @@ def bind_sub_path(volume: Path, relative: str, target: Path, *, create: bool) ->
 
     create: make the folder when it is missing.  Raises OSError.
     """
-    if str(target) in mounts_below(target):
+    if _is_mounted(target):
         return
     base = os.path.realpath(volume)
     resolved = os.path.realpath(os.path.join(base, relative))

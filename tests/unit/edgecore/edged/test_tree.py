@@ -148,3 +148,24 @@ def test_sub_paths_that_lead_out_are_refused(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="leads out"):
             tree.bind_sub_path(volume, path, tmp_path / "t", create=True)
     assert not (tmp_path / "t").exists()
+
+
+def test_mounts_are_found_on_a_way_that_leads_through_a_link(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to("/")
+    assert "/proc" in tree.mounts_below(link / "proc")
+
+
+def test_nothing_behind_a_mount_is_removed_when_the_root_is_a_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = tmp_path / "real" / "pods"
+    (real / "uid" / "v").mkdir(parents=True)
+    (real / "uid" / "v" / "precious").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    line = f"1 2 8:1 / {real}/uid/v rw - ext4 /dev/sda1 rw\n".encode()
+    monkeypatch.setattr(Path, "read_bytes", lambda _: line)
+    monkeypatch.setattr(tree, "unmount", lambda _: None)
+    with pytest.raises(OSError, match="is mounted"):
+        tree.remove_tree(tmp_path / "link" / "pods", "uid")
+    assert (real / "uid" / "v" / "precious").exists()
