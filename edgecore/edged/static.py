@@ -39,6 +39,14 @@ class Found:
 def make(text: bytes, *, node_name: str, is_json: bool) -> bytes:
     """The pod of a file as JSON, ready to run.  Raises StaticError."""
     try:
+        return _make(text, node_name, is_json=is_json)
+    except (TypeError, ValueError, OverflowError, RecursionError) as err:
+        # YAML can say what JSON cannot: keys that are no text, numbers without an end, a mapping that holds itself
+        raise StaticError(f"it cannot be a Pod: {str(err)[:256]}") from err
+
+
+def _make(text: bytes, node_name: str, *, is_json: bool) -> bytes:
+    try:
         obj = msgspec.json.decode(text) if is_json else _yaml(text)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as err:
         raise StaticError(f"it is not JSON: {err}") from err

@@ -57,6 +57,23 @@ def test_what_is_no_pod_is_said(text: bytes, is_json: bool) -> None:
         make(text, node_name="edge-1", is_json=is_json)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"kind: Pod\nmetadata: {name: x, annotations: text}\nspec: {containers: [{name: c}]}",
+        b"kind: Pod\nmetadata: {name: x}\nspec: {on: 1, containers: [{name: c}]}",
+        b"kind: Pod\nmetadata: {name: x}\nspec: {null: 1, containers: [{name: c}]}",
+        b"kind: Pod\nmetadata: {name: x}\nspec: &all {more: *all, containers: [{name: c}]}",
+    ],
+)
+def test_a_file_that_says_what_json_cannot_ends_nothing(text: bytes, tmp_path: Path) -> None:
+    (tmp_path / "good.yaml").write_bytes(YAML)
+    (tmp_path / "bad.yaml").write_bytes(text)
+    found = StaticPods(tmp_path, "edge-1").read()
+    assert [decode_pod(p).name for p in found.pods] == ["web-edge-1"]
+    assert "bad.yaml" in found.trouble
+
+
 def test_a_folder(tmp_path: Path) -> None:
     static = StaticPods(tmp_path / "none", "edge-1")
     assert static.read().pods == ()
