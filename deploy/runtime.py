@@ -180,7 +180,8 @@ def _children(pid: int) -> list[int]:
 def _unmount(home: Home) -> list[str]:
     problems: list[str] = []
     for attempt in range(_UNMOUNT_ATTEMPTS):
-        points = machine.mounts_below(Path("/proc/mounts").read_text(), home.root)
+        # the kernel names mounts without links; one that is overlooked here would be emptied by a purge
+        points = machine.mounts_below(Path("/proc/mounts").read_text(), home.root.resolve())
         problems = [reason for point in points if (reason := machine.succeeds(["umount", point]))]
         if not problems:
             return []

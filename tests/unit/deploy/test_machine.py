@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy import machine
+from deploy import machine, runtime
 from deploy.errors import TrialError
+from deploy.home import Home
 
 TCP = """\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
@@ -26,6 +27,22 @@ def test_mounts_below_a_folder_come_deepest_last_made_first() -> None:
     mounts = "/dev/a /h ext4 rw 0 0\nx /h/s/a tmpfs rw 0 0\nx /h/s/a/b tmpfs rw 0 0\nx /home tmpfs rw 0 0\n"
     assert machine.mounts_below(mounts, Path("/h/s")) == ["/h/s/a/b", "/h/s/a"]
     assert machine.mounts_below("x /h\\040s/a tmpfs rw 0 0\n", Path("/h s")) == ["/h s/a"]
+
+
+def test_mounts_are_looked_for_where_a_linked_home_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    asked: list[Path] = []
+
+    def below(_: str, folder: Path) -> list[str]:
+        asked.append(folder)
+        return []
+
+    monkeypatch.setattr(machine, "mounts_below", below)
+    assert runtime._unmount(Home(tmp_path / "link" / "home")) == []
+    assert asked == [tmp_path.resolve() / "real" / "home"]
 
 
 def test_a_failed_program_is_told_by_its_last_words() -> None:
