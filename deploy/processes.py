@@ -101,6 +101,8 @@ class Daemon:
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                     cwd="/",
+                    # containerd makes the root folders of images with it, and a container that is not root has to enter them
+                    umask=0o022,
                     env=machine.environment(env),
                 )
             except OSError as error:

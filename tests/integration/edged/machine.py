@@ -143,6 +143,7 @@ conf_dir = "{home}/cni"
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                umask=0o022,
             )
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:

@@ -96,3 +96,17 @@ def test_the_end_of_a_log(tmp_path: Path) -> None:
     assert tail(log, 2) == []
     log.write_text("".join(f"{n}\n" for n in range(10000)))
     assert tail(log, 2) == ["9998", "9999"]
+
+
+def test_a_strict_umask_of_whoever_starts_it_is_not_inherited(tmp_path: Path) -> None:
+    """Else the root folders of images are closed to containers that are not root."""
+    daemon = Daemon("shell", pid_file=tmp_path / "shell.pid", log=tmp_path / "shell.log")
+    before = os.umask(0o077)
+    try:
+        daemon.start(["sh", "-c", "umask"])
+    finally:
+        os.umask(before)
+    deadline = time.monotonic() + 5
+    while daemon.pid() is not None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert daemon.log.read_text().strip() == "0022"
