@@ -22,7 +22,16 @@ from edgecore.edged.cri import Cri
 from edgecore.edged.errors import BadPod, CriError
 from edgecore.edged.housekeeping import Housekeeper
 from edgecore.edged.imagedisk import ImageDisk
-from edgecore.edged.pod import Container, ObjectMeta, Pod, PodSpec, PodStatus, decode_key, decode_pod
+from edgecore.edged.pod import (
+    Container,
+    ObjectMeta,
+    Pod,
+    PodSpec,
+    PodStatus,
+    decode_key,
+    decode_pod,
+    decode_uid,
+)
 from edgecore.edged.ports import Clock, Objects, Reports, State, SystemClock
 from edgecore.edged.runtime import (
     ANNOTATION_POD,
@@ -344,14 +353,13 @@ class Edged:
 
     async def _compare(self, group: asyncio.TaskGroup, wanted: list[msgspec.Raw]) -> bool:
         """Bring the set of workers to what is wanted; True when an absence waits for its second reading."""
-        seen: set[str] = set()
-        for raw in wanted:
-            uid = await self._want(group, bytes(raw))
-            if uid:
-                seen.add(uid)
+        seen = {await self._want(group, bytes(raw)) for raw in wanted}
         self._finished &= seen
         for uid in [u for u in self._bad if u not in seen]:
             del self._bad[uid]
+        if "" in seen:
+            # one is wanted of which nobody can say who it is: it may be any that runs
+            return False
         return await self._absences(group, seen)
 
     async def _want(self, group: asyncio.TaskGroup, raw: bytes) -> str:
@@ -359,8 +367,11 @@ class Edged:
         try:
             key = decode_key(raw)
         except BadPod as err:
-            log.error("A pod that is wanted here cannot be read: %s", str(err)[:256])
-            return ""
+            uid = decode_uid(raw)
+            if self._bad.get(uid) != raw:
+                log.error("A pod that is wanted here cannot be read: %s", str(err)[:256])
+                self._bad[uid] = raw
+            return uid
         uid = key.uid
         if self._raw.get(uid) == raw and uid in self._workers:
             return uid

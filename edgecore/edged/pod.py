@@ -540,6 +540,14 @@ class PodKey(_Wire, frozen=True, kw_only=True):
     metadata: ObjectMeta
 
 
+class _OnlyUid(_Wire, frozen=True, kw_only=True):
+    uid: str = ""
+
+
+class _Unreadable(_Wire, frozen=True, kw_only=True):
+    metadata: _OnlyUid = _OnlyUid()
+
+
 _pod_decoder = msgspec.json.Decoder()
 
 
@@ -551,6 +559,15 @@ def decode_key(raw: bytes | msgspec.Raw) -> ObjectMeta:
         raise BadPod(f"cannot read pod: {err}") from err
     _check_key(meta)
     return meta
+
+
+def decode_uid(raw: bytes | msgspec.Raw) -> str:
+    """The UID of a pod whose metadata cannot be used otherwise; empty when not even that can be read."""
+    try:
+        uid = msgspec.json.decode(raw, type=_Unreadable).metadata.uid
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return ""
+    return uid if _UID.match(uid) else ""
 
 
 def decode_pod(raw: bytes | msgspec.Raw) -> Pod:

@@ -1,0 +1,69 @@
+"""Which pods run, by what is wanted."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from edgecore.edged.config import EdgedConfig
+from edgecore.edged.manager import Edged
+
+NOBODY: Any = SimpleNamespace()
+
+
+class _Running:
+    """A worker whose pod runs."""
+
+    def __init__(self) -> None:
+        self.machine = SimpleNamespace(absent=False)
+        self.ended = False
+
+    def gone(self) -> None:
+        self.ended = True
+        self.machine.absent = True
+
+
+def _ended_after_two_readings(tmp_path: Path, *wanted: bytes) -> bool:
+    config = EdgedConfig(root_dir=tmp_path / "pods", log_dir=tmp_path / "logs")
+    edged = Edged(config=config, node_name="edge-1", objects=NOBODY, reports=NOBODY, state=NOBODY, cri=NOBODY)
+    worker: Any = _Running()
+    edged._workers["u-1"] = worker
+
+    async def read_twice() -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(2):
+                await edged._compare(group, [msgspec.Raw(raw) for raw in wanted])
+
+    asyncio.run(read_twice())
+    return bool(worker.ended)
+
+
+def test_a_pod_that_is_missing_twice_ends(tmp_path: Path) -> None:
+    assert _ended_after_two_readings(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        b'{"metadata": {"name": "a", "uid": "u-1", "annotations": {"a": 5}}, "spec": {"containers": []}}',
+        b'{"metadata": {"name": "a", "uid": "u-1", "deletionGracePeriodSeconds": "3"}}',
+        b'{"metadata": {"name": "../a", "uid": "u-1"}}',
+        b'{"metadata": {"name": "a", "uid": "u-1"}, "spec": {"x": ' + b"[" * 900 + b"]" * 900 + b"}}",
+        b'{"metadata": {"name": "a", "uid": 1}}',
+        b"{",
+    ],
+)
+def test_a_pod_that_runs_does_not_end_because_what_is_wanted_cannot_be_read(
+    wanted: bytes, tmp_path: Path
+) -> None:
+    assert not _ended_after_two_readings(tmp_path, wanted)
+
+
+def test_what_can_be_named_protects_only_itself(tmp_path: Path) -> None:
+    other = b'{"metadata": {"name": "b", "uid": "u-2", "annotations": {"a": 5}}}'
+    assert _ended_after_two_readings(tmp_path, other)
