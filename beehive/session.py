@@ -211,6 +211,9 @@ class HubSession:
         try:
             if operation == Op.ACK:
                 return [Acked(tuple(message.decode(list[str])))]
+            if self.state is State.LIVE:
+                # each costs the hub a look at everything that it names: once a session
+                raise ProtocolError("a second inventory in one session")
             inventory = message.decode(Inventory)
         except ProtocolError as error:
             return self.bad_frame(str(error))

@@ -52,6 +52,17 @@ def test_our_edge_is_live_after_its_inventory_and_a_stock_one_at_once() -> None:
     assert machine.state is State.LIVE
 
 
+def test_an_edge_says_what_it_holds_once_a_session() -> None:
+    machine = hub()
+    message = frame("metamanager", "resource", "inventory", "null/node/edge-1", {"objects": {}})
+    assert machine.handle_frame(message, 1.0) == [Difference(Inventory(objects={}))]
+    assert machine.handle_frame(message, 1.0) == []
+    assert machine.handle_frame(message, 1.0) == []
+    (command,) = machine.handle_frame(message, 1.0)
+    assert isinstance(command, Close)
+    assert command.code == session.CLOSE_BAD_FRAME
+
+
 @pytest.mark.parametrize(
     ("message", "part"),
     [
