@@ -22,6 +22,7 @@ from cloudcore.cloudhub.nodes import Nodes, now
 from cloudcore.cloudhub.sessions import Sessions
 from cloudcore.cloudhub.websocket import Hub, HubConfig, server_context, use_certificate
 from cloudcore.cloudstream.endpoints import Ports
+from cloudcore.cloudstream.measure import Measurer
 from cloudcore.cloudstream.proxy import PodStreams
 from cloudcore.cloudstream.server import KubeletServer, endpoint_context
 from cloudcore.cloudstream.tunnels import PodReader, Tunnels
@@ -64,19 +65,21 @@ async def run(config: Config, *, standalone: bool, stop: asyncio.Event | None = 
         listen_port=own.port,
         advertise=config.hub.advertise,
     )
-    proxy = None
+    proxy = usage = None
     if config.streams.enable:
         proxy = PodStreams(streams.tunnels, get_pod=streams.pods.get, switches=config.streams.verbs)
-    plane = ControlPlane(plane_config, bootstrap_manifests=own.manifests, kubelet_proxy=proxy)
+        usage = Measurer(streams.tunnels)
+    plane = ControlPlane(plane_config, bootstrap_manifests=own.manifests, kubelet_proxy=proxy, usage=usage)
     stop = stop or asyncio.Event()
 
     async def cloud() -> None:
         await plane.started()
         await _run_cloud(config, str(plane_config.kubeconfig), None, streams, signals=False)
 
-    await supervise(
-        [Part(name="standalone", run=plane.run), Part(name="cloud", run=cloud, stop_s=15.0)], stop=stop
-    )
+    parts = [Part(name="standalone", run=plane.run), Part(name="cloud", run=cloud, stop_s=15.0)]
+    if usage is not None:
+        parts.append(Part(name=usage.name, run=usage.run))
+    await supervise(parts, stop=stop)
 
 
 async def _run_cloud(

@@ -63,6 +63,10 @@ class Tunnels:
         """Whether streams to a node can be opened now."""
         return node in self._peers
 
+    def nodes(self) -> list[str]:
+        """The nodes that streams can be opened to now."""
+        return list(self._peers)
+
     async def open(self, node: str, head: tunnel.Head) -> tuple[Stream, tunnel.Answer]:
         """Ask a node.  Raises Unavailable with a sentence for the user; ProtocolError for a request that is too long."""
         entry = self._peers.get(node)

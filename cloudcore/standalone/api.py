@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import msgspec
 from aiohttp import web
 
-from cloudcore.standalone import discovery, listing, openapi_pb, watch
+from cloudcore.standalone import discovery, listing, measured, openapi_pb, watch
 from cloudcore.standalone.authn import AUTHENTICATED, BadToken, Tokens, User, from_certificate
 from cloudcore.standalone.authz import OPEN_PATHS, Authorizer, Request
 from cloudcore.standalone.kinds import Kind, Registry
@@ -76,6 +76,7 @@ class Api:
         *,
         address: str,
         kubelet_proxy: KubeletProxy | None,
+        usage: measured.UsageSource | None,
         checks: Mapping[str, Callable[[], bool]],
     ) -> None:
         self._resources = resources
@@ -85,6 +86,7 @@ class Api:
         self._openapi = openapi
         self.address = address
         self._proxy = kubelet_proxy
+        self._usage = usage
         self._checks = checks
         self._below = Subresources(resources, tokens, authorizer)
 
@@ -288,6 +290,8 @@ class Api:
             raise no_such_resource()
         if target.subresource:
             return await self._subresource(request, target, form, kind, user)
+        if kind.group == measured.GROUP and kind.virtual:
+            return await self._measured(request, target, form, kind)
         if kind.virtual:
             if target.verb != "create" or user is None:
                 raise method_not_allowed()
@@ -472,6 +476,20 @@ class Api:
             )
         asks = user.name if user is not None else ""
         return await self._proxy.handle(request, target.namespace, target.name, target.subresource, user=asks)
+
+    async def _measured(
+        self, request: web.Request, target: Target, form: Form, kind: Kind
+    ) -> web.StreamResponse:
+        if self._usage is None or target.verb not in kind.verbs:
+            raise method_not_allowed()
+        store = self._resources.store
+        namespace = target.namespace if kind.namespaced else ""
+        if target.verb == "get":
+            body = measured.single(kind, store, namespace, target.name, await self._usage.usage())
+        else:
+            query = listing.parse_query(kind, target, request.query, watch=False)
+            body = measured.listed(kind, store, query, await self._usage.usage())
+        return _answer(200, msgspec.json.encode(body), form)
 
     async def _review(
         self, request: web.Request, target: Target, form: Form, kind: Kind, user: User

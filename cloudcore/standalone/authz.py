@@ -162,6 +162,7 @@ _VIEWED = [
         ],
     ),
     (["discovery.k8s.io"], ["endpointslices"]),
+    (["metrics.k8s.io"], ["nodes", "pods"]),
 ]
 
 

@@ -60,7 +60,7 @@ class Kind:
     passive: str = ""
     """Set when the kind is stored but nothing acts on it: the sentence of the Warning header."""
     virtual: bool = False
-    """Only created, never stored: reviews."""
+    """Never stored: reviews, which are only created, and measurements, which are only read."""
     storage_version: str = ""
     custom: bool = False
     columns: tuple[Column, ...] = ()
@@ -365,6 +365,12 @@ class Registry:
             for path in [path for path, row in table.items() if row.custom and row.key == key]:
                 del table[path]
         self._stored.pop(key, None)
+        for row in rows:
+            self._add(row)
+        self.generation += 1
+
+    def add(self, rows: Iterable[Kind]) -> None:
+        """Serve `rows` from now on."""
         for row in rows:
             self._add(row)
         self.generation += 1

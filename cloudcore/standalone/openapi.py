@@ -41,6 +41,11 @@ _SCALARS: dict[str, Json] = {
 _WRITE = ("dryRun", "fieldManager", "fieldValidation")
 
 
+def _described(row: Kind) -> bool:
+    """Measurements are not: nobody writes them."""
+    return row.custom or row.model is not None
+
+
 class OpenApi:
     """`cache` is a folder of ours; it may be emptied at any time."""
 
@@ -52,6 +57,8 @@ class OpenApi:
         paths = {}
         for group, versions in self._registry.group_versions().items():
             for version in versions:
+                if not self._rows(group, version):
+                    continue
                 path = f"apis/{group}/{version}" if group else f"api/{version}"
                 tag = self._tag(group, version)
                 paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={tag}"}
@@ -73,7 +80,7 @@ class OpenApi:
         return self._kept(f"v3-{tag}", lambda: self._build_v3(rows)), tag
 
     def v2(self) -> tuple[bytes, str]:
-        rows = list(self._registry)
+        rows = [row for row in self._registry if _described(row)]
         tag = hashlib.sha256(repr([self._row_tag(row) for row in rows]).encode()).hexdigest()[:32].upper()
         return self._kept(f"v2-{tag}", lambda: self._build_v2(rows)), tag
 
@@ -83,7 +90,9 @@ class OpenApi:
         return self._kept(f"v2-{tag}-pb", lambda: openapi_pb.encode(msgspec.json.decode(data))), tag
 
     def _rows(self, group: str, version: str) -> list[Kind]:
-        return [row for row in self._registry if row.group == group and row.version == version]
+        return [
+            row for row in self._registry if row.group == group and row.version == version and _described(row)
+        ]
 
     def _tag(self, group: str, version: str) -> str:
         text = repr([self._row_tag(row) for row in self._rows(group, version)])

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from beehive import clock
 from cloudcore.identity.addresses import local_addresses
-from cloudcore.standalone import authz, backup, crds, credentials, export, selectors
+from cloudcore.standalone import authz, backup, crds, credentials, export, measured, selectors
 from cloudcore.standalone import store as store_module
 from cloudcore.standalone.admission import SERVICE_NETWORK, SYSTEM_PRIORITIES, Admission
 from cloudcore.standalone.api import Api, KubeletProxy
@@ -80,7 +80,8 @@ class ControlPlane:
     """One API server with its store and controllers.
 
     `bootstrap_manifests` are applied at each start; `kubelet_proxy` serves logs, exec, attach and port-forward, which
-    answer 501 without it.  `addresses` are this machine's, which the certificate names while all are listened on."""
+    answer 501 without it; `usage` tells what nodes use, without it metrics.k8s.io is not served.  `addresses` are this
+    machine's, which the certificate names while all are listened on."""
 
     def __init__(
         self,
@@ -88,12 +89,14 @@ class ControlPlane:
         *,
         bootstrap_manifests: Sequence[Path] = (),
         kubelet_proxy: KubeletProxy | None = None,
+        usage: measured.UsageSource | None = None,
         addresses: Callable[[], Sequence[str]] = lambda: sorted(local_addresses()),
     ) -> None:
         self._addresses = addresses
         self._config = config
         self._manifests = tuple(bootstrap_manifests)
         self._proxy = kubelet_proxy
+        self._usage = usage
         self._serving = asyncio.Event()
         self._address = ""
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -137,6 +140,8 @@ class ControlPlane:
         store = Store(config.state_dir / backup.DATABASE, fields=fields)
         await asyncio.to_thread(store.open)
         definitions.load(store, registry)
+        if self._usage is not None:
+            registry.add(measured.rows())
         store.start()
         try:
             await self._serve(store, registry, keys)
@@ -234,6 +239,7 @@ class ControlPlane:
             OpenApi(registry, config.state_dir / "cache" / "openapi"),
             address=f"{config.listen_host}:{config.listen_port}",
             kubelet_proxy=self._proxy,
+            usage=self._usage,
             checks={"ping": lambda: True, "store": lambda: True, "bootstrap": self._serving.is_set},
         )
         # the arguments of an exec come in the request line

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from beehive.errors import NotFound, Unavailable
+from cloudcore.cloudstream.measure import Measurer
 from cloudcore.cloudstream.proxy import PodStreams
 from cloudcore.cloudstream.tunnels import Tunnels
 from cloudcore.standalone.server import ControlPlane, StandaloneConfig
@@ -140,13 +141,17 @@ async def rig(
     async with stage("containerd", tmp, machine) as bench, bench.edged() as agent:
         config = StandaloneConfig(state_dir=tmp / "cp", listen_port=0)
         made = Rig(bench=bench, tunnels=tunnels, kubeconfig=config.kubeconfig)
+        usage = Measurer(tunnels)
         plane = ControlPlane(
-            config, kubelet_proxy=PodStreams(tunnels, get_pod=made.get_pod, switches=switches)
+            config,
+            kubelet_proxy=PodStreams(tunnels, get_pod=made.get_pod, switches=switches),
+            usage=usage,
         )
         assert isinstance(bench.cri, Cri)
         runtime = EdgedRuntime(agent, bench.cri, node=NODE, log_root=str(bench.config.log_dir))
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(plane.run())
+            measuring = group.create_task(usage.run())
             await plane.started()
 
             async def dial() -> Line:
@@ -163,4 +168,5 @@ async def rig(
                     bench.delete(body, grace_s=1)
                 await bench.until(lambda: set(bench.objects.wanted) <= set(bench.reports.gone), "pods gone")
                 carrying.cancel()
+                measuring.cancel()
                 serving.cancel()
