@@ -1118,8 +1118,13 @@ class Worker:
 
     async def _event(self, kind: str, reason: str, message: str, container: str = "") -> None:
         event = self._events.make(kind, reason, message, now=self._s.clock.now(), container=container)
-        if event is not None:
+        if event is None:
+            return
+        try:
             await self._reports.event(event)
+        except SkerryError as err:
+            # a full disk must not keep a pod from being started, and least of all from being ended to free it
+            log.debug("Pod %s/%s: cannot keep an event: %s", self.pod.namespace, self.pod.name, err)
 
     # -- ending
 
@@ -1187,9 +1192,12 @@ class Worker:
         self.machine.stopped()
         for container_id, _ in list(self._probes):
             self._drop_probes(container_id)
-        await self._report(terminated=True)
-        if self.machine.outcome is not None and self.machine.outcome.reason == "Evicted":
-            await self._free()
+        try:
+            await self._report(terminated=True)
+        finally:
+            # it may be what it holds that keeps the report from the disk
+            if self.machine.outcome is not None and self.machine.outcome.reason == "Evicted":
+                await self._free()
         log.info("Pod %s/%s ended (%s)", self.pod.namespace, self.pod.name, self.machine.reason)
 
     async def _free(self) -> None:
