@@ -162,12 +162,14 @@ class Upstream:
                 patched = await self._patch_status(NODE, message, target)
                 return _object(message, patched)
             case "podpatch", Op.PATCH:
+                await self._check_unknown(link, target)
                 patched = await self._patch_status(POD, message, target)
                 return _object(message, patched)
             case "pod", Op.INSERT:
                 created = await self.kube.create(POD, bytes(message.content), target.namespace)
                 return _object(message, created)
             case "pod", Op.DELETE:
+                await self._check_unknown(link, target)
                 return await self._delete_pod(message, target)
             case "podstatus", Op.UPDATE:
                 return await self._old_status(link, message, target)
@@ -242,6 +244,17 @@ class Upstream:
         )
 
     # -- pods ----------------------------------------------------------------------------------------------------
+
+    async def _check_unknown(self, link: Link, target: Resource) -> None:
+        """A pod that the authorizer did not know: gone, bound a moment ago, or bound to no node.  Raises Forbidden."""
+        if self.view.pod(target.namespace, target.name) is not None:
+            return
+        try:
+            found = await self.kube.get(POD, target.name, target.namespace)
+        except ApiNotFound:
+            return  # the request itself hears of it
+        if found.node != link.node:
+            raise Forbidden(f"pod {target.namespace}/{target.name} is not on node {link.node}")
 
     async def _delete_pod(self, message: Message, target: Resource) -> Outcome:
         """Gone, or a new pod of that name: what was asked for is so, and the answer is OK."""
