@@ -113,7 +113,8 @@ class MetaManager:
         self._last_push = 0.0
         self._saved_dropped = 0
         self._saved_session = 0
-        self._damaged_before = 0
+        # rows dropped at the start are not in any inventory, so the hub sends them again
+        self._damaged_before = store.counters.damaged_rows
         self._applying = False
         self._refusing = False
         self._greet = asyncio.Event()

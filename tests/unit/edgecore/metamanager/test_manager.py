@@ -332,3 +332,20 @@ def test_a_report_that_the_disk_refuses_is_still_sent() -> None:
         assert len(meta.take(0.0)) == 1
 
     on(scene)
+
+
+def test_rows_lost_at_the_start_are_made_good_by_the_hubs_word() -> None:
+    async def play() -> None:
+        store, line = Memory(), Line()
+        store.complete = False
+        store.counters.damaged_rows = 2  # found and dropped when the file was opened: no inventory names them
+        meta = MetaManager(store, "edge-1")  # type: ignore[arg-type]
+        meta.bind(line)
+        meta.connected(Session("hub:1", True, 7), "inventory")
+        assert not meta._is_confirmed()
+        meta.acked(("inventory",))
+        assert meta._is_confirmed()
+        store.counters.damaged_rows += 1  # found since: the inventory named it, so the hub did not send it
+        assert not meta._is_confirmed()
+
+    asyncio.run(play())
