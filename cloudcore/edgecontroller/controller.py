@@ -11,7 +11,7 @@ from beehive.delivery import Item
 from beehive.errors import ProtocolError, Unavailable
 from beehive.message import Inventory
 from beehive.resource import CLUSTER, parse
-from beehive.session import Difference
+from beehive.session import CLOSE_RESTART, Difference
 from cloudcore.cache import Cache
 from cloudcore.cloudhub.nodes import Link, Nodes
 from cloudcore.cloudhub.sessions import session_of
@@ -150,13 +150,21 @@ class EdgeController:
             while True:
                 job = await self._jobs.get()
                 await width.acquire()
-                task = group.create_task(self._differ(job), name=f"difference {job.link.node}")
+                task = group.create_task(self._differ_for(job), name=f"difference {job.link.node}")
                 task.add_done_callback(lambda _: width.release())
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)
             self._push(self.placement.sweep())
+
+    async def _differ_for(self, job: _Job) -> None:
+        """One node's difference; a fault in it ends that node's connection, which comes back, and nobody else's."""
+        try:
+            await self._differ(job)
+        except Exception as error:  # the boundary of one node's work (P9)
+            log.error("Cannot compare what node %s holds: %s", job.link.node, error, exc_info=error)
+            job.link.close(CLOSE_RESTART, "cannot compare what the node holds; see the hub's log")
 
     async def _differ(self, job: _Job) -> None:
         link = job.link
