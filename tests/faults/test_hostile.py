@@ -97,7 +97,7 @@ def in_hub(stage: Stage, attack: Callable[[edge.Identity], Awaitable[None]]) -> 
 
     async def go() -> None:
         ca = (stage.edge / "pki" / "ca.pem").read_text()
-        token = stage.token().split(".", 1)[1]
+        token = stage.token(node="edge-x").split(".", 1)[1]
         who = await edge.join(stage.hub, ca, "edge-x", token)
         async with asyncio.timeout(90):
             await attack(who)
