@@ -291,6 +291,9 @@ class MetaManager:
             await self.handlers[part](message)
         except SkerryError as error:
             log.warning("%s could not use %s: %s", part, message.route.resource, str(error)[:256])
+        except Exception as error:
+            # the boundary of one frame (P9): the hub sends it again, so a fault in a part would end the daemon each time
+            log.error("%s failed on %s: %r", part, message.route.resource, error, exc_info=error)
 
     def acknowledge(self, messages: Sequence[Message]) -> None:
         """Tell the hub that these pushes are committed; of no use, and no harm, when the link has gone meanwhile."""

@@ -349,3 +349,20 @@ def test_rows_lost_at_the_start_are_made_good_by_the_hubs_word() -> None:
         assert not meta._is_confirmed()
 
     asyncio.run(play())
+
+
+def test_a_bug_in_a_part_stays_with_the_frame_that_met_it() -> None:
+    async def scene(meta: MetaManager, store: Memory, line: Line) -> None:
+        seen: list[str] = []
+
+        async def part(message: Message) -> None:
+            seen.append(message.route.resource)
+            if len(seen) == 1:
+                raise KeyError("nobody thought of this")
+
+        meta.handlers["devicetwin"] = part
+        await meta._hand_to("devicetwin", push(name="a"))
+        await meta._hand_to("devicetwin", push(name="b"))
+        assert len(seen) == 2
+
+    on(scene)
