@@ -4,11 +4,12 @@ SHELL := /bin/sh
 BIN := .venv/bin
 # Containers, networks and mounts need root: with sudo when this is a user.
 SUDO := $(shell [ "$$(id -u)" -eq 0 ] || echo sudo --preserve-env=SKERRY_HOME,PATH)
-PYTEST := $(SUDO) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/pytest -p no:cacheprovider
+PROPERTIES := same
+PYTEST = $(SUDO) env SKERRY_PROPERTIES=$(PROPERTIES) PYTHONDONTWRITEBYTECODE=1 $(BIN)/pytest -p no:cacheprovider
 UP_ARGS ?=
 TEST_ARGS ?=
 
-.PHONY: help setup setup-dev up down status test lint format unit integration e2e faults bench clean
+.PHONY: help setup setup-dev up down status test lint format unit fuzz integration e2e faults bench clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +45,10 @@ format: setup-dev ## format the code
 
 unit: setup-dev ## pure modules: no network, no sleep
 	$(PYTEST) tests/unit $(TEST_ARGS)
+
+fuzz: PROPERTIES := search
+fuzz: setup-dev ## the properties among them with new examples, for as long as they take (TEST_ARGS='-k twin')
+	$(PYTEST) tests/unit -m hypothesis $(TEST_ARGS)
 
 integration: setup-dev ## with real files, sockets, containerd and a broker
 	$(PYTEST) tests/integration $(TEST_ARGS)

@@ -1,4 +1,7 @@
-"""For every test: what a test changes of this process ends with it."""
+"""For every test: what a test changes of this process ends with it.
+
+Properties are tried with the same examples in every run, so that a change is judged by what it changed; `make fuzz`
+looks for new ones, and what it finds becomes an example beside the property."""
 
 from __future__ import annotations
 
@@ -6,6 +9,11 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("same", derandomize=True, database=None, deadline=None)
+settings.register_profile("search", max_examples=2000, database=None, deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("SKERRY_PROPERTIES", "same"))
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from beehive.errors import NotFound, Refused
 
@@ -72,13 +72,14 @@ _REFUSED = {"run": "run", "checkpoint": "checkpoint", "logs": "the node's log fi
 
 def parse(path: str) -> Route:
     """Understand a path with its query.  Raises NotFound, Refused."""
-    split = urlsplit(path)
-    parts = [unquote(part) for part in split.path.strip("/").split("/")]
+    # Not urlsplit: this is a path, and "//[" would be the beginning of an address there.
+    where, _, text = path.partition("#")[0].partition("?")
+    parts = [unquote(part) for part in where.strip("/").split("/")]
     if any(part in ("", ".", "..") or "/" in part or "\0" in part for part in parts):
         raise NotFound("404 page not found")
     try:
         query = tuple(
-            parse_qsl(split.query, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS, errors="strict")
+            parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS, errors="strict")
         )
     except ValueError as error:
         raise Refused(f"cannot read the query: {error}") from error

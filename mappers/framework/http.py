@@ -24,8 +24,8 @@ class Answer:
 
 def check_url(url: str) -> str:
     """Raises: DriverError unless it is an http or https address."""
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
         good = False

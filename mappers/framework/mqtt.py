@@ -39,14 +39,15 @@ class Broker:
 
 def broker_of(url: str, **rest: Any) -> Broker:
     """Read `tcp://host:1883`, `ssl://host` or `host:port`.  Raises: DriverError."""
-    parts = urlsplit(url if "://" in url else f"tcp://{url}")
-    tls = parts.scheme in _TLS
+    bad = f"not a broker's address: {url[:64]!r}"
     try:
+        parts = urlsplit(url if "://" in url else f"tcp://{url}")
+        tls = parts.scheme in _TLS
         port = parts.port or (8883 if tls else 1883)
-    except ValueError:
-        port = 0
-    if (not tls and parts.scheme not in ("tcp", "mqtt")) or not parts.hostname or not port:
-        raise DriverError(f"not a broker's address: {url[:64]!r}")
+    except ValueError as error:
+        raise DriverError(bad) from error
+    if (not tls and parts.scheme not in ("tcp", "mqtt")) or not parts.hostname:
+        raise DriverError(bad)
     return Broker(host=parts.hostname, port=port, tls=tls, **rest)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from beehive.errors import NotFound, Refused
@@ -74,6 +74,7 @@ def test_too_many_fields_are_refused() -> None:
 
 
 @given(st.text(alphabet=st.characters(min_codepoint=33, max_codepoint=126), max_size=60))
+@example("/[")
 def test_garbage_is_refused(text: str) -> None:
     try:
         routes.parse("/" + text)
