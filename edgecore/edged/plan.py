@@ -56,6 +56,12 @@ class RemoveContainer:
     container_id: str
 
 
+# A container that was ended by a signal may be the first sign of a sandbox that is being stopped: the runtime ends the
+# containers, then the network, and says of the sandbox only then that it is not ready.  What is started in between dies
+# with it and counts as one more restart, so such a container is looked at again before it is started anew.
+SETTLE_S = 0.5
+_SIGNALS = (128 + 9, 128 + 15)
+
 Action = CreateSandbox | StopSandbox | StartContainer | KillContainer | RemoveContainer
 
 
@@ -184,6 +190,9 @@ class _Planner:
     def status(self, name: str) -> ContainerStatus | None:
         return self.runtime.latest(name)
 
+    def wake_at_most(self, wait_s: float) -> None:
+        self.wake = wait_s if self.wake is None else min(self.wake, wait_s)
+
     def start(self, c: Container) -> None:
         """Start a container, after its back-off and after removing one that was never started."""
         status = self.status(c.name)
@@ -197,11 +206,13 @@ class _Planner:
         else:
             count = max(status.restart_count, known or 0) + 1
         if status is not None and status.state is ContainerState.EXITED:
+            dead_for = self.ages.get(status.id, 0.0)
             left = backoff.remaining_s(
-                self.memory.delays.get(c.name),
-                failed_at=status.finished_at,
-                failed_for_s=self.ages.get(status.id, 0.0),
+                self.memory.delays.get(c.name), failed_at=status.finished_at, failed_for_s=dead_for
             )
+            if left <= 0 and dead_for < SETTLE_S and _cut_off(status, c):
+                self.wake_at_most(SETTLE_S - dead_for)
+                return
             if left > 0:
                 delay = self.memory.delays[c.name].delay_s
                 self.waiting[c.name] = (
@@ -209,7 +220,7 @@ class _Planner:
                     f"back-off {_span(delay)} restarting failed container={c.name} "
                     f"pod={self.pod.name}_{self.pod.namespace}({self.pod.uid})",
                 )
-                self.wake = left if self.wake is None else min(self.wake, left)
+                self.wake_at_most(left)
                 return
         self.actions.append(StartContainer(name=c.name, restart_count=count))
 
@@ -254,6 +265,11 @@ class _Planner:
 
 def _restart(policy: str, exit_code: int) -> bool:
     return policy == "Always" or (policy == "OnFailure" and exit_code != 0)
+
+
+def _cut_off(status: ContainerStatus, c: Container) -> bool:
+    """Whether a dead container was ended by somebody else than itself, the kernel's lack of memory, or a new image."""
+    return status.exit_code in _SIGNALS and status.reason != "OOMKilled" and status.spec_hash == spec_hash(c)
 
 
 def _span(seconds: float) -> str:

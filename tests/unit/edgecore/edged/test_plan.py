@@ -69,6 +69,25 @@ def test_restart_policy(policy: str, code: int, restarts: bool) -> None:
     assert planned(pod, rt(), remembered).actions == expected
 
 
+@pytest.mark.parametrize("code", [137, 143])
+def test_one_that_was_killed_is_looked_at_again_before_it_is_restarted(code: int) -> None:
+    pod = make()
+    dead = ran(pod, state=EXITED, code=code)
+    restart = (StartContainer(name="c", restart_count=1),)
+    held = planned(pod, rt(dead), c0=0.1)
+    assert held.actions == ()
+    assert held.wake_in_s == pytest.approx(0.4)
+    assert held.waiting == {}
+    # it was not its sandbox that was being stopped, or it was: one restart each
+    assert planned(pod, rt(dead), c0=0.6).actions == restart
+    lost = rt(dead, sandboxes=(box(ready=False),))
+    assert planned(pod, lost, c0=0.2).actions == (CreateSandbox(attempt=1),)
+    # who ended by itself, by the kernel, or for another image, has nothing to do with the sandbox
+    assert planned(pod, rt(ran(pod, state=EXITED, code=1)), c0=0.1).actions == restart
+    assert planned(pod, rt(replace(dead, reason="OOMKilled")), c0=0.1).actions == restart
+    assert planned(make(c(image="i:2")), rt(dead), c0=0.1).actions == restart
+
+
 def test_back_off_holds_and_says_for_how_long() -> None:
     pod = make()
     memory = Memory(delays={"c": Delay(delay_s=160, updated_at=100)}, restarts={"c": 4})
