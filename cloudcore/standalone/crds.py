@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from cloudcore.standalone import rules
 from cloudcore.standalone.kinds import Column, Kind, Registry, ScalePaths
+from cloudcore.standalone.status import Cause, invalid_value
 
 Json = dict[str, Any]
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
@@ -41,6 +43,7 @@ def rows(definition: Json) -> list[Kind]:
             )
             for column in version.get("additionalPrinterColumns") or ()
         )
+        schema = (version.get("schema") or {}).get("openAPIV3Schema") or {"type": "object"}
         found.append(
             Kind(
                 group=spec["group"],
@@ -58,7 +61,8 @@ def rows(definition: Json) -> list[Kind]:
                 storage_version=storage,
                 custom=True,
                 columns=columns or (AGE,),
-                schema=(version.get("schema") or {}).get("openAPIV3Schema") or {"type": "object"},
+                schema=schema,
+                rules=rules.compile_schema(schema),
                 scale=None
                 if scale is None
                 else ScalePaths(
@@ -142,8 +146,33 @@ def accepted(definition: Json) -> bool:
     return any(item["type"] == "NamesAccepted" and item["status"] == "True" for item in conditions)
 
 
-def has_rules(schema: Any) -> bool:
-    """Whether a schema carries validation rules, which this server does not evaluate."""
-    if isinstance(schema, dict):
-        return "x-kubernetes-validations" in schema or any(has_rules(item) for item in schema.values())
-    return isinstance(schema, list) and any(has_rules(item) for item in schema)
+def rule_faults(definition: Json) -> rules.Faults:
+    """What is wrong with the validation rules of all versions, and which of them are kept without effect."""
+    faults = rules.Faults()
+    for index, version in enumerate(definition["spec"].get("versions") or ()):
+        schema = (version.get("schema") or {}).get("openAPIV3Schema")
+        if isinstance(schema, dict):
+            rules.compile_schema(schema, f"spec.versions[{index}].schema.openAPIV3Schema", faults)
+    return faults
+
+
+def scale_faults(scale: ScalePaths, body: Json) -> list[Cause]:
+    """What is wrong with the replicas of an object that has a scale subresource."""
+    causes = []
+    for path in (scale.spec, scale.status):
+        value: Any = body
+        for part in path.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int):
+            kind = {str: "string", bool: "bool", float: "float64"}.get(type(value), "map[string]interface {}")
+            text = f".{path} accessor error: {value} is of the type {kind}, expected int64"
+            causes.append(invalid_value(f".{path}", 0, text))
+        elif value < 0:
+            causes.append(invalid_value(f".{path}", value, "should be a non-negative integer"))
+        elif value > 2**31 - 1:
+            causes.append(
+                invalid_value(f".{path}", value, "should be less than or equal to 2147483647 (MaxInt32)")
+            )
+    return causes

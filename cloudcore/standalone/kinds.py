@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from cloudcore.standalone.rules import Node
+
 VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 STATUS = ("status",)
 SCALED = ("scale", "status")
@@ -65,6 +67,8 @@ class Kind:
     custom: bool = False
     columns: tuple[Column, ...] = ()
     schema: dict[str, Any] | None = None
+    rules: Node | None = None
+    """The validation rules of a custom kind, compiled."""
     scale: ScalePaths | None = None
     selectable: tuple[str, ...] = ()
     views: tuple[str, str] | None = None

@@ -125,6 +125,22 @@ def _revision(text: str, *, watch: bool) -> int | None:
     return int(text)
 
 
+def _why_not_json(token: str) -> str:
+    """In the words of Go's decoder."""
+    try:
+        raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+    except (binascii.Error, ValueError):
+        return "illegal base64 data at input byte 0"
+    first = raw.decode("latin-1").lstrip(" \t\r\n")[:1]
+    if not first:
+        return "unexpected end of JSON input"
+    return (
+        "it is not one of ours"
+        if first == "{"
+        else f"invalid character '{first}' looking for beginning of value"
+    )
+
+
 def _read_token(token: str) -> tuple[tuple[str, str], int]:
     try:
         raw = msgspec.json.decode(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
@@ -140,7 +156,7 @@ def _read_token(token: str) -> tuple[tuple[str, str], int]:
         AttributeError,
     ):
         raise bad_request(
-            "invalid continue token: continue key is not valid: invalid character looking for beginning of value"
+            f"invalid continue token: continue key is not valid: {_why_not_json(token)}"
         ) from None
 
 

@@ -1,7 +1,7 @@
 """Structural schemas of custom resources: prune, default and validate.  Pure.
 
 Source: apiextensions, pkg/apiserver/schema/{pruning,defaulting} and kube-openapi's validation; texts from the
-recordings.  `x-kubernetes-validations` (CEL) are not evaluated here; crds.py says so when such a definition is made."""
+recordings.  `x-kubernetes-validations` are evaluated in rules.py."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from cloudcore.standalone import (
     managed,
     patch,
     quantity,
+    rules,
     schema,
     unheeded,
     validation,
@@ -162,10 +163,8 @@ class Resources:
         else:
             managed.stamp_update(kind, None, body, options, self.timestamp(), subresource="", asked=asked)
         warnings = [*warnings, *unheeded.warnings(kind, body)]
-        if kind.key == crds.KEY and any(
-            crds.has_rules(item.get("schema")) for item in body["spec"]["versions"]
-        ):
-            warnings = [*warnings, "x-kubernetes-validations are kept but not evaluated by this server"]
+        if kind.key == crds.KEY:
+            warnings = [*warnings, *crds.rule_faults(body).warnings]
         stored = stored_form(kind, body)
         if options.dry_run:
             return Outcome(body=ordered(kind, body), created=True, warnings=warnings), None
@@ -543,12 +542,20 @@ class Resources:
         if kind.schema is not None:
             causes = list(validation.on_metadata(kind.key, body["metadata"], custom=True))
             causes += schema.validate(kind.schema, body)
+            if kind.scale is not None:
+                causes += crds.scale_faults(kind.scale, body)
+            if kind.rules is not None:
+                blocked = any(cause.reason in rules.BLOCKING for cause in causes)
+                causes += [rules.UNCHECKED] if blocked else rules.evaluate(kind.rules, body, old)
         elif old is None:
             causes = validation.on_create(kind.key, body)
         elif subresource == "status":
             causes = list(validation.on_metadata(kind.key, body["metadata"]))
         else:
             causes = validation.on_update(kind.key, body, old)
+        if kind.key == crds.KEY and subresource != "status" and not causes:
+            known = [] if old is None else crds.rule_faults(old).causes
+            causes = [cause for cause in crds.rule_faults(body).causes if cause not in known]
         if old is not None and "deletionTimestamp" in old["metadata"]:
             before = old["metadata"].get("finalizers") or []
             added = [item for item in body["metadata"].get("finalizers") or () if item not in before]
