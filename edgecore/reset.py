@@ -102,5 +102,5 @@ def _kept_things(config: EdgeConfig) -> Sequence[Path]:
     ]
     found += [config.pki, config.socket, config.data_dir / "metaserver.sock"]
     if config.edged is not None:
-        found += [config.edged.root_dir, config.edged.log_dir]
+        found += [config.edged.root_dir, config.edged.log_dir, config.edged.ends_file]
     return found

@@ -66,3 +66,8 @@ class EdgedConfig:
     node_labels: tuple[tuple[str, str], ...] = (("node-role.kubernetes.io/edge", ""),)
     kubelet_port: int = 0
     version: str = ""
+
+    @property
+    def ends_file(self) -> Path:
+        """Beside what pods are given, since it is that disk which they fill."""
+        return self.root_dir.with_name(self.root_dir.name + ".ends")

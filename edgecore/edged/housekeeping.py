@@ -18,6 +18,7 @@ from beehive.errors import SkerryError, Unavailable
 from edgecore.edged import cgroups, evict, imagedisk, imagegc, record, spec, tree, volumes
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.cri import Cri
+from edgecore.edged.ends import Ends
 from edgecore.edged.errors import BadPod, CriError
 from edgecore.edged.logs import LogFile, Logs
 from edgecore.edged.node import Facts
@@ -72,7 +73,9 @@ class Housekeeper:
         state: State,
         clock: Clock,
         disk: imagedisk.ImageDisk,
+        ends: Ends,
     ) -> None:
+        self._ends = ends
         self._config = config
         self._house = house
         self._cri = cri
@@ -364,11 +367,12 @@ class Housekeeper:
             self._suspects = set()
             return
         known = wanted | {w.pod.uid for w in self._house.workers} | set(self._house.known)
-        found = await asyncio.to_thread(_strangers, self._config, known)
+        found = await asyncio.to_thread(_strangers, self._config, known) | (self._ends.uids() - known)
         for uid in found & self._suspects:
             try:
                 await asyncio.to_thread(_remove_stranger, self._config, uid)
                 await self._state.drop(record.key(uid))
+                await asyncio.to_thread(self._ends.forget, uid)
                 log.info("Removed what was left of pod %s, which is nowhere any more", uid)
             except (OSError, SkerryError) as err:
                 log.warning("Cannot remove what is left of pod %s: %s", uid, err)

@@ -19,6 +19,7 @@ from edgecore.edged import admission, images, node, pleg, policy
 from edgecore.edged import status as statuses
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.cri import Cri
+from edgecore.edged.ends import Ends
 from edgecore.edged.errors import BadPod, CriError
 from edgecore.edged.housekeeping import Housekeeper
 from edgecore.edged.imagedisk import ImageDisk
@@ -136,6 +137,7 @@ class Edged:
             self._static = StaticPods(config.static_dir, node_name)
         self._static_uids: set[str] = set()
         self._disk = ImageDisk()
+        self._ends = Ends(config.ends_file)
         self.housekeeper = Housekeeper(
             config=config,
             house=self,
@@ -144,6 +146,7 @@ class Edged:
             state=state,
             clock=self._clock,
             disk=self._disk,
+            ends=self._ends,
         )
 
     # -- what others call
@@ -171,10 +174,12 @@ class Edged:
             permit=self._permit,
             permit_path=self._permit_path,
             starts=Starts(parallel(self._config.max_parallel_starts)),
+            ends=self._ends,
             service_env=self._service_env,
         )
         self._config.root_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._config.log_dir.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(self._ends.open)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._relist_for_ever(), name="relist")

@@ -36,6 +36,7 @@ from edgecore.edged import (
 from edgecore.edged import status as statuses
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.cri import Cri
+from edgecore.edged.ends import Ends
 from edgecore.edged.errors import CriError, Held, NotFound, VolumeError
 from edgecore.edged.events import PodEvents
 from edgecore.edged.pod import Container, Pod, PodStatus, Probe
@@ -75,6 +76,7 @@ MIN_STOP_S = 2
 # How long a postStart hook may take; a kubelet has no limit, but a worker that waits for ever helps nobody.
 POST_START_S = 600.0
 TOKEN_REFRESH_SHARE = 0.8
+FINAL = ("Succeeded", "Failed")
 
 
 class NodeFacts(Protocol):
@@ -104,6 +106,7 @@ class Shared:
     clock: Clock
     images: images.Images
     starts: Starts
+    ends: Ends
     admit: Callable[[Worker], Outcome | None] = lambda _: None
     permit: Callable[[Pod], Outcome | None] = lambda _: None
     permit_path: Callable[[Pod, str], str] = lambda _pod, _path: ""
@@ -156,6 +159,9 @@ class Worker:
         self._resizing: frozenset[str] = frozenset()
         self._handler: str | None = None
         self._released = False
+        # whether the store lacks the status in `_status`, and how the pod ended, if that is kept somewhere
+        self._unsaved = False
+        self._end_kept: Outcome | None = None
 
     # -- what others may call
 
@@ -299,12 +305,21 @@ class Worker:
         self._released = row.released
         self._alive = record.alive(row)
         outcome = record.outcome(row)
+        end = self._s.ends.find(self.pod.uid)
+        if end is not None:
+            # it ended when the store could not take it
+            self._unsaved = True
+            if end.reason:
+                outcome = outcome or end
+            elif known.phase not in FINAL:
+                known = self._status = msgspec.structs.replace(known, phase=end.phase)
+        self._end_kept = outcome
         started = statuses_start(known)
         machine = PodWorker(self.pod, outcome=outcome, started_at=started)
         machine.absent = self.machine.absent
         if self.machine.absent:
             machine.gone()
-        if known.phase in ("Succeeded", "Failed") and outcome is None:
+        if known.phase in FINAL and outcome is None:
             machine.completed()
         self.machine = machine
         if machine.life is not Life.SYNCING:
@@ -340,6 +355,8 @@ class Worker:
             await self._terminate()
         if machine.to_clean:
             await self._clean()
+        elif machine.life is Life.TERMINATED and self._unsaved:
+            await self._report(terminated=True)
         return None
 
     async def _admit(self) -> None:
@@ -358,7 +375,7 @@ class Worker:
         return self._status.start_time is not None or bool(self._runtime.sandboxes)
 
     def _done(self) -> bool:
-        return self._compute().phase in ("Succeeded", "Failed")
+        return self._compute().phase in FINAL
 
     # -- reading
 
@@ -1094,13 +1111,29 @@ class Worker:
     async def _report(self, *, terminated: bool = False) -> None:
         """Report the status if it is another one than the last.  Durable when it returns."""
         status = self._compute(terminated=terminated)
-        if status == self._status:
+        if status == self._status and not self._unsaved:
             return
         if self.machine.started_at is None:
             self.machine.started_at = self._s.clock.now()
+        # what is said later builds on it, whether it can be kept now or not
+        self._status, self._unsaved = status, True
+        pod = self.pod
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._s.state.save(record.key(pod.uid), self._record()))
+            both.create_task(
+                self._reports.pod_status(pod.namespace, pod.name, pod.uid, msgspec.json.encode(status))
+            )
+        self._unsaved = False
+        await self._forget_end()
+
+    async def _forget_end(self) -> None:
+        if self._s.ends.find(self.pod.uid) is not None:
+            await asyncio.to_thread(self._s.ends.forget, self.pod.uid)
+
+    def _record(self) -> bytes:
         sandbox = self._runtime.sandbox
-        row = record.encode(
-            status=status,
+        return record.encode(
+            status=self._status,
             delays=self._delays,
             outcome=self.machine.outcome,
             sandbox=sandbox.id if sandbox is not None and sandbox.ready else "",
@@ -1108,13 +1141,28 @@ class Worker:
             resized=self._resized,
             released=self._released,
         )
-        pod = self.pod
-        async with asyncio.TaskGroup() as both:
-            both.create_task(self._s.state.save(record.key(pod.uid), row))
-            both.create_task(
-                self._reports.pod_status(pod.namespace, pod.name, pod.uid, msgspec.json.encode(status))
-            )
-        self._status = status
+
+    async def _keep_end(self) -> None:
+        """Before anything is stopped: the node ends it, and no agent after this one may run it again."""
+        outcome = self.machine.outcome
+        if outcome is None or outcome == self._end_kept:
+            return
+        try:
+            await self._s.state.save(record.key(self.pod.uid), self._record())
+        except SkerryError as err:
+            self._complain(f"cannot keep that it ends: {err}")
+            if not await asyncio.to_thread(self._s.ends.keep, self.pod.uid, outcome):
+                # what cannot be kept anywhere must be ended all the same: it may be what fills the disk
+                return
+        self._end_kept = outcome
+
+    async def _keep_last(self) -> None:
+        """Its last status could not be kept: at least that it ended, and how."""
+        last = self._status
+        if last.phase in FINAL and self._end_kept is None:
+            end = Outcome(phase=last.phase, reason=last.reason, message=last.message)
+            if await asyncio.to_thread(self._s.ends.keep, self.pod.uid, end):
+                self._end_kept = end
 
     async def _event(self, kind: str, reason: str, message: str, container: str = "") -> None:
         event = self._events.make(kind, reason, message, now=self._s.clock.now(), container=container)
@@ -1177,6 +1225,7 @@ class Worker:
             if kind is not probes.Kind.READINESS:
                 self._drop_probes(container_id)
         self._waiting, self._held = {}, {}
+        await self._keep_end()
         for status in self._runtime.running():
             await self._event("Normal", "Killing", f"Stopping container {status.name}", status.name)
         while self._runtime.running():
@@ -1194,6 +1243,9 @@ class Worker:
             self._drop_probes(container_id)
         try:
             await self._report(terminated=True)
+        except Exception:
+            await self._keep_last()
+            raise
         finally:
             # it may be what it holds that keeps the report from the disk
             if self.machine.outcome is not None and self.machine.outcome.reason == "Evicted":
@@ -1237,6 +1289,7 @@ class Worker:
         if pod.deleting:
             await self._reports.pod_gone(pod.namespace, pod.name, pod.uid)
         await self._s.state.drop(record.key(pod.uid))
+        await self._forget_end()
         self._runtime, self._alive = PodRuntime(), set()
         self.machine.cleaned()
 

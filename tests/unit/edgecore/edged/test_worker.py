@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any
 
 from beehive.errors import Unavailable
 from edgecore.edged.config import EdgedConfig
+from edgecore.edged.ends import Ends
 from edgecore.edged.podworker import Life
 from edgecore.edged.runtime import ContainerInfo, ContainerStatus, SandboxInfo
 from edgecore.edged.status import Outcome
@@ -67,31 +69,132 @@ class _FullDisk:
         raise Unavailable("the disk is full")
 
 
-def test_a_full_disk_does_not_keep_a_pod_from_being_ended_to_free_it(tmp_path: Path) -> None:
-    pod = make()
-    runtime = _Runtime(ran(pod))
+class _Store(_FullDisk):
+    """One that may be full, and keeps rows and statuses while it is not."""
+
+    def __init__(self) -> None:
+        self.full = False
+        self.rows: dict[str, bytes] = {}
+        self.statuses: list[dict[str, Any]] = []
+
+    async def load(self, key: str) -> bytes | None:
+        return self.rows.get(key)
+
+    async def save(self, key: str, value: bytes) -> None:
+        if self.full:
+            await super().save(key, value)
+        self.rows[key] = value
+
+    async def event(self, event: bytes) -> None:
+        if self.full:
+            await super().event(event)
+
+    async def pod_status(self, namespace: str, name: str, uid: str, status: bytes) -> None:
+        if self.full:
+            await super().pod_status(namespace, name, uid, status)
+        self.statuses.append(json.loads(status))
+
+
+def _shared(tmp_path: Path, runtime: _Runtime, store: _FullDisk) -> Any:
     config = EdgedConfig(root_dir=tmp_path / "pods", log_dir=tmp_path / "logs")
-    held = config.root_dir / pod.uid / "volumes" / "big"
-    held.mkdir(parents=True)
-    clock = SimpleNamespace(now=lambda: 1000.0, monotonic=lambda: 1000.0)
-    shared: Any = SimpleNamespace(
+    ends = Ends(config.ends_file)
+    ends.open()
+    return SimpleNamespace(
         config=config,
         node_name="edge-1",
         node=SimpleNamespace(ips=("10.0.0.1",)),
         cri=runtime,
-        reports=_FullDisk(),
-        state=_FullDisk(),
-        clock=clock,
+        reports=store,
+        state=store,
+        ends=ends,
+        clock=SimpleNamespace(now=lambda: 1000.0, monotonic=lambda: 1000.0),
+        # whoever asks whether it may start wants to run it
+        admit=_never,
     )
+
+
+def _never(_: object) -> Outcome | None:
+    raise AssertionError("a pod that has ended was about to run again")
+
+
+async def _one_pass(worker: Worker) -> None:
+    async with asyncio.TaskGroup() as group:
+        await worker._pass(group)
+
+
+def test_a_full_disk_does_not_keep_a_pod_from_being_ended_to_free_it(tmp_path: Path) -> None:
+    pod = make()
+    runtime = _Runtime(ran(pod))
+    shared = _shared(tmp_path, runtime, _FullDisk())
+    held = shared.config.root_dir / pod.uid / "volumes" / "big"
+    held.mkdir(parents=True)
 
     async def end() -> Worker:
         worker = Worker(shared, pod, raw())
         worker.evict(Outcome(phase="Failed", reason="Evicted", message="disk"), grace_s=1)
-        async with asyncio.TaskGroup() as group:
-            await worker._pass(group)
+        await _one_pass(worker)
         return worker
 
     worker = asyncio.run(end())
     assert worker.machine.life is Life.TERMINATED
     assert runtime.containers == {}
     assert not held.exists()
+
+
+def test_a_pod_that_was_evicted_on_a_full_disk_does_not_run_again(tmp_path: Path) -> None:
+    pod = make()
+    store = _Store()
+    runtime = _Runtime(ran(pod))
+    evicted = Outcome(phase="Failed", reason="Evicted", message="The node was low on resource: disk")
+
+    async def story() -> None:
+        worker = Worker(_shared(tmp_path, runtime, store), pod, raw())
+        store.full = True
+        worker.evict(evicted, grace_s=1)
+        await _one_pass(worker)
+        assert store.rows == {}
+        # the agent is started again while the disk is still full, and once more when it is not
+        for full in (True, False):
+            store.full = full
+            shared = _shared(tmp_path, runtime, store)
+            again = Worker(shared, pod, raw())
+            assert await again._remember()
+            await _one_pass(again)
+            assert again.machine.life is Life.TERMINATED
+            assert again.machine.outcome == evicted
+        assert store.statuses[-1]["reason"] == "Evicted"
+        # from now on the store knows, and the slot is free
+        assert shared.ends.uids() == set()
+        last = Worker(_shared(tmp_path, runtime, store), pod, raw())
+        assert await last._remember()
+        assert last.machine.outcome == evicted
+
+    asyncio.run(story())
+
+
+def test_a_pod_that_is_over_is_remembered_although_the_runtime_forgot_it(tmp_path: Path) -> None:
+    pod = make(restartPolicy="OnFailure")
+    store = _Store()
+    runtime = _Runtime(ran(pod, state=EXITED))
+
+    async def story() -> None:
+        shared = _shared(tmp_path, runtime, store)
+        worker = Worker(shared, pod, raw())
+        worker.admitted = True
+        store.full = True
+        for _ in range(3):
+            await _one_pass(worker)
+        assert worker.machine.life is Life.TERMINATED
+        # somebody prunes dead containers
+        runtime.containers.clear()
+        again = Worker(_shared(tmp_path, runtime, store), pod, raw())
+        assert await again._remember()
+        store.full = False
+        await _one_pass(again)
+        assert store.statuses[-1]["phase"] == "Succeeded"
+        # the one that went on says so as well, and with how its container ended
+        await _one_pass(worker)
+        ended = store.statuses[-1]["containerStatuses"][0]["state"]["terminated"]
+        assert ended["exitCode"] == 0
+
+    asyncio.run(story())
