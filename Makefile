@@ -8,8 +8,11 @@ PROPERTIES := same
 PYTEST = $(SUDO) env SKERRY_PROPERTIES=$(PROPERTIES) PYTHONDONTWRITEBYTECODE=1 $(BIN)/pytest -p no:cacheprovider
 UP_ARGS ?=
 TEST_ARGS ?=
+IMAGE ?=
+BUILD_ARGS ?=
+BUILDER ?= $(firstword $(foreach program,podman buildah docker,$(if $(shell command -v $(program)),$(program))))
 
-.PHONY: help setup setup-dev up down status test lint format unit fuzz integration e2e faults bench clean
+.PHONY: help setup setup-dev up down status test lint format unit fuzz integration e2e faults bench image clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +64,11 @@ faults: setup-dev ## what must be survived, and a table of the cases (40 minutes
 
 bench: setup-dev ## print figures; asserts nothing
 	@$(SUDO) $(BIN)/python -m tests.bench
+
+image: ## cloudcore as a container image (IMAGE=registry.example.org/skerry/cloudcore:0.1.0, with podman, buildah or docker)
+	@[ -n "$(IMAGE)" ] || { echo "make image: say what it is called: IMAGE=registry.example.org/skerry/cloudcore:0.1.0" >&2; exit 1; }
+	@[ -n "$(BUILDER)" ] || { echo "make image: needs podman, buildah or docker" >&2; exit 1; }
+	$(BUILDER) build $(BUILD_ARGS) -f deploy/container/Containerfile -t "$(IMAGE)" .
 
 clean: ## remove what was built and cached (not the state of `make up`)
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

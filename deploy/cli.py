@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from deploy import board_commands
+from deploy import board_commands, cluster_commands
 from deploy.device_commands import device as device_group
 from deploy.errors import PartFailed, TrialError
 from deploy.home import DEFAULT_HOME, DEFAULT_NODE_NAME, Home, Ports
@@ -62,7 +62,7 @@ def _fail(error: TrialError) -> None:
 )
 @click.pass_context
 def main(ctx: click.Context, home: Path) -> None:
-    """Skerry: a whole one on this machine to try (up, down, …), devices, and boards that join."""
+    """Skerry: a whole one on this machine to try (up, down, …), devices, clusters (init) and boards that join."""
     ctx.obj = Trial(Home.at(home))
 
 
@@ -193,6 +193,7 @@ def export(trial: Trial, output: Path | None) -> None:
 
 
 main.add_command(device_group)
+main.add_command(cluster_commands.init)
 main.add_command(board_commands.token)
 main.add_command(board_commands.join)
 main.add_command(board_commands.leave)

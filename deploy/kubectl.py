@@ -17,9 +17,9 @@ _TIMEOUT_S = 20.0
 class Kubectl:
     """Raises TrialError with kubectl's own words for whatever does not work."""
 
-    def __init__(self, kubeconfig: Path, cache: Path | None = None) -> None:
-        """cache: a folder for what kubectl remembers of the API, if not its own."""
-        self._command = ["kubectl", "--kubeconfig", str(kubeconfig)]
+    def __init__(self, kubeconfig: Path | None, cache: Path | None = None) -> None:
+        """kubeconfig: None for what kubectl finds by itself.  cache: a folder for what it remembers, if not its own."""
+        self._command = ["kubectl", *(["--kubeconfig", str(kubeconfig)] if kubeconfig is not None else [])]
         if cache is not None:
             self._command += ["--cache-dir", str(cache)]
 
