@@ -109,8 +109,9 @@ def install(kubectl: Kubectl, wish: Wish) -> Iterator[str]:
     Applying again changes what differs and nothing else.  Raises TrialError: with kubectl's words, or why cloudcore
     does not come up."""
     ours = manifests(wish)
-    # By the server, so that an annotation need not hold a whole definition, and so that fields which others set stay theirs.
-    apply = ("apply", "--server-side", "--field-manager=skerry", "-f", "-")
+    # By the server, so that an annotation need not hold a whole definition, and so that fields which others set besides ours
+    # stay theirs.  Ours are taken over: the objects may have been there by `kubectl apply`.
+    apply = ("apply", "--server-side", "--force-conflicts", "--field-manager=skerry", "-f", "-")
     kubectl.run(*apply, stdin=definitions().encode(), timeout_s=60.0)
     yield "the definitions of devices, device models and their like are there"
     kubectl.run(*apply, stdin=ours.encode(), timeout_s=60.0)

@@ -62,6 +62,39 @@ def nodes(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, An
             yield from nodes(schema[key], f"{path}.{key}")
 
 
+# What an API server knows of a schema, as far as we use it.  kubectl refuses a definition with any other field.
+FIELDS = {
+    *(
+        "type",
+        "format",
+        "description",
+        "enum",
+        "default",
+        "nullable",
+        "pattern",
+        "required",
+        "properties",
+        "items",
+    ),
+    *("additionalProperties", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems"),
+    *("x-kubernetes-preserve-unknown-fields", "x-kubernetes-int-or-string", "x-kubernetes-embedded-resource"),
+    *(
+        "x-kubernetes-list-type",
+        "x-kubernetes-list-map-keys",
+        "x-kubernetes-map-type",
+        "x-kubernetes-validations",
+        "anyOf",
+    ),
+}
+
+
+@pytest.mark.parametrize("crd", CRDS, ids=lambda crd: crd["metadata"]["name"])
+def test_schemas_have_known_fields(crd: dict[str, Any]) -> None:
+    for version in crd["spec"]["versions"]:
+        for path, schema in nodes(version["schema"]["openAPIV3Schema"], version["name"]):
+            assert set(schema) <= FIELDS, path
+
+
 @pytest.mark.parametrize("crd", CRDS, ids=lambda crd: crd["metadata"]["name"])
 def test_schemas_are_structural(crd: dict[str, Any]) -> None:
     """Every node has a type (or is an int-or-string), lists have items, and what is required exists."""
