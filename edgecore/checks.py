@@ -13,7 +13,7 @@ from beehive import clock
 from beehive.errors import SkerryError
 from edgecore.config import EdgeConfig
 from edgecore.edgehub.certificate import Files
-from edgecore.metamanager import store
+from edgecore.metamanager import keyfile, store
 
 CONNECT_S = 3.0
 
@@ -38,6 +38,7 @@ def _all(config: EdgeConfig) -> Iterator[Check]:
     yield _folder(config.data_dir)
     if config.database.exists():
         yield _store(config.database)
+    yield _key(config)
     if config.link:
         yield from _identity(config)
 
@@ -93,6 +94,20 @@ def _folder(path: Path) -> Check:
         existing = existing.parent
     good = os.access(existing, os.W_OK | os.X_OK)
     return Check(good, f"{path} can be written" if good else f"{existing} cannot be written")
+
+
+def _key(config: EdgeConfig) -> Check:
+    given = keyfile.named(config.key_file, os.environ)
+    path = given or keyfile.default_path(config.database)
+    if given is None and not path.exists():
+        return Check(True, f"a key for the store's secrets is made at the first start: {path}")
+    try:
+        keyfile.read(path)
+    except (OSError, ValueError) as error:
+        return Check(
+            False, f"key of the store's secrets at {path}: {getattr(error, 'strerror', None) or error}"
+        )
+    return Check(True, f"secrets in the store are sealed with {path}")
 
 
 def _store(path: Path) -> Check:

@@ -55,6 +55,13 @@ def _keys() -> Iterator[Key]:
         "dataDir", "str", DEFAULT_DATA_DIR, "store, certificates, pods' volumes and sockets are below it"
     )
     yield Key("database.dataSource", "str", "", "the store's file; empty: <dataDir>/edgecore.db")
+    yield Key(
+        "database.keyFile",
+        "str",
+        "",
+        "32 bytes or more that secrets in the store are sealed with; empty: the systemd credential skerry-store-key, "
+        "else keys/store.key beside the store, made at the first start",
+    )
     yield Key("database.driverName", "str", "sqlite3", only=("sqlite3",))
     yield Key("database.aliasName", "str", "default", ignored=True)
     hub = "modules.edgeHub"
@@ -281,6 +288,7 @@ class EdgeConfig:
 
     data_dir: Path
     database: Path
+    key_file: Path | None
     node: str
     clouds: tuple[str, ...]
     link: bool
@@ -427,6 +435,7 @@ def _build(
     return EdgeConfig(
         data_dir=data_dir,
         database=Path(values["database.dataSource"] or data_dir / "edgecore.db"),
+        key_file=Path(values["database.keyFile"]) if values["database.keyFile"] else None,
         node=node,
         clouds=clouds,
         link=values["modules.edgeHub.enable"],

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 def run(config: EdgeConfig) -> None:
     """Run until a signal.  Raises: SkerryError, when it cannot start or a part failed."""
-    store = Store.open(config.database)
+    store = Store.open(config.database, config.key_file)
     try:
         asyncio.run(_run(config, store))
     finally:

@@ -17,7 +17,7 @@ from edgecore.config import EdgeConfig
 from edgecore.edged import tree
 from edgecore.edged.runtime import SandboxInfo
 from edgecore.errors import StoreError
-from edgecore.metamanager import store
+from edgecore.metamanager import keyfile, store
 
 
 class Runtime(Protocol):
@@ -100,6 +100,7 @@ def _kept_things(config: EdgeConfig) -> Sequence[Path]:
         for path in sorted(database.parent.glob(f"{database.name}*"))
         if path.name != f"{database.name}.lock"
     ]
+    found.append(keyfile.default_path(database).parent)
     found += [config.pki, config.socket, config.data_dir / "metaserver.sock"]
     if config.edged is not None:
         found += [config.edged.root_dir, config.edged.log_dir, config.edged.ends_file]

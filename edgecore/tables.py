@@ -173,6 +173,12 @@ def render_status(answer: Mapping[str, Any]) -> str:
         ["dropped", dropped],
         ["store", f"{store['objects']} objects" + ("" if store["complete"] else ", not yet complete")],
     ]
+    if store["keyFault"]:
+        rows.append(["key of secrets", store["keyFault"]])
+    if store["lockedRows"]:
+        rows.append(
+            ["cannot be opened", f"{store['lockedRows']} secrets and tokens, asked of the cloud again"]
+        )
     if store["setAside"]:
         rows.append(["damaged store", store["setAside"]])
     return columns(rows)

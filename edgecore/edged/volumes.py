@@ -234,6 +234,9 @@ def _prepare(pod: Pod, volume: Volume, sources: Sources, root: Path, stamp: str)
     relative = f"{pod.uid}/volumes/kubernetes.io~{kind_of(volume)}/{volume.name}"
     target = tree.make_dirs(root, relative)
     if files is not None:
+        if _is_secret(volume) and not os.path.ismount(target) and not (target / tree.DATA).is_symlink():
+            # a volume that an earlier edgecore wrote to the disk stays as its running containers see it
+            tree.mount_tmpfs(target, None)
         target.chmod(0o755)
         tree.write_payload(target, files, stamp=stamp)
         return
@@ -251,6 +254,15 @@ def _prepare(pod: Pod, volume: Volume, sources: Sources, root: Path, stamp: str)
             mode = 0o2777
         if stat.S_IMODE(os.fstat(fd).st_mode) != mode:
             os.fchmod(fd, mode)
+
+
+def _is_secret(volume: Volume) -> bool:
+    """Whether what the volume holds must not get onto the disk."""
+    if volume.projected is not None:
+        return any(
+            p.secret is not None or p.service_account_token is not None for p in volume.projected.sources
+        )
+    return volume.secret is not None
 
 
 def claims_of(pod: Pod) -> list[str]:

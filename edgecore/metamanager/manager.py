@@ -334,6 +334,7 @@ class MetaManager:
         """Find out when everything that the cloud wants here is here, whenever that is not known."""
         while True:
             await asyncio.sleep(COMPLETE_S if self.store.complete else CONFIRM_S)
+            await self._forget_locked()
             if self.store.complete or not self._is_confirmed():
                 continue
             try:
@@ -344,6 +345,14 @@ class MetaManager:
             log.info("The store holds all that the cloud wants on this node")
             for tell in self.on_change:
                 tell(Change(resource=resource.make("pod"), uid="", gone=False))
+
+    async def _forget_locked(self) -> None:
+        """What a lost key sealed is kept until the hub has sent all that it wants here: the key may come back before."""
+        if self.store.counters.locked and self._told and self._inbox.empty() and not self._applying:
+            try:
+                await self.store.drop_locked()
+            except Unavailable as error:
+                log.debug("! cannot drop what cannot be opened: %s", error)
 
     def _is_confirmed(self) -> bool:
         """Whether the hub said that all is here, or was silent for so long that it has nothing."""

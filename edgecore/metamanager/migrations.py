@@ -41,7 +41,14 @@ def _first(db: Any) -> None:
     )
 
 
-STEPS: tuple[Step, ...] = (_first,)
+def _sealed(db: Any) -> None:
+    """Secrets are sealed from here on, which the store did before this step; an edgecore that cannot open them is kept out."""
+
+
+STEPS: tuple[Step, ...] = (_first, _sealed)
 """STEPS[n] leads from level n to level n + 1."""
+
+SEALED = 2
+"""The first level whose files hold no secret that is not sealed."""
 
 LATEST = len(STEPS)

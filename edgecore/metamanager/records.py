@@ -19,9 +19,13 @@ class Row:
     value: bytes
 
     @property
+    def head(self) -> str:
+        """All but the value."""
+        return f"{self.key}\0{self.type}\0{self.namespace}\0{self.name}\0{self.uid}\0{self.version}\0"
+
+    @property
     def checksum(self) -> int:
-        head = f"{self.key}\0{self.type}\0{self.namespace}\0{self.name}\0{self.uid}\0{self.version}\0"
-        return zlib.crc32(self.value, zlib.crc32(head.encode()))
+        return zlib.crc32(self.value, zlib.crc32(self.head.encode()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

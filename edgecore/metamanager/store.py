@@ -8,6 +8,10 @@ function on a `Transaction`; the writer thread runs all work that has piled up i
 the callers, so that a burst shares its fsyncs and a caller that was told may acknowledge.  Work sees what work before it
 wrote, and work that raises leaves nothing behind and disturbs nobody.  A second connection in a second thread serves reads.
 
+Values of Secrets, tokens and what applications asked for are sealed (`sealing`) before they are written: neither the file, its
+log nor free pages ever hold them.  What was sealed with a key that is lost counts as absent and is sent again by the cloud; no
+pod is judged by it, since pods are not sealed.
+
 Every row has a checksum over all its columns.  At start the file is checked; a damaged file is set aside under a dated name,
 and rows that are whole are carried over to a fresh one.  The store then counts as incomplete until somebody calls
 `confirm_complete`: nothing that is merely absent from it may be destroyed.
@@ -29,15 +33,17 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from beehive import clock
 from beehive.errors import Unavailable
 from edgecore.errors import AlreadyRunning, SchemaTooNew, StoreDamaged, StoreError
-from edgecore.metamanager import migrations
+from edgecore.metamanager import keyfile, migrations, sealing
+from edgecore.metamanager.keyfile import StoreKey
 from edgecore.metamanager.records import Pending, Row, note_checksum
+from edgecore.metamanager.sealing import Sealer
 
 log = logging.getLogger(__name__)
 
@@ -58,15 +64,18 @@ _COMPLETE = "store.complete"
 _DAMAGE_CODES = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
+_LAST = "\U0010ffff"
 _META = "key, type, namespace, name, uid, version, value, checksum"
 _OUTBOX = "seq, key, kind, at_ms, message, checksum"
 
 
 class View:
-    """Reads of one connection.  A row whose checksum is wrong is treated as absent and reported to `on_damage`."""
+    """Reads of one connection.  A row whose checksum is wrong is treated as absent and reported to `on_damage`; one that was
+    sealed with another key is treated as absent."""
 
-    def __init__(self, db: sqlite3.Connection, on_damage: Callable[[str], None]) -> None:
+    def __init__(self, db: sqlite3.Connection, sealer: Sealer, on_damage: Callable[[str], None]) -> None:
         self._db = db
+        self._sealer = sealer
         self._on_damage = on_damage
 
     def get(self, key: str) -> Row | None:
@@ -83,8 +92,32 @@ class View:
         return [row for row in map(self._row, found) if row]
 
     def held(self) -> list[tuple[str, str, int]]:
-        """(uid, key, version) of every object that has a UID; values are not read."""
-        return list(self._db.execute("SELECT uid, key, version FROM meta WHERE uid != '' ORDER BY key"))
+        """(uid, key, version) of every object that has a UID and can be opened."""
+        locked = set(self._locked_objects())
+        found = self._db.execute("SELECT uid, key, version FROM meta WHERE uid != '' ORDER BY key")
+        return [held for held in found if held[1] not in locked]
+
+    def locked(self) -> list[tuple[str, str]]:
+        """(table, key) of what was sealed with another key."""
+        return [("meta", key) for key in self._locked_objects()] + [
+            ("state", key) for key in self._locked_notes()
+        ]
+
+    def _locked_objects(self) -> Iterator[str]:
+        for kind in sealing.SEALED_TYPES:
+            yield from self._locked_of("meta WHERE type = ?", kind)
+
+    def _locked_notes(self) -> Iterator[str]:
+        for prefix in sealing.SEALED_NOTES:
+            yield from self._locked_of("state WHERE key >= ? AND key < ?", prefix, prefix + _LAST)
+
+    def _locked_of(self, which: str, *arguments: str) -> Iterator[str]:
+        ours = self._sealer.prefix
+        for key, head in self._db.execute(
+            f"SELECT key, substr(value, 1, {len(ours)}) FROM {which}", arguments
+        ):
+            if isinstance(head, bytes) and sealing.is_sealed(head) and head != ours:
+                yield key
 
     def state(self, key: str) -> bytes | None:
         """A part's note, or None."""
@@ -95,7 +128,7 @@ class View:
         """All notes whose key begins with `prefix`."""
         found = self._db.execute(
             "SELECT key, value, checksum FROM state WHERE key >= ? AND key < ? ORDER BY key",
-            (prefix, prefix + "\U0010ffff"),
+            (prefix, prefix + _LAST),
         )
         notes = {key: self._note(key, (value, checksum)) for key, value, checksum in found}
         return {key: value for key, value in notes.items() if value is not None}
@@ -106,6 +139,20 @@ class View:
         return [pending for pending in map(self._pending, found) if pending]
 
     def _row(self, found: tuple[Any, ...]) -> Row | None:
+        row = self._sound_row(found)
+        if row is None or not sealing.is_sealed(row.value):
+            return row
+        value = self._opened(f"object {row.key}", row.head, row.value)
+        return replace(row, value=value) if value is not None else None
+
+    def _opened(self, what: str, head: str, value: bytes) -> bytes | None:
+        opened = self._sealer.open(head, value)
+        if opened is None and self._sealer.opens(value):
+            self._on_damage(what)
+        return opened
+
+    def _sound_row(self, found: tuple[Any, ...]) -> Row | None:
+        """The row as it is stored, if its checksum holds."""
         key, kind, namespace, name, uid, version, value, checksum = found
         with contextlib.suppress(
             TypeError, AttributeError, ValueError
@@ -128,6 +175,13 @@ class View:
         return None
 
     def _note(self, key: str, found: tuple[Any, ...]) -> bytes | None:
+        value = self._sound_note(key, found)
+        if value is None or not sealing.is_sealed(value):
+            return value
+        return self._opened(f"note {key}", key, value)
+
+    def _sound_note(self, key: str, found: tuple[Any, ...]) -> bytes | None:
+        """The note as it is stored, if its checksum holds."""
         value, checksum = found
         with contextlib.suppress(TypeError, AttributeError):
             if note_checksum(key, value) == checksum:
@@ -140,6 +194,8 @@ class Transaction(View):
     """Reads and writes of one group; whatever is written is durable when the caller is told."""
 
     def put(self, row: Row) -> None:
+        if row.type in sealing.SEALED_TYPES and not sealing.is_sealed(row.value):
+            row = replace(row, value=self._sealer.seal(row.head, row.value))
         self._db.execute(
             f"INSERT OR REPLACE INTO meta ({_META}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (row.key, row.type, row.namespace, row.name, row.uid, row.version, row.value, row.checksum),
@@ -149,6 +205,8 @@ class Transaction(View):
         self._db.execute("DELETE FROM meta WHERE key = ?", (key,))
 
     def set_state(self, key: str, value: bytes) -> None:
+        if key.startswith(sealing.SEALED_NOTES) and not sealing.is_sealed(value):
+            value = self._sealer.seal(key, value)
         self._db.execute(
             "INSERT OR REPLACE INTO state (key, value, checksum) VALUES (?, ?, ?)",
             (key, value, note_checksum(key, value)),
@@ -176,6 +234,8 @@ class Counters:
     works: int = 0
     failures: int = 0
     damaged_rows: int = 0
+    locked: int = 0
+    """Rows that were sealed with a key that is not here; not counted as damage, for nothing is concluded from their absence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +247,12 @@ class _Job:
 class Store:
     """Open with `Store.open`; use from one event loop; `close` when nothing more is submitted."""
 
-    def __init__(self, path: Path, lock: int, *, set_aside: Path | None) -> None:
+    def __init__(self, path: Path, lock: int, *, key: StoreKey, set_aside: Path | None) -> None:
         self.path = path
+        self.key_source, self.key_fault = key.source, key.fault
+        """Where the key is from that secrets are sealed with, and what is wrong with it, for people."""
         self.counters = Counters()
+        self._sealer = Sealer(key.secret)
         self.set_aside = set_aside
         """Where a damaged file was put at this start, or None."""
         self._lock = lock
@@ -201,16 +264,19 @@ class Store:
         self._reader = _connect(path)
         self._reader.execute("PRAGMA query_only = ON")
         self._complete = self._drop_damaged_rows()
+        self._count_locked()
 
     @classmethod
-    def open(cls, path: Path) -> Store:
+    def open(cls, path: Path, key_file: Path | None = None) -> Store:
         """Lock, check, repair and upgrade the file, then start the threads.  Blocks; call it before the loop runs.
 
+        key_file: what secrets are sealed with, if the operator keeps it (`keyfile`).
         Raises: AlreadyRunning, SchemaTooNew, StoreError (cannot be made or upgraded)."""
         lock = hold(path)
         try:
-            set_aside = _prepare(path)
-            store = cls(path, lock, set_aside=set_aside)
+            key = keyfile.find(path, key_file)
+            set_aside = _prepare(path, Sealer(key.secret))
+            store = cls(path, lock, key=key, set_aside=set_aside)
         except BaseException:
             os.close(lock)
             raise
@@ -230,6 +296,16 @@ class Store:
         if not self._complete:
             await self.write(lambda tx: tx.set_state(_COMPLETE, b"1"))
             self._complete = True
+
+    async def drop_locked(self) -> None:
+        """The cloud has sent all it wants here: what a lost key sealed is of no more use.  Raises: Unavailable."""
+
+        def work(tx: Transaction) -> None:
+            for table, key in tx.locked():
+                tx.delete(key) if table == "meta" else tx.drop_state(key)
+
+        await self.write(work)
+        self.counters.locked = 0
 
     async def write(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` in the writer's next transaction; returns when it is durable.
@@ -270,7 +346,7 @@ class Store:
         return await asyncio.wrap_future(done)
 
     def _write_loop(self) -> None:
-        transaction = Transaction(self._writer, self._row_damaged)
+        transaction = Transaction(self._writer, self._sealer, self._row_damaged)
         while (job := self._jobs.get()) is not None:
             group = [job]
             last = False
@@ -314,7 +390,7 @@ class Store:
             _resolve(job.done, answer, failure)
 
     def _read_loop(self) -> None:
-        view = View(self._reader, self._row_damaged)
+        view = View(self._reader, self._sealer, self._row_damaged)
         while (job := self._reads.get()) is not None:
             try:
                 answer = job.work(view)
@@ -346,16 +422,16 @@ class Store:
     def _drop_damaged_rows(self) -> bool:
         """Check every row's checksum and forget the broken ones.  Returns whether the store is complete."""
         broken: list[tuple[str, str, Any]] = []
-        view = View(self._writer, lambda what: None)
+        view = View(self._writer, self._sealer, lambda what: None)
         db = self._writer
         for found in db.execute(f"SELECT {_META} FROM meta"):
-            if view._row(found) is None:
+            if view._sound_row(found) is None:
                 broken.append(("meta", "key", found[0]))
         for found in db.execute(f"SELECT {_OUTBOX} FROM outbox"):
             if view._pending(found) is None:
                 broken.append(("outbox", "seq", found[0]))
         for key, value, checksum in db.execute("SELECT key, value, checksum FROM state"):
-            if view._note(key, (value, checksum)) is None:
+            if view._sound_note(key, (value, checksum)) is None:
                 broken.append(("state", "key", key))
         complete = view.state(_COMPLETE) is not None
         if broken:
@@ -367,6 +443,16 @@ class Store:
             db.execute("COMMIT")
         self.counters.damaged_rows = len(broken)
         return complete and not broken
+
+    def _count_locked(self) -> None:
+        locked = View(self._writer, self._sealer, lambda what: None).locked()
+        self.counters.locked = len(locked)
+        if locked:
+            log.error(
+                "The key that %d secrets and tokens were kept with is not here (now: %s): they are asked of the cloud again",
+                len(locked),
+                self.key_source,
+            )
 
 
 def _resolve(done: Future[Any], answer: Any, failure: BaseException | None) -> None:
@@ -385,6 +471,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     db.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT_BYTES}")
     db.execute("PRAGMA trusted_schema = OFF")
+    db.execute("PRAGMA secure_delete = FAST")  # what is deleted does not stay where that costs no write
     return db
 
 
@@ -416,7 +503,7 @@ def _mark(path: Path) -> Path:
     return path.with_name(path.name + ".damaged")
 
 
-def _prepare(path: Path) -> Path | None:
+def _prepare(path: Path, sealer: Sealer) -> Path | None:
     """Leave a sound file of the latest shape at `path`.  Returns where a damaged one was put, if there was one."""
     set_aside = None
     if path.exists() and not _is_sound(path):
@@ -426,10 +513,15 @@ def _prepare(path: Path) -> Path | None:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         except OSError as error:
             raise StoreError(f"cannot make {path}: {error.strerror}") from error
-    if level(path) < migrations.LATEST:
+    found = level(path)
+    if 0 < found < migrations.SEALED:
+        _seal_in_place(path, sealer)
+    if found < migrations.LATEST:
         _migrate_in_child(path)
     if set_aside:
-        carried = _carry_over(set_aside, path)
+        carried = _carry_over(set_aside, path, sealer)
+        if 0 < _header_level(set_aside) < migrations.SEALED:
+            _remove(set_aside)  # whoever looks at it would find secrets
         log.error("The store was damaged and is now %s; %d sound rows were carried over", set_aside, carried)
     return set_aside
 
@@ -482,22 +574,65 @@ def _set_aside(path: Path) -> Path:
         if not found.name.endswith(("-wal", "-shm"))
     )
     for old in kept[:-KEPT_DAMAGED]:
-        for suffix in ("", "-wal", "-shm"):
-            old.with_name(old.name + suffix).unlink(missing_ok=True)
+        _remove(old)
     return target
 
 
-def _carry_over(source: Path, target: Path) -> int:
+def _remove(set_aside: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        set_aside.with_name(set_aside.name + suffix).unlink(missing_ok=True)
+
+
+def _header_level(path: Path) -> int:
+    """The level that a file's header claims; 0 if it has none.   Source: SQLite's file format, 1.3, offset 60."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(64)
+    except OSError:
+        return 0
+    return int.from_bytes(header[60:64], "big") if header.startswith(b"SQLite format 3\0") else 0
+
+
+def _seal_in_place(path: Path, sealer: Sealer) -> None:
+    """Seal what an earlier edgecore wrote plainly, and leave no copy of it in free pages or the log.
+
+    Killed anywhere, it is done again: the level is raised only afterwards.   Raises: StoreError."""
+    try:
+        with contextlib.closing(_connect(path)) as db:
+            db.execute("PRAGMA secure_delete = ON")
+            tx = Transaction(db, sealer, lambda what: None)
+            db.execute("BEGIN IMMEDIATE")
+            for kind in sealing.SEALED_TYPES:
+                for found in db.execute(f"SELECT {_META} FROM meta WHERE type = ?", (kind,)).fetchall():
+                    row = tx._sound_row(found)
+                    if row is not None:
+                        tx.put(row)
+                    else:
+                        log.error("Damaged in the store, dropped: meta %s", found[0])
+                        db.execute("DELETE FROM meta WHERE key IS ?", (found[0],))
+                        tx.drop_state(_COMPLETE)
+            for prefix in sealing.SEALED_NOTES:
+                for key, value in tx.states(prefix).items():
+                    tx.set_state(key, value)
+            db.execute("COMMIT")
+            db.execute("VACUUM")
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.Error as error:
+        raise StoreError(f"cannot seal the secrets in {path}: {error}") from error
+    log.info("Secrets in %s are sealed from now on", path)
+
+
+def _carry_over(source: Path, target: Path, sealer: Sealer) -> int:
     """Copy the rows that can be read and whose checksums hold.  Returns how many."""
     carried = 0
     with (
         contextlib.closing(sqlite3.connect(source, isolation_level=None)) as old,
         contextlib.closing(_connect(target)) as new,
     ):
-        reader, writer = View(old, lambda what: None), Transaction(new, lambda what: None)
+        reader, writer = View(old, sealer, lambda what: None), Transaction(new, sealer, lambda what: None)
         new.execute("BEGIN IMMEDIATE")
         for found in _readable(old, _META, "meta"):
-            if row := reader._row(found):
+            if row := reader._sound_row(found):
                 writer.put(row)
                 carried += 1
         for found in _readable(old, _OUTBOX, "outbox"):
@@ -505,7 +640,7 @@ def _carry_over(source: Path, target: Path) -> int:
                 writer.put_pending(pending)
                 carried += 1
         for found in _readable(old, "key, value, checksum", "state"):
-            value = reader._note(found[0], found[1:])
+            value = reader._sound_note(found[0], found[1:])
             if value is not None and found[0] != _COMPLETE:
                 writer.set_state(found[0], value)
                 carried += 1

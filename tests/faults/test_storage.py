@@ -66,6 +66,10 @@ def lose_everything(database: Path) -> None:
         path.unlink()
 
 
+def lose_the_key(database: Path) -> None:
+    (database.parent / "keys" / "store.key").unlink()
+
+
 DAMAGES = [
     flip_bits,
     flip_in_the_log,
@@ -75,6 +79,7 @@ DAMAGES = [
     lose_the_log,
     keep_only_the_log,
     lose_everything,
+    lose_the_key,
 ]
 
 

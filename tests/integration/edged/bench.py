@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from edgecore.edged import cgroups
+from edgecore.edged import cgroups, tree
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.cri import Cri
 from edgecore.edged.manager import Edged
@@ -202,4 +202,6 @@ async def stage(kind: str, tmp: Path, machine: Containerd | None) -> AsyncIterat
         if isinstance(cri, Cri):
             await wipe_async(cri)
         cri.close()
+        for point in tree.mounts_below(tmp / "pods"):
+            tree.unmount(point)
         cgroups.remove_root(CGROUP_ROOT)

@@ -131,6 +131,10 @@ def test_environment_from_everywhere(play: Play) -> None:
     play(story)
 
 
+def _in_memory(volumes: Path) -> set[str]:
+    return {path.name for path in volumes.glob("*/*") if path.is_mount()}
+
+
 def test_volumes_hold_what_they_should_and_follow_changes(play: Play) -> None:
     async def story(b: Bench) -> None:
         b.put("configmap", "settings", data={"a.txt": "one", "b.txt": "two"})
@@ -206,6 +210,9 @@ def test_volumes_hold_what_they_should_and_follow_changes(play: Play) -> None:
                 assert await b.exec(uid, "cat", "/one") == (0, "two")
                 assert (await b.exec(uid, "touch", "/v/whole/new"))[0] != 0
             assert (await b.exec(uid, "touch", "/v/scratch/mine"))[0] == 0
+            assert _in_memory(b.config.root_dir / uid / "volumes") == {"sec", "all"}, (
+                "secrets and tokens do not get onto the disk"
+            )
             before = await b.container_id(uid)
             b.put("configmap", "settings", data={"a.txt": "changed", "c.txt": "three"})
             b.put("configmap", "later", data={"x": "came"})

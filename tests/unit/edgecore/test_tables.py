@@ -61,7 +61,13 @@ def test_the_status_says_what_was_dropped() -> None:
             "upSeconds": 5,
             "cloud": {"connected": False, "lastError": "cannot reach", "address": "", "kubeedge": False},
             "outbox": {"waiting": 2, "bytes": 10, "dropped": {"event/full": 4}},
-            "store": {"objects": 3, "complete": False, "setAside": "/x"},
+            "store": {
+                "objects": 3,
+                "complete": False,
+                "setAside": "/x",
+                "lockedRows": 2,
+                "keyFault": "there is no /run/key",
+            },
             "pods": 1,
         }
     )

@@ -14,7 +14,7 @@ import pytest
 from beehive.errors import Unavailable
 from edgecore.errors import AlreadyRunning, SchemaTooNew, StoreDamaged, StoreError
 from edgecore.metamanager import migrations, store
-from edgecore.metamanager.records import Pending, Row
+from edgecore.metamanager.records import Pending, Row, note_checksum
 from edgecore.metamanager.store import Store, Transaction
 
 
@@ -95,8 +95,9 @@ def test_what_is_written_is_read_back_after_a_restart(path: Path) -> None:
 
 def test_the_files_are_for_their_owner_only(path: Path, opened: Store) -> None:
     asyncio.run(opened.write(put(row())))
-    modes = {f.name: f.stat().st_mode & 0o777 for f in path.parent.iterdir()}
+    modes = {f.name: f.stat().st_mode & 0o777 for f in path.parent.rglob("*") if f.is_file()}
     assert set(modes.values()) == {0o600}, modes
+    assert (path.parent / "keys").stat().st_mode & 0o777 == 0o700
 
 
 def test_works_that_arrive_together_share_a_commit(opened: Store) -> None:
@@ -327,3 +328,138 @@ def test_the_command_line_reads_without_the_daemon(path: Path) -> None:
     assert len(store.read_offline(path, "pod")) == 3
     with pytest.raises(StoreError, match="no store"):
         store.read_offline(path.with_name("none"), "pod")
+
+
+SECRET = b"hunter2-is-not-a-password"
+
+
+def _secret(name: str = "db") -> Row:
+    return row(name, kind="secret", uid=f"s-{name}", value=b'{"data":"%s"}' % SECRET)
+
+
+def _everything(folder: Path) -> bytes:
+    return b"".join(f.read_bytes() for f in sorted(folder.iterdir()) if f.is_file())
+
+
+async def _fill_with_secrets(found: Store) -> None:
+    await found.write(put(row("web"), _secret(), row("cm", kind="configmap", uid="c1")))
+    for key in ("token/u1/default/app/x", "metaserver/objects/core/v1/secrets/default/y"):
+        await found.write(lambda tx, key=key: tx.set_state(key, SECRET))
+    await found.write(lambda tx: tx.set_state("edged/pod/u1", b"{}"))
+    await found.confirm_complete()
+
+
+def test_secrets_and_tokens_are_nowhere_in_the_files(path: Path) -> None:
+    found = Store.open(path)
+    asyncio.run(_fill_with_secrets(found))
+    assert SECRET not in _everything(path.parent)  # with its log
+    asyncio.run(found.write(lambda tx: (tx.delete(_secret().key), tx.drop_state("token/u1/default/app/x"))))
+    assert SECRET not in _everything(path.parent)
+    found.close()
+    assert SECRET not in _everything(path.parent)
+
+
+def test_secrets_are_read_back_after_a_restart(path: Path) -> None:
+    found = Store.open(path)
+    asyncio.run(_fill_with_secrets(found))
+    found.close()
+    found = Store.open(path)
+    assert asyncio.run(found.read(lambda view: view.get(_secret().key))) == _secret()
+    assert asyncio.run(found.read(lambda view: view.all_of("secret"))) == [_secret()]
+    assert asyncio.run(found.read(lambda view: view.states("token/"))) == {"token/u1/default/app/x": SECRET}
+    assert len(asyncio.run(found.read(lambda view: view.held()))) == 3
+    assert found.counters.locked == found.counters.damaged_rows == 0
+    found.close()
+
+
+def test_a_lost_key_loses_the_secrets_and_nothing_else(path: Path) -> None:
+    found = Store.open(path)
+    asyncio.run(_fill_with_secrets(found))
+    found.close()
+    key = path.parent / "keys" / "store.key"
+    kept = key.read_bytes()
+    key.unlink()
+    found = Store.open(path)
+    assert found.counters.locked == 3
+    # which pods are wanted here is known as before: none may be judged by this
+    assert found.complete
+    assert found.counters.damaged_rows == 0
+    assert asyncio.run(found.read(lambda view: view.get("default/pod/web"))) == row("web")
+    assert asyncio.run(found.read(lambda view: view.get(_secret().key))) is None
+    assert asyncio.run(found.read(lambda view: view.states("token/"))) == {}
+    # the hub hears of those that can be opened, and so sends the others again
+    assert [uid for uid, _, _ in asyncio.run(found.read(lambda view: view.held()))] == ["c1", "u1"]
+    asyncio.run(found.write(put(_secret())))
+    assert asyncio.run(found.read(lambda view: view.get(_secret().key))) == _secret()
+    found.close()
+    # the old key comes back: what it sealed is there, and what the other one sealed is asked for again
+    other = key.read_bytes()
+    key.write_bytes(kept)
+    found = Store.open(path)
+    assert found.counters.locked == 1
+    assert asyncio.run(found.read(lambda view: view.states("token/"))) == {"token/u1/default/app/x": SECRET}
+    asyncio.run(found.drop_locked())
+    assert found.counters.locked == 0
+    found.close()
+    key.write_bytes(other)
+    found = Store.open(path)
+    assert found.counters.locked == 2
+    found.close()
+
+
+def test_a_sealed_value_moved_to_another_row_is_damage(path: Path) -> None:
+    found = Store.open(path)
+    asyncio.run(found.write(put(_secret("a"), _secret("b"))))
+    found.close()
+    with sqlite3.connect(path) as db:
+        (value,) = db.execute("SELECT value FROM meta WHERE name = 'a'").fetchone()
+        forged = row("b", kind="secret", uid="s-b", value=value)
+        db.execute("UPDATE meta SET value = ?, checksum = ? WHERE name = 'b'", (value, forged.checksum))
+    db.close()
+    found = Store.open(path)
+    assert [r.name for r in asyncio.run(found.read(lambda view: view.all_of("secret")))] == ["a"]
+    assert found.counters.damaged_rows == 1
+    found.close()
+
+
+def _plain_store(path: Path) -> None:
+    """As an edgecore before sealing left it, with a secret that was deleted and one in the log."""
+    store.migrate(path, migrations.STEPS[:1])
+    db = store._connect(path)
+    db.execute("PRAGMA secure_delete = OFF")
+    gone = _secret("gone")
+    for one in (row("web"), _secret(), gone):
+        values = (one.key, one.type, one.namespace, one.name, one.uid, one.version, one.value, one.checksum)
+        db.execute(f"INSERT INTO meta ({store._META}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+    db.execute("DELETE FROM meta WHERE key = ?", (gone.key,))
+    for key in ("token/u1/default/app/x", store._COMPLETE):
+        db.execute("INSERT INTO state VALUES (?, ?, ?)", (key, SECRET, note_checksum(key, SECRET)))
+    db.close()
+
+
+def test_an_older_store_is_sealed_and_keeps_all(path: Path) -> None:
+    path.unlink()
+    _plain_store(path)
+    assert SECRET in _everything(path.parent)
+    found = Store.open(path)
+    plain = _everything(path.parent).replace(b"store.complete" + SECRET, b"")  # the note that is no secret
+    assert SECRET not in plain
+    assert found.complete
+    assert found.set_aside is None
+    assert asyncio.run(found.read(lambda view: view.get(_secret().key))) == _secret()
+    assert asyncio.run(found.read(lambda view: view.state("token/u1/default/app/x"))) == SECRET
+    found.close()
+    assert store.level(path) == migrations.LATEST
+
+
+def test_an_older_store_that_is_damaged_leaves_no_secret_behind(path: Path) -> None:
+    path.unlink()
+    _plain_store(path)
+    with path.open("r+b") as file:
+        file.seek(0, os.SEEK_END)
+        file.truncate(file.tell() - 4096)
+    found = Store.open(path)
+    assert found.set_aside is not None
+    assert not found.complete
+    found.close()
+    assert SECRET not in _everything(path.parent)
