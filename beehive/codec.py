@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from beehive.errors import ProtocolError
-from beehive.message import Message
+from beehive.message import UNREADABLE, Message
 
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 """Largest frame of an identified peer.  An API object is at most 1.5 MiB (etcd's limit); lists for edge applications
@@ -28,8 +28,11 @@ def decode(data: bytes | str, *, limit: int = MAX_FRAME_BYTES) -> Message:
     if len(data) > limit:
         raise ProtocolError(f"frame of {len(data)} bytes is over the limit of {limit}")
     try:
+        if isinstance(data, bytes):
+            # the decoder looks into what it reads only, and `content` goes on as it came
+            data.decode()
         message = _decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+    except UNREADABLE as error:
         raise ProtocolError(f"cannot read the frame: {error}") from error
     return message
 

@@ -15,6 +15,10 @@ from beehive.errors import ProtocolError
 
 T = TypeVar("T")
 
+UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeError)
+"""What msgspec raises for JSON that it cannot read: bytes that are no UTF-8 in a value that was only skipped before are found
+when it is decoded, and depth is measured from where the decoder is called."""
+
 OK = msgspec.Raw(b'"OK"')
 """The content of a plain acknowledgement: the JSON string OK."""
 
@@ -117,7 +121,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
         """The content as `as_type`.  Raises ProtocolError naming the path of the first wrong value."""
         try:
             return msgspec.json.decode(self.content, type=as_type)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise ProtocolError(
                 f"cannot read the content of {self.route.resource or self.route.operation!r}: {error}"
             ) from error

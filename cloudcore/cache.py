@@ -2,27 +2,32 @@
 
 List, then watch from that version, and again whenever the watch cannot go on: what was missed comes out of the difference
 between two lists.  Subscribers are called in order, synchronously, with each real change; before the first list is complete
-they hear of it as additions and `synced` is false."""
+they hear of it as additions and `synced` is false.
+
+An object that cannot be read is unknown, and still there: what was known of it stays, and its absence is never told.  While one
+is there of which not even the name can be read, no absence is believed at all."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from beehive import clock
 from beehive.backoff import Backoff
 from beehive.errors import Unavailable
 from cloudcore.errors import ApiError, ApiGone
 from cloudcore.kube import Kube, WatchEvent
-from cloudcore.objects import Change, Kind, Object
+from cloudcore.objects import Change, Kind, Object, Unread
 
 log = logging.getLogger(__name__)
 
 CONFIRM_S = 0.5
 QUICK_S = 1.0
 """A watch that ends sooner than this is not opened again at once."""
+BLIND_S = 60.0
+"""How soon it is listed again when something was missing and its absence could not be believed."""
 
 Subscriber = Callable[[Change], None]
 
@@ -40,7 +45,11 @@ class Cache:
         self._query = query
         self._objects: dict[tuple[str, str], Object] = {}
         self._subscribers: list[Subscriber] = []
+        self._unread: dict[tuple[str, str] | None, Unread] = {}
+        self._doubted = False
         self._synced = asyncio.Event()
+        self.on_unread: Callable[[Unread], None] | None = None
+        """Told of each object that cannot be read, once as long as it stays so."""
         self._rng = random.Random()
         self.version = ""
 
@@ -56,6 +65,16 @@ class Cache:
 
     def get(self, namespace: str, name: str) -> Object | None:
         return self._objects.get((namespace, name))
+
+    @property
+    def unread(self) -> list[Unread]:
+        """What is there and cannot be read."""
+        return list(self._unread.values())
+
+    def is_gone(self, namespace: str, name: str) -> bool:
+        """Whether there is surely no such object."""
+        key = (namespace, name)
+        return self.synced and key not in self._objects and not {key, None} & self._unread.keys()
 
     def __iter__(self) -> Iterator[Object]:
         return iter(list(self._objects.values()))
@@ -103,38 +122,64 @@ class Cache:
 
     async def _relist(self) -> None:
         page = await self._kube.list_all(self.kind, self._namespace, query=self._query)
-        if not self._objects.keys() <= {item.key for item in page.objects}:
+        if self._objects.keys() - {item.key for item in page.objects} - {item.key for item in page.unread}:
             # absence is believed only when it is read twice: what is missing here will be destroyed somewhere
             await asyncio.sleep(CONFIRM_S)
             page = await self._kube.list_all(self.kind, self._namespace, query=self._query)
-        self.take_list(page.objects)
+        self.take_list(page.objects, page.unread)
         self.version = page.version
         self._synced.set()
 
-    def take_list(self, objects: list[Object]) -> None:
-        """Make `objects` the state; tell the difference."""
+    def take_list(self, objects: list[Object], unread: Sequence[Unread] = ()) -> None:
+        """Make `objects` the state; tell the difference.   unread: what is there beside them and cannot be read."""
         gone = dict(self._objects)
         for item in objects:
             gone.pop(item.key, None)
-        for old in gone.values():
+        before, self._unread = self._unread, {}
+        for doubtful in unread:
+            self._note(doubtful, before.get(doubtful.key))
+            if doubtful.key is not None:
+                gone.pop(doubtful.key, None)
+        self._doubted = bool(gone) and None in self._unread
+        for old in gone.values() if not self._doubted else ():
             self._set(old.key, None)
         for item in objects:
             self._set(item.key, item)
 
+    def _note(self, doubtful: Unread, before: Unread | None) -> None:
+        self._unread[doubtful.key] = doubtful
+        if before is not None and before.why == doubtful.why:
+            return
+        log.warning(
+            "%s cannot be read and stays as it was known: %s", str(doubtful)[:300], doubtful.why[:256]
+        )
+        if self.on_unread is not None:
+            self.on_unread(doubtful)
+
     async def _follow(self, backoff: Backoff) -> None:
         began = clock.monotonic()
-        async for batch in self._kube.watch(self.kind, self.version, self._namespace, query=self._query):
-            for event in batch:
-                self.take_event(event)
-            backoff.reset()
+        try:
+            async with asyncio.timeout(BLIND_S if self._doubted else None):
+                async for batch in self._kube.watch(
+                    self.kind, self.version, self._namespace, query=self._query
+                ):
+                    for event in batch:
+                        self.take_event(event)
+                    backoff.reset()
+        except TimeoutError:
+            self.version = ""
+            return
         if clock.monotonic() - began < QUICK_S:
             await asyncio.sleep(QUICK_S)
 
     def take_event(self, event: WatchEvent) -> None:
         if event.version:
             self.version = event.version
+        if event.unread is not None:
+            self._note(event.unread, self._unread.get(event.unread.key))
         if event.object is None:
             return
+        self._unread.pop(event.object.key, None)
         if event.type == "DELETED":
             self._set(event.object.key, None, last=event.object)
         else:

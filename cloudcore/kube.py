@@ -16,7 +16,7 @@ import random
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
@@ -30,9 +30,10 @@ from kubernetes.config.kube_config import load_kube_config
 from kubernetes.utils.keepalive import tcp_keepalive_socket_options
 
 from beehive.errors import ConfigError, ProtocolError, Unavailable
+from beehive.message import UNREADABLE
 from beehive.rbac import User
 from cloudcore.errors import Status, from_status, unavailable
-from cloudcore.objects import Kind, Object, read
+from cloudcore.objects import Kind, Object, Unread, read, sketch
 
 log = logging.getLogger(__name__)
 
@@ -57,19 +58,21 @@ JSON_PATCH = "application/json-patch+json"
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A whole list: its objects, and the version to watch from."""
+    """A whole list: its objects, the version to watch from, and what is in it and cannot be read."""
 
     objects: list[Object]
     version: str
+    unread: list[Unread] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class WatchEvent:
-    """type: ADDED, MODIFIED, DELETED, or BOOKMARK (which carries only a version)."""
+    """type: ADDED, MODIFIED, DELETED, or BOOKMARK (which carries only a version).   unread: in place of an object."""
 
     type: str
     version: str
     object: Object | None
+    unread: Unread | None = None
 
 
 class _ListMeta(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,6 +196,7 @@ class Kube:
     ) -> Page:
         """Every object, read page by page from one version.  Raises ApiGone when the server dropped that version meanwhile."""
         objects: list[Object] = []
+        unread: list[Unread] = []
         token = ""
         while True:
             asked = {"limit": str(PAGE), **(query or {})}
@@ -201,16 +205,16 @@ class Kube:
             body = await self.request("GET", kind.path(namespace), query=asked, user=user)
             try:
                 page = _list.decode(body)
-            except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+            except UNREADABLE as error:
                 raise unavailable(f"the answer is no list: {error}", doing=f"list {kind.plural}") from error
             for item in page.items or ():
                 try:
                     objects.append(read(kind, bytes(item)))
                 except ProtocolError as error:
-                    log.warning("Cannot use one of the %s: %s", kind.plural, error)
+                    unread.append(sketch(kind, bytes(item), str(error)))
             token = page.metadata.continue_ or ""
             if not token:
-                return Page(objects, page.metadata.resourceVersion)
+                return Page(objects, page.metadata.resourceVersion, unread)
 
     async def request(
         self,
@@ -430,14 +434,22 @@ class _WatchThread(threading.Thread):
                         WatchEvent("BOOKMARK", _versioned.decode(raw).metadata.resourceVersion, None)
                     )
                     continue
-            except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+            except UNREADABLE as error:
                 return batch, unavailable(f"an event cannot be read: {error}", doing=self._doing)
             if event.type == "ERROR":
                 return batch, from_status(_failure(500, raw), doing=self._doing)
             try:
                 found = read(self._kind, raw)
             except ProtocolError as error:
-                log.warning("Cannot use one of the %s: %s", self._kind.plural, error)
+                unread = sketch(self._kind, raw, str(error))
+                if event.type != "DELETED":
+                    batch.append(WatchEvent(event.type, unread.version, None, unread))
+                elif (gone := unread.tombstone()) is not None:
+                    batch.append(WatchEvent(event.type, unread.version, gone))
+                else:
+                    # what went cannot be made out: only a list can tell
+                    lost = Status(code=410, reason="Expired", message=f"a deletion cannot be read: {error}")
+                    return batch, from_status(lost, doing=self._doing)
                 continue
             batch.append(WatchEvent(event.type, found.version, found))
         return batch, None
@@ -466,7 +478,7 @@ def _read_bounded(response: urllib3.BaseHTTPResponse, limit: int) -> bytes:
 def _failure(code: int, data: bytes) -> Status:
     try:
         status = _status.decode(data)
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
+    except UNREADABLE:
         # a proxy's page, or `404 page not found`
         return Status(code=code, message=data[:256].decode("utf-8", "replace").strip() or f"HTTP {code}")
     return status

@@ -39,7 +39,8 @@ from cloudcore.identity.addresses import local_addresses, primary_address
 from cloudcore.identity.authority import Authority, ensure_authority, ensure_server
 from cloudcore.identity.revocation import Revocations
 from cloudcore.kube import Kube
-from cloudcore.objects import CONFIGMAP
+from cloudcore.notices import Notices
+from cloudcore.objects import CONFIGMAP, Unread
 from cloudcore.synccontroller.controller import SyncController
 
 log = logging.getLogger(__name__)
@@ -130,6 +131,9 @@ def _parts(
     )
     if config.devices:
         edges.differs.append(devices.differ)
+    notices = Notices(client)
+    for cache in (*caches.core, caches.devices):
+        cache.on_unread = lambda unread: _tell_unread(notices, unread)
     dynamic = DynamicController(client, nodes, edges.placement)
     policy = PolicyController(client, nodes, caches.accounts, caches.pods, edges.placement.accounts)
     edges.differs.append(policy.differ)
@@ -167,6 +171,7 @@ def _parts(
         Leases(client, nodes, edges.placement),
         dynamic,
         policy,
+        notices,
         memory.Tidier(lambda: nodes.opened),
     ]
     if config.devices:
@@ -174,7 +179,7 @@ def _parts(
     if kubelets is not None:
         parts.append(kubelets)
     if config.metrics is not None:
-        parts.append(MetricsServer(*config.metrics, lambda: _numbers(hub, nodes, upstream, client)))
+        parts.append(MetricsServer(*config.metrics, lambda: _numbers(hub, nodes, upstream, client, caches)))
     if config.compat.enable:
         syncs = SyncController(client, nodes, caches.nodes)
         edges.recorded = syncs.inventory
@@ -182,7 +187,21 @@ def _parts(
     return [Part(name=part.name, run=part.run) for part in [*parts, upkeep, hub]]
 
 
-def _numbers(hub: Hub, nodes: Nodes, upstream: Upstream, client: Kube) -> list[Metric]:
+def _tell_unread(notices: Notices, unread: Unread) -> None:
+    """Where its owner looks: on the object."""
+    notices.tell(
+        unread.kind,
+        unread.namespace,
+        unread.name,
+        uid=unread.uid,
+        version=unread.version,
+        reason="Unreadable",
+        text=f"cloudcore cannot read it, and nodes keep what they have of it: {unread.why}",
+        component="cloudcore",
+    )
+
+
+def _numbers(hub: Hub, nodes: Nodes, upstream: Upstream, client: Kube, caches: Caches) -> list[Metric]:
     """What /metrics tells."""
     sent = nodes.counters()
     links = list(nodes)
@@ -214,6 +233,12 @@ def _numbers(hub: Hub, nodes: Nodes, upstream: Upstream, client: Kube) -> list[M
         ),
         Metric("skerry_hub_denied_total", "Requests of nodes that the authorizer refused", upstream.denied),
         Metric("skerry_hub_events_dropped_total", "Events beyond a node's share", upstream.events_dropped),
+        Metric(
+            "skerry_api_objects_unreadable",
+            "Objects that are there and cannot be read",
+            caches.unread,
+            counts=False,
+        ),
         Metric(
             "skerry_api_requests_total",
             "Requests to the Kubernetes API, watches not counted",

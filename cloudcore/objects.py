@@ -6,13 +6,13 @@ table of kinds that cloudcore handles, and their API paths."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, TypeVar
 
 import msgspec
 
 from beehive import resource
 from beehive.errors import ProtocolError
+from beehive.message import UNREADABLE
 
 T = TypeVar("T")
 
@@ -159,8 +159,78 @@ def decode(data: bytes | msgspec.Raw, as_type: type[T]) -> T:
     """Raises ProtocolError."""
     try:
         return msgspec.json.decode(data, type=as_type)
-    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+    except UNREADABLE as error:
         raise ProtocolError(f"cannot read the object: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """An object that is there and cannot be read: what could be made out of it, empty where nothing could.
+
+    node: the node that it hangs on; empty for none, None when that cannot be made out.   why: for the log."""
+
+    kind: Kind
+    namespace: str
+    name: str
+    uid: str
+    version: str
+    node: str | None
+    why: str
+
+    @property
+    def key(self) -> tuple[str, str] | None:
+        """Which object it is; None when nobody can say: then it may be any."""
+        known = self.name and bool(self.namespace) == self.kind.namespaced
+        return (self.namespace, self.name) if known else None
+
+    def tombstone(self) -> Object | None:
+        """It as an object of which nothing but its identity is known; None when not even that is."""
+        if self.key is None or not self.uid:
+            return None
+        metadata = {
+            "name": self.name,
+            "namespace": self.namespace,
+            "uid": self.uid,
+            "resourceVersion": self.version,
+        }
+        body = {"kind": self.kind.kind, "apiVersion": self.kind.api_version, "metadata": metadata}
+        raw = msgspec.json.encode(body)
+        return Object(self.kind, self.namespace, self.name, self.uid, self.version, raw, self.node or "")
+
+    def __str__(self) -> str:
+        where = f"{self.namespace}/{self.name}" if self.namespace else self.name
+        return f"{self.kind.kind} {where}" if self.name else f"one {self.kind.kind} whose name is not known"
+
+
+def sketch(kind: Kind, data: bytes, why: str) -> Unread:
+    """What can be made out of an object that `read` could not read."""
+    parts = _members(data)
+    meta = _members(parts.get("metadata"))
+    name, namespace, uid, version = (
+        _text(meta.get(key)) for key in ("name", "namespace", "uid", "resourceVersion")
+    )
+    node: str | None = ""
+    if kind.kind in _NODE_BOUND and "metadata" in parts:
+        spec = parts.get("spec", b"null")
+        bound = _members(spec).get("nodeName", b'""')
+        node = "" if bytes(spec) == b"null" else _text(bound) or (None if bytes(bound) != b'""' else "")
+    elif kind.kind in _NODE_BOUND:
+        node = None
+    return Unread(kind, namespace, name, uid, version, node, why)
+
+
+def _members(data: bytes | msgspec.Raw | None) -> dict[str, msgspec.Raw]:
+    try:
+        return msgspec.json.decode(data, type=dict[str, msgspec.Raw]) if data is not None else {}
+    except UNREADABLE:
+        return {}
+
+
+def _text(data: bytes | msgspec.Raw | None) -> str:
+    try:
+        return msgspec.json.decode(data, type=str) if data is not None else ""
+    except UNREADABLE:
+        return ""
 
 
 def read(kind: Kind, data: bytes) -> Object:
@@ -170,7 +240,7 @@ def read(kind: Kind, data: bytes) -> Object:
         node = ""
         if kind.kind in _NODE_BOUND and head.spec != b"null":
             node = _spec.decode(head.spec).nodeName or ""
-    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+    except UNREADABLE as error:
         raise ProtocolError(f"cannot read a {kind.kind}: {error}") from error
     meta = head.metadata
     if not head.kind:
@@ -187,12 +257,6 @@ def read(kind: Kind, data: bytes) -> Object:
         deleting=meta.deletionTimestamp is not None,
         labels=meta.labels or None,
     )
-
-
-class EventType(Enum):
-    ADDED = "ADDED"
-    MODIFIED = "MODIFIED"
-    DELETED = "DELETED"
 
 
 @dataclass(frozen=True, slots=True)

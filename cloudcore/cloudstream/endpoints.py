@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from beehive.message import UNREADABLE
+
 OWN_ADDRESSES = "skerry.dev/node-addresses"
 """Annotation: the InternalIP addresses the edge itself reported, separated by commas."""
 
@@ -84,5 +86,5 @@ def told_port(node: bytes) -> int:
     """The port that a Node object names; 0 if it names none."""
     try:
         return msgspec.json.decode(node, type=_Node).status.daemonEndpoints.kubeletEndpoint.Port
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return 0

@@ -18,6 +18,7 @@ from aiohttp import web
 
 from beehive import clock, tunnel
 from beehive.errors import ProtocolError, SkerryError, Unavailable
+from beehive.message import UNREADABLE
 from beehive.tunnelpeer import StreamReset
 from cloudcore.cloudstream import access, relay
 from cloudcore.cloudstream.endpoints import Ports, with_endpoint
@@ -110,7 +111,7 @@ class KubeletServer:
             return patch
         try:
             body = msgspec.json.decode(patch, type=dict[str, Any])
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return patch  # the API says what is wrong with it
         return msgspec.json.encode(with_endpoint(body, self._address, port))
 

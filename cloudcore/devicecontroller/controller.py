@@ -6,8 +6,6 @@ import asyncio
 import logging
 import uuid
 
-import msgspec
-
 from beehive import clock
 from beehive.apis.decode import decode
 from beehive.apis.twins import StateUpdate, TwinUpdate
@@ -26,6 +24,7 @@ from cloudcore.edgecontroller.downstream import tombstone
 from cloudcore.errors import ApiError, ApiNotFound, Forbidden
 from cloudcore.identity import authorizer
 from cloudcore.kube import Kube
+from cloudcore.notices import event
 from cloudcore.objects import DEVICEMODEL, DEVICESTATUS, EVENT, Change, Object
 
 log = logging.getLogger(__name__)
@@ -77,7 +76,7 @@ class DeviceController:
         self._writer = StatusWriter(
             kube, caches.devices, caches.statuses, self.placement, interval_s=interval_s
         )
-        self._events: asyncio.Queue[bytes] = asyncio.Queue(MAX_EVENTS)
+        self._events: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(MAX_EVENTS)
         self._told: dict[tuple[str, str], str] = {}
         self._late: dict[str, tuple[Link, Inventory]] = {}  # by node: its newest connection
         caches.models.subscribe(self._on_model)
@@ -135,7 +134,16 @@ class DeviceController:
             log.warning("Device %s/%s: %s", *item.key, text[:256])
             if self._events.full():
                 return  # the condition says it too
-            self._events.put_nowait(_event(item, problems[0].reason, text))
+            made = event(
+                item.kind,
+                *item.key,
+                uid=item.uid,
+                version=item.version,
+                reason=problems[0].reason,
+                text=text,
+                component=self.name,
+            )
+            self._events.put_nowait(made)
 
     def _on_open(self, link: Link) -> None:
         before = link.on_deleted
@@ -233,8 +241,7 @@ class DeviceController:
 
     async def _write_events(self) -> None:
         while True:
-            body = await self._events.get()
-            namespace = msgspec.json.decode(body)["metadata"]["namespace"]
+            namespace, body = await self._events.get()
             try:
                 await self._kube.create(EVENT, body, namespace)
             except SkerryError as error:
@@ -256,34 +263,3 @@ def _confirm(link: Link, message: Message) -> None:
         )
     )
     link.ack(message.id)
-
-
-def _event(item: Object, reason: str, text: str) -> bytes:
-    now = clock.rfc3339()
-    return msgspec.json.encode(
-        {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {
-                "name": f"{item.name[:200]}.{uuid.uuid4().hex[:16]}",
-                "namespace": item.namespace,
-            },
-            "involvedObject": {
-                "apiVersion": item.kind.api_version,
-                "kind": item.kind.kind,
-                "name": item.name,
-                "namespace": item.namespace,
-                "uid": item.uid,
-                "resourceVersion": item.version,
-            },
-            "type": "Warning",
-            "reason": reason,
-            "message": text,
-            "source": {"component": "devicecontroller"},
-            "reportingComponent": "devicecontroller",
-            "reportingInstance": "cloudcore",
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "count": 1,
-        }
-    )

@@ -12,6 +12,7 @@ import msgspec
 from beehive import application
 from beehive.application import Application, Options, PatchInfo, Target, Verb
 from beehive.errors import ProtocolError
+from beehive.message import UNREADABLE
 
 T = TypeVar("T")
 
@@ -169,5 +170,5 @@ def _form(app: Application) -> str:
 def _read(data: bytes | None, as_type: type[T]) -> T:
     try:
         return msgspec.json.decode(data or b"{}", type=as_type)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise ProtocolError(f"cannot read the options: {error}") from error

@@ -311,7 +311,7 @@ class DynamicController:
         if not group:
             return frozenset({node})
         page = await self._kube.list_all(NODE, query={"labelSelector": f"{endpoints.GROUP_LABEL}={group}"})
-        return frozenset(item.name for item in page.objects)
+        return frozenset({item.name for item in page.objects} | {item.name for item in page.unread})
 
     # -- listeners ---------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from beehive.application import Target
+from beehive.message import UNREADABLE
 
 TOPOLOGY_ANNOTATION = "apps.kubeedge.io/service-topology"
 TOPOLOGY_GROUP = "range-nodegroup"
@@ -47,7 +48,7 @@ def rewrite(body: bytes, members: Members, *, stock: bool) -> bytes:
     """An object, or a list of them, as the edge should see it.  What cannot be read goes through as it is."""
     try:
         found = msgspec.json.decode(body, type=Json)
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return body
     items = found.get("items")
     changed = (

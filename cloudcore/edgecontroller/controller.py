@@ -71,6 +71,15 @@ class Caches:
     def by_wire(self) -> dict[str, Cache]:
         return {"configmap": self.configmaps, "secret": self.secrets, "node": self.nodes}
 
+    def unclear(self, node: str) -> bool:
+        """Whether `node` may have pods, or pods accounts, that cannot be read."""
+        return any(pod.node in (node, None) for pod in self.pods.unread) or bool(self.accounts.unread)
+
+    @property
+    def unread(self) -> int:
+        """How many objects are there and cannot be read."""
+        return sum(len(cache.unread) for cache in [*self.core, self.devices])
+
     def lookup(self, ref: Ref) -> Object | None:
         kind, namespace, name = ref
         match kind:
@@ -87,7 +96,7 @@ class EdgeController:
     name = "edgecontroller"
 
     def __init__(self, kube: Kube, caches: Caches, nodes: Nodes) -> None:
-        self.placement = Placement(caches.lookup)
+        self.placement = Placement(caches.lookup, caches.unclear)
         self.differs: list[Differ] = []
         self.recorded: Callable[[str], Awaitable[Inventory]] | None = None
         """What a stock edge acknowledged before, by its node's name."""
@@ -218,7 +227,10 @@ class EdgeController:
                 return tombstone(kind, namespace, target.name, uid)
             if kind is POD and found.node == link.node:
                 return None  # the cache is behind
-            if kind is not POD and self.placement.refers(link.node, target.type, namespace, target.name):
+            if kind is not POD and (
+                self.placement.refers(link.node, target.type, namespace, target.name)
+                or self.placement.holds_back(link.node)
+            ):
                 return None
             return tombstone(kind, namespace, target.name, uid)
 

@@ -82,10 +82,16 @@ def is_edge(node: Object) -> bool:
 
 
 class Placement:
-    """Who holds what.  Not safe for threads."""
+    """Who holds what.  Not safe for threads.
 
-    def __init__(self, lookup: Lookup) -> None:
+    unclear: whether there may be pods on a node, or rights of them, that the caches cannot read: then what these refer to is
+    not known, and nothing is taken back."""
+
+    def __init__(self, lookup: Lookup, unclear: Callable[[str], bool] = lambda _: False) -> None:
         self._lookup = lookup
+        self._unclear = unclear
+        self._unplaced: dict[tuple[str, str], str] = {}  # pods that cannot be understood → their node
+        self._vague: set[tuple[str, str]] = set()  # service accounts that cannot
         self._nodes: dict[str, Object] = {}
         self._since: dict[
             str, int
@@ -113,6 +119,14 @@ class Placement:
 
     def refers(self, node: str, kind: str, namespace: str, name: str) -> bool:
         return self._users.get((kind, namespace, name), Counter())[node] > 0
+
+    def holds_back(self, node: str) -> bool:
+        """Whether a pod of `node` may refer to what nothing known refers to."""
+        return (
+            node in self._unplaced.values()
+            or bool(self._vague and self._vague & self.accounts(node))
+            or self._unclear(node)
+        )
 
     def wanted(self, node: str) -> Iterator[Object]:
         """Everything that `node` should hold, in the order in which it should arrive."""
@@ -153,7 +167,9 @@ class Placement:
             found = closure(new_)
         except ProtocolError as error:
             log.warning("Cannot place pod %s/%s: %s", new_.namespace, new_.name, error)
+            self._unplaced[new_.key] = new_.node
             return []
+        self._unplaced.pop(new_.key, None)
         held = self._pods.get(new_.key)
         pushes: list[Push] = []
         if held is not None and held[0].node != new_.node:
@@ -173,6 +189,7 @@ class Placement:
         return pushes
 
     def _pod_gone(self, change: Change) -> list[Push]:
+        self._unplaced.pop(change.newest.key, None)
         held = self._pods.pop(change.newest.key, None)
         if held is None:
             return []
@@ -201,7 +218,13 @@ class Placement:
         """A service account: its pull secrets follow its pods."""
         key = change.newest.key
         before = self._accounts.get(key, frozenset())
-        after = pull_secrets(change.new) if change.new is not None else frozenset()
+        try:
+            after = pull_secrets(change.new) if change.new is not None else frozenset()
+        except ProtocolError as error:
+            log.warning("Cannot use the pull secrets of service account %s/%s: %s", *key, error)
+            self._vague.add(key)
+            return []
+        self._vague.discard(key)
         if before == after:
             return []
         pods = [self._pods[pod] for pod in sorted(self._of_account.get(key, ()))]
@@ -219,6 +242,8 @@ class Placement:
         """Call now and then: takes back what was not referred to for one whole interval."""
         pushes: list[Push] = []
         for (node, ref), seen in list(self._loose.items()):
+            if self.holds_back(node):
+                continue
             if seen == 0:
                 self._loose[node, ref] = 1
                 continue

@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 
-from beehive.errors import ProtocolError
 from cloudcore.identity.authorizer import PodFacts
 from cloudcore.objects import Object, decode
 
@@ -157,9 +156,6 @@ class _ServiceAccount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def pull_secrets(account: Object) -> frozenset[Ref]:
-    """The secrets that a service account adds to its pods.  An account that cannot be read adds none."""
-    try:
-        pulls = decode(account.raw, _ServiceAccount).imagePullSecrets or ()
-    except ProtocolError:
-        return frozenset()
+    """The secrets that a service account adds to its pods.  Raises ProtocolError."""
+    pulls = decode(account.raw, _ServiceAccount).imagePullSecrets or ()
     return frozenset(("secret", account.namespace, pull.name) for pull in pulls if pull.name)

@@ -42,6 +42,7 @@ from cloudcore.objects import (
     VOLUMEATTACHMENT,
     Kind,
     Object,
+    decode,
 )
 
 log = logging.getLogger(__name__)
@@ -196,9 +197,9 @@ class Upstream:
         """Create the Node.  One that exists is answered with AlreadyExists, and pushed, so that an edge with an empty store
         can go on from it."""
         body = _mapping(message)
-        meta = body.setdefault("metadata", {})
+        meta = body["metadata"]
         meta["annotations"] = {
-            **(meta.get("annotations") or {}),
+            **_strings(meta, "annotations"),
             SESSION_ANNOTATION: str(link.session.number),
             CLOUDCORE_ANNOTATION: self.address,
         }
@@ -217,13 +218,13 @@ class Upstream:
     async def _update_node(self, link: Link, message: Message) -> Outcome:
         """Labels and annotations; our own annotations stay what they are, whatever the edge remembers of them."""
         body = _mapping(message)
-        meta = body.get("metadata") or {}
+        meta = body["metadata"]
         annotations = {
             key: value
-            for key, value in (meta.get("annotations") or {}).items()
+            for key, value in _strings(meta, "annotations").items()
             if key not in (SESSION_ANNOTATION, CLOUDCORE_ANNOTATION)
         }
-        patch = {"metadata": {"labels": meta.get("labels") or {}, "annotations": annotations}}
+        patch = {"metadata": {"labels": _strings(meta, "labels"), "annotations": annotations}}
         updated = await self.kube.patch(NODE, link.node, msgspec.json.encode(patch))
         return answer(
             reply(message, source=Source.EDGECONTROLLER, group=Group.RESOURCE, version=updated.version)
@@ -271,7 +272,7 @@ class Upstream:
         except NotFound:
             pass
         except Conflict:
-            wanted = msgspec.json.decode(options, type=_DeleteOptions).preconditions.uid
+            wanted = decode(options, _DeleteOptions).preconditions.uid
             held = await self._pod_uid(target)
             if not wanted or held == wanted:
                 raise
@@ -350,8 +351,10 @@ class Upstream:
         return FINISHED
 
     async def _create_event(self, body: bytes, namespace: str) -> None:
-        content = msgspec.json.decode(body, type=dict[str, Any])
-        meta = content.get("metadata") or {}
+        content = decode(body, dict[str, Any])
+        meta = content.get("metadata")
+        if not isinstance(meta, dict):
+            raise ProtocolError("cannot read the event: it has no metadata")
         for key in ("resourceVersion", "uid"):
             meta.pop(key, None)
         try:
@@ -369,7 +372,19 @@ class _DeleteOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _mapping(message: Message) -> dict[str, Any]:
-    return message.decode(dict[str, Any])
+    """An object with its metadata.  Raises ProtocolError."""
+    body = message.decode(dict[str, Any])
+    if not isinstance(body.setdefault("metadata", {}), dict):
+        raise ProtocolError("cannot read the object: its metadata is none")
+    return body
+
+
+def _strings(meta: dict[str, Any], key: str) -> dict[str, Any]:
+    """Labels or annotations.  Raises ProtocolError."""
+    found = meta.get(key) or {}
+    if not isinstance(found, dict):
+        raise ProtocolError(f"cannot read the object: {key} is no object")
+    return found
 
 
 def _answer(message: Message, content: bytes, *, version: str = "") -> Done:

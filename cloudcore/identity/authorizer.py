@@ -32,7 +32,7 @@ from typing import Any, Protocol
 import msgspec
 
 from beehive.errors import ProtocolError
-from beehive.message import Message, Op
+from beehive.message import UNREADABLE, Message, Op
 from beehive.resource import Resource
 from cloudcore.errors import Forbidden
 from cloudcore.identity import pki
@@ -322,7 +322,7 @@ def _event(node: str, message: Message, target: Resource, view: View) -> None:
         patch = message.decode(EventPatch)
         try:
             body = msgspec.json.decode(patch.event, type=EventBody)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise ProtocolError(f"cannot read the event: {error}") from error
         forbidden = set(_load(patch.patchData.encode())) - {
             "count",

@@ -18,6 +18,7 @@ import msgspec
 
 from beehive import clock, resource
 from beehive.errors import Conflict, ProtocolError, Refused, Unavailable
+from beehive.message import UNREADABLE
 from cloudcore.cache import Cache
 from cloudcore.errors import ApiExists, ApiNotFound
 from cloudcore.identity.authority import SYSTEM_NAMESPACE, ensure_namespace
@@ -93,7 +94,7 @@ def read(data: Mapping[str, str]) -> dict[str, Entry]:
     """By node.  Raises ProtocolError: what cannot be read must not pass for nothing revoked."""
     try:
         return {node: msgspec.json.decode(text, type=Entry) for node, text in data.items()}
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise ProtocolError(f"cannot read ConfigMap {NAME}: {error}") from error
 
 

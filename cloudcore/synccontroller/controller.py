@@ -111,7 +111,7 @@ class SyncController:
                 del self._records[record.node]
             return
         held[record.uid] = record
-        if self._node_cache.synced and self._node_cache.get("", record.node) is None:
+        if self._node_cache.is_gone("", record.node):
             self._write(record.key, None)
 
     def _on_node(self, change: Change) -> None:
@@ -129,7 +129,7 @@ class SyncController:
             for cache in self.caches:
                 await cache.wait_synced()
             held = [record for records in self._records.values() for record in records.values()]
-            gone = list(plan.orphans(held, (node.name for node in self._node_cache)))
+            gone = [record for record in held if self._node_cache.is_gone("", record.node)]
             for record in gone:
                 self._write(record.key, None)
             if gone:

@@ -10,7 +10,7 @@ Source: KubeEdge, synccontroller and cloudhub/dispatcher (what is written when).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -158,9 +158,3 @@ def newer(held: Record | None, seen: Record) -> bool:
 def inventory(records: Iterable[Record]) -> Inventory:
     """What a node holds by these records, as an edge of ours would say it."""
     return Inventory(objects={record.uid: InventoryEntry(record.path, record.version) for record in records})
-
-
-def orphans(records: Iterable[Record], nodes: Iterable[str]) -> Iterator[Record]:
-    """The records of nodes that are no more."""
-    there = set(nodes)
-    return (record for record in records if record.node not in there)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from beehive.errors import Conflict, NotFound, ProtocolError, Refused, SkerryError, Unavailable
-from beehive.message import Failure, Message, Op
+from beehive.message import UNREADABLE, Failure, Message, Op
 
 _LATER = frozenset({408, 429})
 
@@ -75,7 +75,7 @@ def is_final(error: SkerryError) -> bool:
 def _decode(raw: msgspec.Raw) -> _ErrStatus:
     try:
         return msgspec.json.decode(raw, type=_ErrStatus)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise ProtocolError(f"cannot read an answer: {error}") from error
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from beehive.errors import ProtocolError
+from beehive.message import UNREADABLE
 
 HEARTBEAT_S = 10.0
 """The kubelet's nodeStatusUpdateFrequency, and how often its lease is renewed."""
@@ -108,5 +109,5 @@ def decode_object(text: bytes) -> dict[str, Any]:
     """Raises: ProtocolError."""
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise ProtocolError(f"cannot read an object: {error}") from error

@@ -8,7 +8,7 @@ import msgspec
 
 from beehive import resource
 from beehive.errors import ProtocolError
-from beehive.message import Group, Message, Op, Source, new
+from beehive.message import UNREADABLE, Group, Message, Op, Source, new
 from edgecore.metamanager.process import Object
 
 
@@ -33,7 +33,7 @@ def event_path(event: bytes) -> str:
     """Where a core/v1 Event belongs.  Raises: ProtocolError."""
     try:
         meta = msgspec.json.decode(event, type=Object).metadata
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise ProtocolError(f"cannot read the event: {error}") from error
     if not meta.name:
         raise ProtocolError("the event has no name")
@@ -47,7 +47,7 @@ def pod_patch(uid: str, status: bytes) -> bytes:
     which would be merged by address, are replaced.   Raises: ProtocolError."""
     try:
         fields = msgspec.json.decode(status, type=dict[str, msgspec.Raw])
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise ProtocolError(f"cannot read the pod's status: {error}") from error
     for key in ("reason", "message"):
         fields.setdefault(key, msgspec.Raw(b"null"))

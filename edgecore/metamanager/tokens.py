@@ -11,6 +11,7 @@ import msgspec
 
 from beehive import clock
 from beehive.errors import ProtocolError
+from beehive.message import UNREADABLE
 
 MAX_AGE_S = 24 * 3600.0
 LIFE_USED = 0.8
@@ -91,12 +92,12 @@ def read(stored: bytes) -> Held | None:
     """A stored token, or None if it cannot be read."""
     try:
         return msgspec.json.decode(stored, type=Held)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
 
 
 def _decode(text: bytes) -> _TokenRequest:
     try:
         return msgspec.json.decode(text, type=_TokenRequest)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise ProtocolError(f"cannot read a TokenRequest: {error}") from error

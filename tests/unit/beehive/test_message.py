@@ -137,3 +137,14 @@ def test_inventory_round_trip() -> None:
     raw = message.raw(inventory)
     assert msgspec.json.decode(raw) == {"objects": {"uid": ["ns/pod/p", "12"]}, "session": 3}
     assert msgspec.json.decode(raw, type=message.Inventory) == inventory
+
+
+@pytest.mark.parametrize("content", [b'"\xff"', b'["\xff"]', b'{"\xff":1}', b'"\\ud800"'])
+def test_text_that_is_no_utf_8_is_a_fault_of_the_peer_wherever_it_stands(content: bytes) -> None:
+    frame = b'{"header":{"msg_id":"a","timestamp":1},"route":{},"content":%s}' % content
+    with pytest.raises(ProtocolError):
+        codec.decode(frame)
+    made = message.new(source="", group="", operation="", resource="", content=content)
+    for read in (made.text, lambda: made.decode(list[str]), lambda: made.decode(message.Inventory)):
+        with contextlib.suppress(ProtocolError):  # anything else is a fault of ours
+            read()

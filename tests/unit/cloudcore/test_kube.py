@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kubernetes.client import Configuration
@@ -128,11 +129,71 @@ def test_a_list_comes_in_pages_and_items_get_their_kind() -> None:
     with_api(api, test)
 
 
-def test_an_item_that_is_no_object_is_left_out() -> None:
+def test_an_item_that_cannot_be_read_is_told_apart_from_one_that_is_not_there() -> None:
     async def test(client: Kube) -> None:
-        assert [o.name for o in (await client.list_all(POD)).objects] == ["b"]
+        page = await client.list_all(POD)
+        assert [o.name for o in page.objects] == ["b"]
+        assert [(found.key, found.uid, found.node) for found in page.unread] == [
+            (None, "", ""),
+            (("ns", "odd"), "u-odd", "a"),
+            (("ns", "lost"), "u-lost", None),
+        ]
 
-    with_api(FakeApi([listed(5, {"metadata": 7}, pod("b", 2))]), test)
+    api = FakeApi(
+        [listed(5, {"metadata": 7}, odd("odd", 1), {**pod("lost", 1), "spec": {"nodeName": 7}}, pod("b", 2))]
+    )
+    with_api(api, test)
+
+
+def odd(name: str, version: int) -> dict[str, Any]:
+    """A pod that cannot be read, but for who it is."""
+    item = pod(name, version)
+    return {**item, "metadata": {**item["metadata"], "labels": {"a": 7}}}
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_cannot_be_read_any_more_is_not_gone() -> None:
+    api = FakeApi(
+        [listed(10, pod("a", 1), pod("b", 2)), listed(50, odd("a", 40), pod("end", 42))],
+        [Reply(status=410, body=status(410, "Gone")), HOLD],
+    )
+    assert follow(api, "end@42") == [("add", "a@1"), ("add", "b@2"), ("gone", "-b"), ("add", "end@42")]
+
+
+@pytest.mark.usefixtures("quick")
+def test_no_absence_is_believed_while_one_has_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caching, "BLIND_S", 0.2)
+    nameless = {"metadata": {"name": 7}}
+    api = FakeApi(
+        [
+            listed(10, pod("a", 1), pod("b", 2)),
+            *[listed(50, nameless, pod("b", 2), pod("c", 42))] * 2,
+            listed(51, pod("b", 2), pod("c", 42), pod("end", 51)),
+        ],
+        [Reply(status=410, body=status(410, "Gone")), HOLD],
+    )
+    told = follow(api, "end@51")
+    assert told == [("add", "a@1"), ("add", "b@2"), ("add", "c@42"), ("gone", "-a"), ("add", "end@51")]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_change_that_cannot_be_read_leaves_what_was_known_and_a_deletion_is_found() -> None:
+    api = FakeApi(
+        [listed(10, pod("a", 1), pod("b", 2), pod("c", 3)), listed(60, pod("b", 2), pod("end", 60))],
+        [
+            Reply(
+                lines=[
+                    event("MODIFIED", odd("a", 11)),
+                    event("DELETED", odd("a", 12)),
+                    event("DELETED", {"metadata": {"name": 7}}),
+                ],
+                then="hold",
+            ),
+            HOLD,
+        ],
+    )
+    told = follow(api, "end@60")[3:]
+    assert told == [("gone", "-a"), ("gone", "-c"), ("add", "end@60")]
 
 
 def follow(api: FakeApi, until: str) -> list[tuple[str, str]]:

@@ -255,3 +255,27 @@ def test_an_edge_that_missed_a_status_only_holds_the_same() -> None:
     pushes, known, _ = world.placement.difference("a", Inventory(objects=told))
     assert shown(pushes) == [("a", Op.UPDATE, "ns/pod/web")]
     assert [item.name for item in known] == ["a"]
+
+
+def test_nothing_is_taken_back_while_a_pod_of_the_node_cannot_be_understood() -> None:
+    world = World()
+    world.put(world.make(CONFIGMAP, "one"))
+    world.put(world.pod(volumes=uses("one")))
+    world.put(world.pod("odd", volumes="not a list"))
+    world.drop(POD, "web")
+    for _ in range(3):
+        assert world.placement.sweep() == []
+    assert world.placement.holds_back("a")
+    assert not world.placement.holds_back("b")
+    world.put(world.pod("odd"))
+    assert [shown(world.placement.sweep()) for _ in range(2)] == [[], [("a", "delete", "ns/configmap/one")]]
+
+
+def test_an_account_that_cannot_be_understood_keeps_its_secrets() -> None:
+    world = World()
+    world.put(world.make(SECRET, "pull"))
+    world.put(world.make(SERVICEACCOUNT, "default", imagePullSecrets=[{"name": "pull"}]))
+    world.put(world.pod())
+    assert world.put(world.make(SERVICEACCOUNT, "default", imagePullSecrets=7)) == []
+    assert world.placement.refers("a", "secret", "ns", "pull")
+    assert world.placement.holds_back("a")

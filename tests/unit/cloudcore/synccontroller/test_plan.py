@@ -100,8 +100,3 @@ def test_versions_only_grow() -> None:
 
 def test_records_are_an_inventory() -> None:
     assert plan.inventory([POD]).objects == {"u-1": InventoryEntry("default/pod/web", "7")}
-
-
-def test_records_of_nodes_that_are_no_more_are_found() -> None:
-    assert list(plan.orphans([POD], ["edge.two"])) == [POD]
-    assert list(plan.orphans([POD], ["edge.one"])) == []
