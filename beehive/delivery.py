@@ -73,6 +73,7 @@ class Counters:
     resent: int = 0
     acked: int = 0
     failed: int = 0
+    declined: int = 0
 
 
 @dataclass(slots=True)
@@ -97,7 +98,7 @@ class Delivery:
         slot.applied = max(slot.applied, version)
 
     def applied(self, key: str) -> int:
-        """The version that the peer committed, or -1."""
+        """The version that the peer committed or declined, or -1."""
         slot = self._slots.get(key)
         return slot.applied if slot else -1
 
@@ -146,6 +147,12 @@ class Delivery:
 
     def ack(self, message_id: str) -> Item | None:
         """The peer committed this frame.  Returns what it was; None for an id that is not in flight."""
+        item = self._land(message_id)
+        self.counters.acked += item is not None
+        return item
+
+    def _land(self, message_id: str) -> Item | None:
+        """This frame is done with."""
         key = self._flying.pop(message_id, None)
         if key is None:
             return None
@@ -154,7 +161,6 @@ class Delivery:
         assert item is not None, "an id in flight without its frame"
         slot.flying = None
         slot.failures = 0
-        self.counters.acked += 1
         while self._sent and self._sent[0][1] not in self._flying:
             self._sent.popleft()
         if item.delete:
@@ -164,6 +170,12 @@ class Delivery:
         slot.applied = max(slot.applied, item.version)
         if slot.waiting is not None:
             self._enqueue(key, slot)
+        return item
+
+    def decline(self, message_id: str) -> Item | None:
+        """The peer can never use this frame: it is done with, and only something newer is sent for its key."""
+        item = self._land(message_id)
+        self.counters.declined += item is not None
         return item
 
     def fail(self, message_id: str, now: float) -> Item | None:

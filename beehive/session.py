@@ -10,11 +10,12 @@ Sources: KubeEdge's message dispatcher (hub) and message handler (edge) for rout
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from enum import Enum, auto
 
 from beehive.errors import ProtocolError
-from beehive.message import Group, Inventory, Message, Op, Source, new
+from beehive.message import Failure, Group, Inventory, Message, Op, Source, new
 
 PROTOCOL_VERSION = 1
 HEADER_PROTOCOL = "Skerry-Protocol"
@@ -88,6 +89,14 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Declined:
+    """The peer will never be able to use this frame; `text` says why."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Difference:
     """Compare what the edge holds with what it should hold; deliver the difference."""
 
@@ -114,7 +123,7 @@ class Close:
     reason: str
 
 
-Command = Send | Forward | Acked | Failed | Difference | Alive | Answered | Close
+Command = Send | Forward | Acked | Failed | Declined | Difference | Alive | Answered | Close
 
 # Cloud modules: an up-going frame with such a source that is no acknowledgement is not for anybody.
 _CLOUD_SOURCES = frozenset(
@@ -203,9 +212,20 @@ class HubSession:
                 return [Forward("csi", message)]
             return [Acked((message.parent,))] if message.parent else []
         if operation == Op.ERROR:
-            return [Failed(message.parent, message.text()[:256])] if message.parent else []
+            return self._error(message) if message.parent else []
         part = upstream_part(message)
         return [Forward(part, message)] if part else []
+
+    def _error(self, message: Message) -> list[Command]:
+        """One of ours says whether sending it again can help; a stock edge does not."""
+        text = bytes(message.content)[:256].decode("utf-8", "replace")
+        if self.ours:
+            with contextlib.suppress(ProtocolError):  # then it is text, and temporary
+                failure = message.decode(Failure)
+                text = failure.message[:256]
+                if failure.reason == ProtocolError.reason:
+                    return [Declined(message.parent, text)]
+        return [Failed(message.parent, text.strip('"'))]
 
     def _own_frame(self, message: Message, operation: str) -> list[Command]:
         try:

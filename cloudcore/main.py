@@ -12,13 +12,14 @@ from typing import Any
 import msgspec
 
 from beehive.backoff import Backoff
-from beehive.errors import Refused, Unavailable
+from beehive.delivery import Item
+from beehive.errors import ProtocolError, Refused, Unavailable
 from beehive.supervise import Part, supervise
 from cloudcore import kube, memory
 from cloudcore.cloudhub.dispatch import Dispatcher
 from cloudcore.cloudhub.https import CompatServer
 from cloudcore.cloudhub.metrics import Metric, MetricsServer
-from cloudcore.cloudhub.nodes import Nodes, now
+from cloudcore.cloudhub.nodes import Link, Nodes, now
 from cloudcore.cloudhub.sessions import Sessions
 from cloudcore.cloudhub.websocket import Hub, HubConfig, server_context, use_certificate
 from cloudcore.cloudstream.endpoints import Ports
@@ -40,7 +41,7 @@ from cloudcore.identity.authority import Authority, ensure_authority, ensure_ser
 from cloudcore.identity.revocation import Revocations
 from cloudcore.kube import Kube
 from cloudcore.notices import Notices
-from cloudcore.objects import CONFIGMAP, Unread
+from cloudcore.objects import CONFIGMAP, Kind, Metadata, Unread
 from cloudcore.synccontroller.controller import SyncController
 
 log = logging.getLogger(__name__)
@@ -144,6 +145,7 @@ def _parts(
             "dynamiccontroller": dynamic.handle,
         },
         edges.on_difference,
+        lambda link, item, text: _tell_declined(notices, link, item, text),
     )
     revocations = Revocations(caches.configmaps)
     joiner = join.Joiner(
@@ -201,6 +203,33 @@ def _tell_unread(notices: Notices, unread: Unread) -> None:
     )
 
 
+def _tell_declined(notices: Notices, link: Link, item: Item, text: str) -> None:
+    """What a node cannot use is said on the object."""
+    try:
+        head = item.message.decode(_Head)
+    except ProtocolError:
+        return  # the log has it
+    group, _, version = head.apiVersion.rpartition("/")
+    notices.tell(
+        Kind(head.kind, "", group, version),
+        head.metadata.namespace,
+        head.metadata.name,
+        uid=head.metadata.uid,
+        version=head.metadata.resourceVersion,
+        reason="RefusedByNode",
+        text=f"node {link.node} cannot use it: {text}",
+        component="cloudcore",
+    )
+
+
+class _Head(msgspec.Struct, frozen=True, kw_only=True):
+    """Of an object that was pushed."""
+
+    apiVersion: str = ""
+    kind: str = ""
+    metadata: Metadata = Metadata()
+
+
 def _numbers(hub: Hub, nodes: Nodes, upstream: Upstream, client: Kube, caches: Caches) -> list[Metric]:
     """What /metrics tells."""
     sent = nodes.counters()
@@ -224,6 +253,7 @@ def _numbers(hub: Hub, nodes: Nodes, upstream: Upstream, client: Kube, caches: C
         Metric("skerry_hub_objects_acked_total", "Sent and committed at the edge", sent.acked),
         Metric("skerry_hub_objects_resent_total", "Sent again, unanswered", sent.resent),
         Metric("skerry_hub_objects_failed_total", "Sent and not committed", sent.failed),
+        Metric("skerry_hub_objects_refused_total", "Sent, and of no use to the edge for good", sent.declined),
         Metric("skerry_hub_objects_coalesced_total", "Left out for newer ones", sent.coalesced),
         Metric(
             "skerry_hub_objects_unacknowledged",

@@ -13,6 +13,7 @@ from edgecore.edged.manager import RunningPod
 from edgecore.edgehub.certificate import Identity
 from edgecore.edgehub.link import Link
 from edgecore.local import Question
+from edgecore.metamanager import refusals
 from edgecore.metamanager.manager import MetaManager
 from edgecore.version import VERSION
 
@@ -92,7 +93,7 @@ class Questions:
     async def status(self, question: Mapping[str, Any]) -> Any:
         """How the node and its parts are."""
         meta, link = self._meta, self._link
-        held = await meta.store.read(lambda view: len(view.held()))
+        held, refused = await meta.store.read(lambda view: (len(view.held()), view.states(refusals.PREFIX)))
         counters = meta.store.counters
         session = meta.session
         return {
@@ -117,6 +118,10 @@ class Questions:
             "store": {
                 "complete": meta.store.complete,
                 "objects": held,
+                "refused": {
+                    key.removeprefix(refusals.PREFIX): refusals.read(note).why
+                    for key, note in refused.items()
+                },
                 "commits": counters.commits,
                 "failures": counters.failures,
                 "damagedRows": counters.damaged_rows,

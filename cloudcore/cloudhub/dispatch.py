@@ -9,6 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from beehive.delivery import Item
 from beehive.errors import Conflict, ProtocolError, Refused, SkerryError, Unavailable
 from beehive.message import Failure, Message, Op, Source, reply
 from beehive.session import (
@@ -17,6 +18,7 @@ from beehive.session import (
     Answered,
     Close,
     Command,
+    Declined,
     Difference,
     Failed,
     Forward,
@@ -64,15 +66,18 @@ def lane_key(message: Message) -> str:
 
 
 class Dispatcher:
-    """parts: by the names of beehive.session.upstream_part.   on_difference: called when a node may be told what it lacks."""
+    """parts: by the names of beehive.session.upstream_part.   on_difference: called when a node may be told what it lacks.
+    on_declined: what a node can never use, and why."""
 
     def __init__(
         self,
         parts: Mapping[str, Part],
         on_difference: Callable[[Link, Difference, str], None],
+        on_declined: Callable[[Link, Item, str], None] = lambda link, item, text: None,
     ) -> None:
         self._parts = parts
         self._on_difference = on_difference
+        self._on_declined = on_declined
 
     def perform(
         self, link: Link, commands: Sequence[Command], message: Message | None = None
@@ -89,6 +94,13 @@ class Dispatcher:
                     item = link.failed(message_id, now())
                     if item is not None:
                         log.warning("Node %s cannot use %s: %s", link.node, item.message.route.resource, text)
+                case Declined(message_id, text):
+                    item = link.declined(message_id)
+                    if item is not None:
+                        log.warning(
+                            "Node %s can never use %s: %s", link.node, item.message.route.resource, text
+                        )
+                        self._on_declined(link, item, text)
                 case Difference():
                     self._on_difference(link, command, message.id if message else "")
                 case Send(frame):

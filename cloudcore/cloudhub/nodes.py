@@ -122,6 +122,17 @@ class Link:
         self._check_inventory()
         self.wake.set()
 
+    def declined(self, message_id: str) -> Item | None:
+        """The edge can never use this one.  What waits for everything to be committed does not wait for it."""
+        item = self.delivery.decline(message_id)
+        if item is None:
+            return None
+        self._unacked.discard(item.key)
+        self._awaited.discard(item.key)
+        self._check_inventory()
+        self.wake.set()
+        return item
+
     def failed(self, message_id: str, now: float) -> Item | None:
         """The edge could not commit this one."""
         item = self.delivery.fail(message_id, now)

@@ -26,6 +26,7 @@ from cloudcore.identity import authorizer
 from cloudcore.kube import Kube
 from cloudcore.notices import event
 from cloudcore.objects import DEVICEMODEL, DEVICESTATUS, EVENT, Change, Object
+from cloudcore.secondlook import Differed, Looks
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +93,9 @@ class DeviceController:
             for item in self.caches.devices:
                 self._judge(item)
             late, self._late = self._late, {}
+            looks = Looks(self._nodes)
             for link, inventory in late.values():
-                await self.differ(link, inventory)
+                group.create_task(self._late_for(looks, link, inventory), name=f"late devices {link.node}")
 
     # -- down ------------------------------------------------------------------------------------------------------
 
@@ -157,24 +159,26 @@ class DeviceController:
 
         link.on_deleted = on_deleted
 
-    async def differ(self, link: Link, inventory: Inventory) -> set[str]:
-        """Bring a node that holds `inventory` up to date; the keys of what was pushed.
+    async def _late_for(self, looks: Looks, link: Link, inventory: Inventory) -> None:
+        await looks.settle(link, await self.differ(link, inventory))
+
+    async def differ(self, link: Link, inventory: Inventory) -> Differed:
+        """Bring a node that holds `inventory` up to date.
 
         While the kinds of devices are not installed, that waits until they are."""
         if not self.caches.synced:
             self._late[link.node] = (link, inventory)
-            return set()
+            return Differed(set())
         pushes, known, extra = self.placement.difference(link.node, inventory)
         for item in known:
             link.delivery.know(item.uid, item.number)
         keys = {push.item.uid for push in pushes if link.offer(push.delivery())}
         link.devices_ready = True
-        for uid, path in extra.items():
-            if (gone := await self._surplus(link, uid, path)) is not None and link.offer(
-                Push(link.node, gone, deleted=True).delivery()
-            ):
-                keys.add(uid)
-        return keys
+        return Differed(keys, extra, self._take_back)
+
+    async def _take_back(self, link: Link, uid: str, path: str) -> bool:
+        gone = await self._surplus(link, uid, path)
+        return gone is not None and link.offer(Push(link.node, gone, deleted=True).delivery())
 
     async def _surplus(self, link: Link, uid: str, path: str) -> Object | None:
         target, kind = parse(path), kind_of(path)
@@ -183,8 +187,10 @@ class DeviceController:
             found = await self._kube.get(kind, target.name, target.namespace)
         except ApiNotFound:
             return gone
+        except Unavailable:
+            raise
         except (ApiError, ProtocolError) as error:
-            # it stays until the next session looks again
+            # it stays until the next comparison
             log.info("Cannot look again at %s of node %s: %s", path, link.node, error)
             return None
         if found.uid == uid and any(wanted.uid == uid for wanted in self.placement.wanted(link.node)):

@@ -166,12 +166,13 @@ class DevicePlacement:
         known: list[Object] = []
         extra: dict[str, str] = {}
         for uid, entry in inventory.objects.items():
+            if entry.resource.split("/", 2)[1:2] not in ([DEVICE.wire], [DEVICEMODEL.wire]):
+                continue
             try:
-                kind = parse(entry.resource).type
+                parse(entry.resource)
             except ProtocolError:
                 continue
-            if kind in (DEVICE.wire, DEVICEMODEL.wire):
-                extra[uid] = entry.resource
+            extra[uid] = entry.resource
         for item in self.wanted(node):
             entry_ = inventory.objects.get(item.uid)
             extra.pop(item.uid, None)
@@ -180,13 +181,13 @@ class DevicePlacement:
             else:
                 pushes.append(Push(node, item, first=entry_ is None))
         # a device that is this node's but cannot be used stays as the edge has it, and so does its model
+        missing: set[str] = set()
         for key in self._of_node.get(node, ()):
             placed = self._devices[key]
             extra.pop(placed.item.uid, None)
             if placed.model_key is not None and placed.model_key not in self._models:
-                path = f"{placed.model_key[0]}/{DEVICEMODEL.wire}/{placed.model_key[1]}"
-                extra = {uid: held for uid, held in extra.items() if held != path}
-        return pushes, known, extra
+                missing.add(f"{placed.model_key[0]}/{DEVICEMODEL.wire}/{placed.model_key[1]}")
+        return pushes, known, {uid: path for uid, path in extra.items() if path not in missing}
 
     # -- changes ---------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from cloudcore.dynamiccontroller import rights
 from cloudcore.dynamiccontroller.rights import Name, Policy
 from cloudcore.kube import Kube
 from cloudcore.objects import Kind, Object, number
+from cloudcore.secondlook import Differed
 
 log = logging.getLogger(__name__)
 
@@ -79,16 +80,16 @@ class PolicyController:
         link.on_deleted = on_deleted
         self._dirty.set()
 
-    async def differ(self, link: Link, inventory: Inventory) -> set[str]:
+    async def differ(self, link: Link, inventory: Inventory) -> Differed:
         """What the node holds of rights that it needs no more is taken back; the rest is pushed by `run`."""
         wanted = {rights.uid_of(account) for account in self._accounts(link.node)}
-        keys = set()
+        keys: set[str] = set()
         for uid, entry in inventory.objects.items():
             parts = entry.resource.split("/")
             if len(parts) == 3 and parts[1] == rights.WIRE and uid not in wanted:
                 keys |= self._take_back(link, (parts[0], parts[2]), uid)
         self._dirty.set()
-        return keys
+        return Differed(keys)
 
     async def run(self) -> None:
         for cache in self.caches:

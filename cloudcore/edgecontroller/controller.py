@@ -30,16 +30,16 @@ from cloudcore.objects import (
     Kind,
     Object,
 )
+from cloudcore.secondlook import Differed, Looks, bounded
 
 log = logging.getLogger(__name__)
 
 SWEEP_S = 30.0
 """What no pod of a node refers to any more is taken back after one to two of these."""
 DIFFER_AT_ONCE = 32
-RETRY_S = 5.0
 
-Differ = Callable[[Link, Inventory], Awaitable[set[str]]]
-"""Another controller's part of a difference: what it pushed, by key."""
+Differ = Callable[[Link, Inventory], Awaitable[Differed]]
+"""Another controller's part of a difference."""
 
 _HELD: dict[str, Kind] = {"pod": POD, "configmap": CONFIGMAP, "secret": SECRET}
 
@@ -104,6 +104,8 @@ class EdgeController:
         self._caches = caches
         self._nodes = nodes
         self._jobs: asyncio.Queue[_Job] = asyncio.Queue()  # at most one a connection
+        self._width = asyncio.Semaphore(DIFFER_AT_ONCE)
+        self._looks = Looks(nodes)
         caches.nodes.subscribe(self._on_node)
         caches.pods.subscribe(lambda change: self._push(self.placement.pod_changed(change)))
         caches.configmaps.subscribe(lambda change: self._push(self.placement.config_changed(change)))
@@ -153,14 +155,11 @@ class EdgeController:
         for cache in self._caches.core:
             await cache.wait_synced()
         log.info("Knows %d nodes and %d pods", len(self._caches.nodes), len(self._caches.pods))
-        width = asyncio.Semaphore(DIFFER_AT_ONCE)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._sweep(), name="sweep")
             while True:
                 job = await self._jobs.get()
-                await width.acquire()
-                task = group.create_task(self._differ_for(job), name=f"difference {job.link.node}")
-                task.add_done_callback(lambda _: width.release())
+                group.create_task(self._differ_for(job), name=f"difference {job.link.node}")
 
     async def _sweep(self) -> None:
         while True:
@@ -170,69 +169,75 @@ class EdgeController:
     async def _differ_for(self, job: _Job) -> None:
         """One node's difference; a fault in it ends that node's connection, which comes back, and nobody else's."""
         try:
-            await self._differ(job)
+            async with self._width:
+                found = await self._differ(job)
+            # what takes requests holds up nobody else's comparison
+            await self._settle(job, found)
         except Exception as error:  # the boundary of one node's work (P9)
             log.error("Cannot compare what node %s holds: %s", job.link.node, error, exc_info=error)
             job.link.close(CLOSE_RESTART, "cannot compare what the node holds; see the hub's log")
 
-    async def _differ(self, job: _Job) -> None:
+    async def _differ(self, job: _Job) -> list[Differed]:
         link = job.link
         inventory = job.inventory
         if inventory is None:
             inventory = await self.recorded(link.node) if self.recorded else Inventory(objects={})
+        inventory = bounded(link.node, inventory)
         pushes, known, extra = self.placement.difference(link.node, inventory)
         for item in known:
             link.delivery.know(item.uid, item.number)
         keys = {push.item.uid for push in pushes if link.offer(push.delivery())}
         link.ready = True
+        found = [Differed(keys, extra, self._take_back)]
         for differ in self.differs:
-            keys |= await differ(link, inventory)
-        surplus = [
-            gone for uid, path in extra.items() if (gone := await self._surplus(link, uid, path)) is not None
-        ]
-        keys |= {item.uid for item in surplus if link.offer(Push(link.node, item, deleted=True).delivery())}
+            found.append(await differ(link, inventory))
         log.info(
-            "Node %s holds %d objects; %d to send, %d to take back",
+            "Node %s holds %d objects; %d to send, %d to look at again",
             link.node,
             len(inventory.objects),
-            len(keys) - len(surplus),
-            len(surplus),
+            sum(len(part.keys) for part in found),
+            sum(len(part.doubts) for part in found),
         )
+        return found
+
+    async def _settle(self, job: _Job, found: list[Differed]) -> None:
+        keys: set[str] = set()
+        for part in found:
+            keys |= part.keys | await self._looks.settle(job.link, part)
         if job.message_id:
-            link.await_committed(keys, job.message_id)
+            job.link.await_committed(keys, job.message_id)
+
+    async def _take_back(self, link: Link, uid: str, path: str) -> bool:
+        gone = await self._surplus(link, uid, path)
+        return gone is not None and link.offer(Push(link.node, gone, deleted=True).delivery())
 
     async def _surplus(self, link: Link, uid: str, path: str) -> Object | None:
-        """A second look at what the edge holds and the caches do not give it: None unless it is surely not that node's."""
+        """None unless it is surely not that node's.  Raises Unavailable."""
         try:
             target = parse(path)
         except ProtocolError:
             return None
         kind = _HELD[target.type]
         namespace = "" if target.namespace == CLUSTER else target.namespace
-        while True:
-            try:
-                found = await self._kube.get(kind, target.name, namespace)
-            except ApiNotFound:
-                return tombstone(kind, namespace, target.name, uid)
-            except Unavailable as error:
-                log.info("Cannot look again at %s of node %s: %s", path, link.node, error)
-                await asyncio.sleep(RETRY_S)
-                if self._nodes.get(link.node) is not link:
-                    return None
-                continue
-            except (ApiError, ProtocolError) as error:
-                log.warning("Cannot look again at %s of node %s: %s", path, link.node, error)
-                return None
-            if found.uid != uid:
-                return tombstone(kind, namespace, target.name, uid)
-            if kind is POD and found.node == link.node:
-                return None  # the cache is behind
-            if kind is not POD and (
-                self.placement.refers(link.node, target.type, namespace, target.name)
-                or self.placement.holds_back(link.node)
-            ):
-                return None
+        try:
+            found = await self._kube.get(kind, target.name, namespace)
+        except ApiNotFound:
             return tombstone(kind, namespace, target.name, uid)
+        except Unavailable:
+            raise
+        except (ApiError, ProtocolError) as error:
+            log.warning("Cannot look again at %s of node %s: %s", path, link.node, error)
+            return None
+        if found.uid != uid:
+            return tombstone(kind, namespace, target.name, uid)
+        if kind is POD and found.node == link.node:
+            return None  # the cache is behind
+        if kind is not POD and (
+            self.placement.refers(link.node, target.type, namespace, target.name)
+            or self.placement.holds_back(link.node)
+        ):
+            return None
+        return tombstone(kind, namespace, target.name, uid)
 
 
 class View:

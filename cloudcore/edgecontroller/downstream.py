@@ -273,12 +273,13 @@ class Placement:
                 pushes.append(Push(node, item, first=entry is None and not item.deleting))
         mine: dict[str, str] = {}
         for uid, path in extra.items():
+            if path.split("/", 2)[1:2] not in (["pod"], ["configmap"], ["secret"]):
+                continue
             try:
-                kind = parse(path).type
+                parse(path)
             except ProtocolError:
-                continue  # not a path of ours: another part's, or nonsense
-            if kind in ("pod", "configmap", "secret"):
-                mine[uid] = path
+                continue  # nonsense
+            mine[uid] = path
         return pushes, known, mine
 
     # -- counting ------------------------------------------------------------------------------------------------

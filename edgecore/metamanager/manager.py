@@ -36,7 +36,7 @@ from beehive.message import (
 )
 from edgecore.edgehub.link import Session
 from edgecore.errors import Incomplete
-from edgecore.metamanager import answers, outbox, process, reports, tokens
+from edgecore.metamanager import answers, outbox, process, refusals, reports, tokens
 from edgecore.metamanager.outbox import Outbox
 from edgecore.metamanager.process import Change, Verdict
 from edgecore.metamanager.store import Store, Transaction
@@ -109,6 +109,7 @@ class MetaManager:
         self._delivered: OrderedDict[str, None] = OrderedDict()
         self._saving = asyncio.Lock()
         self._told = False
+        self._tidy = False
         self._inventory_id = ""
         self._last_push = 0.0
         self._saved_dropped = 0
@@ -160,6 +161,7 @@ class MetaManager:
         self.session = current
         self._inventory_id = inventory_id
         self._told = False
+        self._tidy = True
         self._last_push = clock.monotonic()
         for tell in self.on_connected:
             tell(current)
@@ -254,7 +256,10 @@ class MetaManager:
     async def _apply(self, batch: list[tuple[str, Message]]) -> None:
         stored = [message for part, message in batch if part == STORE_PART]
         try:
-            outcomes = await self.store.write(lambda tx: [_apply_one(tx, message) for message in stored])
+            number = self.session.number if self.session is not None else 0
+            outcomes = await self.store.write(
+                lambda tx: [_apply_one(tx, message, number) for message in stored]
+            )
         except Unavailable as error:
             self._disk_refused(error)
             for message in stored:
@@ -335,9 +340,10 @@ class MetaManager:
         while True:
             await asyncio.sleep(COMPLETE_S if self.store.complete else CONFIRM_S)
             await self._forget_locked()
-            if self.store.complete or not self._is_confirmed():
-                continue
             try:
+                await self._forget_refusals()
+                if self.store.complete or not self._is_confirmed():
+                    continue
                 await self.store.confirm_complete()
             except Unavailable as error:
                 log.warning("Cannot note that the store is complete: %s", error)
@@ -353,6 +359,20 @@ class MetaManager:
                 await self.store.drop_locked()
             except Unavailable as error:
                 log.debug("! cannot drop what cannot be opened: %s", error)
+
+    async def _forget_refusals(self) -> None:
+        """What the hub did not offer again in this session is wanted no more.  Raises: Unavailable."""
+        if not self._told or self.session is None or not self._tidy:
+            return
+        number = self.session.number
+        self._tidy = False
+
+        def work(tx: Transaction) -> None:
+            for key, note in tx.states(refusals.PREFIX).items():
+                if refusals.read(note).session != number:
+                    tx.drop_state(key)
+
+        await self.store.write(work)
 
     def _is_confirmed(self) -> bool:
         """Whether the hub said that all is here, or was silent for so long that it has nothing."""
@@ -479,7 +499,10 @@ class MetaManager:
 
     async def pods(self) -> list[msgspec.Raw]:
         """Raises: Incomplete while the store may lack some, Unavailable (the disk)."""
-        found = await self.known("pod")
+        rows, refused = await self.store.read(lambda view: (view.all_of("pod"), view.states(refusals.PREFIX)))
+        found = [msgspec.Raw(row.value) for row in rows]
+        # wanted, and nothing is known of them but that
+        found += refusals.stubs(refused, {row.uid for row in rows})
         if not self.store.complete:
             raise Incomplete("the cloud has not yet confirmed what belongs on this node", found)
         return found
@@ -514,7 +537,7 @@ class MetaManager:
         if found is None:
             return None
         update = _as_update(answer, found)
-        (outcome,) = await self.store.write(lambda tx: [_apply_one(tx, update)])
+        (outcome,) = await self.store.write(lambda tx: [_apply_one(tx, update, 0)])
         if outcome.refused is not None:
             raise Unavailable(f"cannot use the cloud's answer about {where}: {outcome.refused}")
         self.acknowledge([answer])
@@ -589,12 +612,20 @@ def _as_update(answer: Message, found: msgspec.Raw | None = None) -> Message:
     return msgspec.structs.replace(answer, route=route, content=answer.content if found is None else found)
 
 
-def _apply_one(tx: Transaction, message: Message) -> _Outcome:
+def _apply_one(tx: Transaction, message: Message, session: int) -> _Outcome:
+    """session: the number of the one that it came in; 0 for what was asked for."""
+    note = refusals.key(message)
     try:
         where = process.target(message)
         verdict = process.decide(message, where, tx.get(where.key))
     except ProtocolError as error:
+        if note is not None:
+            if tx.state(note) is None and len(tx.states(refusals.PREFIX)) >= refusals.MAX_NOTES:
+                note = refusals.ANY
+            tx.set_state(note, refusals.refusal(message, session, str(error)))
         return _Outcome(message, refused=error)
+    if note is not None:
+        tx.drop_state(note)
     if verdict.put is not None:
         tx.put(verdict.put)
     if verdict.delete:

@@ -210,3 +210,17 @@ def test_any_order_of_events_converges_and_no_object_goes_back(
     assert len(delivery) == 0
     for key, version in newest.items():
         assert peer[key] == (-1 if key in gone else version)
+
+
+def test_what_the_peer_can_never_use_is_not_sent_again_and_something_newer_is() -> None:
+    delivery = Delivery()
+    delivery.offer(item("a", 5))
+    (frame,) = delivery.take(0)
+    declined = delivery.decline(frame.id)
+    assert declined is not None
+    assert declined.key == "a"
+    assert delivery.decline(frame.id) is None
+    assert not delivery.offer(item("a", 5))
+    assert (delivery.take(1e6), len(delivery), delivery.counters.declined) == ([], 0, 1)
+    assert delivery.offer(item("a", 6))
+    assert len(delivery.take(1e6)) == 1

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from beehive import codec, session
-from beehive.message import Inventory, InventoryEntry, Message, new, reply
+from beehive.message import Failure, Inventory, InventoryEntry, Message, new, reply
 from beehive.session import (
     Acked,
     Alive,
     Answered,
     Close,
+    Declined,
     Difference,
     EdgeSession,
     Failed,
@@ -212,3 +213,17 @@ def test_every_recorded_frame_has_an_answer_in_both_roles() -> None:
                 down_parts.add(command.to if isinstance(command, Forward) else type(command).__name__)
     assert {"edgecontroller", "devicecontroller", "dynamiccontroller", "Alive", "Acked"} <= up_parts
     assert {"metamanager", "devicetwin", "Answered"} <= down_parts
+
+
+def test_an_edge_of_ours_says_whether_sending_again_can_help() -> None:
+    def error(content: object, *, ours: bool = True) -> list[session.Command]:
+        return hub(ours=ours).handle_frame(
+            frame("metamanager", "resource", "error", "d/pod/a", content, parent="m"), 1.0
+        )
+
+    bad = Failure(reason="ProtocolError", message="a bad UID")
+    assert error(bad) == [Declined("m", "a bad UID")]
+    assert error(Failure(reason="Unavailable", message="a full disk")) == [Failed("m", "a full disk")]
+    assert error("text") == [Failed("m", "text")]
+    assert error("text", ours=False) == [Failed("m", "text")]
+    assert isinstance(error(bad, ours=False)[0], Failed)

@@ -5,7 +5,7 @@ import asyncio
 from beehive.delivery import Item
 from beehive.errors import Refused, Unavailable
 from beehive.message import Failure, Group, Message, Op, Source, new
-from beehive.session import Close, Forward, HubSession
+from beehive.session import Close, Declined, Forward, HubSession
 from cloudcore.cloudhub.dispatch import FINISHED, Dispatcher, Outcome, lane_key
 from cloudcore.cloudhub.lanes import Lanes
 from cloudcore.cloudhub.nodes import MAX_REPLIES, Link, Nodes
@@ -85,6 +85,21 @@ def test_the_inventory_is_acknowledged_when_all_of_it_is_committed() -> None:
     acks = one.take(0.0)
     assert acks is not None
     assert acks.decode(list[str]) == ["inventory"]
+
+
+def test_what_an_edge_can_never_use_does_not_hold_up_the_rest() -> None:
+    one = link()
+    told: list[tuple[str, str]] = []
+    dispatcher = Dispatcher({}, lambda *_: None, lambda link, item, text: told.append((item.key, text)))
+    one.offer(item("bad"))
+    frame = one.take(0.0)
+    assert frame is not None
+    one.await_committed({"bad"}, "inventory")
+    dispatcher.perform(one, [Declined(frame.id, "a bad UID"), Declined("nobody", "x")])
+    acks = one.take(0.0)
+    assert acks is not None
+    assert acks.decode(list[str]) == ["inventory"]
+    assert told == [("bad", "a bad UID")]
 
 
 def test_silence_ends_a_link_and_quiet_is_asked() -> None:

@@ -9,6 +9,7 @@ from beehive.message import Inventory
 from beehive.session import CLOSE_RESTART, HubSession
 from cloudcore.cloudhub.nodes import Link, Nodes
 from cloudcore.edgecontroller.controller import Caches, EdgeController, _Job
+from cloudcore.secondlook import Differed
 
 
 def test_a_fault_in_one_nodes_difference_ends_only_its_connection() -> None:
@@ -16,10 +17,10 @@ def test_a_fault_in_one_nodes_difference_ends_only_its_connection() -> None:
         api: Any = None
         controller = EdgeController(api, Caches(api), Nodes())
 
-        async def broken(link: Link, inventory: Inventory) -> set[str]:
+        async def broken(link: Link, inventory: Inventory) -> Differed:
             if link.node == "a":
                 raise RuntimeError("a fault nobody thought of")
-            return set()
+            return Differed(set())
 
         controller.differs.append(broken)
         links = {}

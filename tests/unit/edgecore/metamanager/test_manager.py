@@ -14,6 +14,7 @@ from beehive.errors import NotFound, Refused, SkerryError, Unavailable
 from beehive.message import Failure, Group, Message, Op, Source, new, reply
 from edgecore.edgehub.link import Session
 from edgecore.errors import Incomplete
+from edgecore.metamanager import refusals
 from edgecore.metamanager.manager import MetaManager
 from edgecore.metamanager.process import Change
 from edgecore.metamanager.records import Pending, Row
@@ -297,6 +298,61 @@ def test_pods_are_only_all_of_them_once_the_store_is_whole() -> None:
             await meta.pods()
         store.complete = True
         assert await meta.pods() == []
+
+    on(scene)
+
+
+def test_a_pod_that_cannot_be_used_is_wanted_all_the_same_until_the_hub_wants_it_no_more() -> None:
+    def pod(uid: str, name: str = "web", operation: str = Op.UPDATE) -> Message:
+        body = {
+            "metadata": {"name": "web", "namespace": "d", "uid": uid, "resourceVersion": "x" if uid else "5"}
+        }
+        return new(
+            source=Source.EDGECONTROLLER,
+            group=Group.RESOURCE,
+            operation=operation,
+            resource=f"d/pod/{name}",
+            content=body,
+        )
+
+    async def wanted(meta: MetaManager) -> list[str]:
+        return [msgspec.json.decode(raw)["metadata"]["uid"] for raw in await meta.pods()]
+
+    async def scene(meta: MetaManager, store: Memory, line: Line) -> None:
+        await meta.forwarded("metamanager", pod("u-bad"))
+        await meta.forwarded("metamanager", pod("", name="other"))
+        await settle()
+        failure = line.of(Op.ERROR)[0].decode(Failure)
+        assert failure.reason == "ProtocolError"
+        assert await wanted(meta) == ["", "u-bad"]
+        # a new session, in which only the first is offered again
+        meta.disconnected()
+        meta.connected(Session("hub:1", True, 8), "inventory")
+        await meta.forwarded("metamanager", pod("u-bad"))
+        await settle()
+        meta.acked(["inventory"])
+        store.complete = False
+        async with asyncio.timeout(30):
+            while not store.complete:
+                await asyncio.sleep(0.01)
+        assert await wanted(meta) == ["u-bad"]
+        await meta.forwarded("metamanager", pod("u-bad", operation=Op.DELETE))
+        await settle()
+        assert await wanted(meta) == []
+
+    on(scene)
+
+
+def test_very_many_refused_pods_are_one_note_about_any() -> None:
+    async def scene(meta: MetaManager, store: Memory, line: Line) -> None:
+        for number in range(refusals.MAX_NOTES + 20):
+            bad = push(name=f"p{number}")
+            route = msgspec.structs.replace(bad.route, resource=f"d/pod/{number}", operation="nonsense")
+            await meta.forwarded("metamanager", msgspec.structs.replace(bad, route=route))
+        await settle()
+        await settle()
+        assert len(store.states(refusals.PREFIX)) == refusals.MAX_NOTES + 1
+        assert refusals.ANY in store.notes
 
     on(scene)
 
