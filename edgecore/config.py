@@ -167,7 +167,7 @@ def _edged_keys() -> Iterator[Key]:
     yield Key(f"{edged}.enable", "bool", True, "run pods")
     yield Key(f"{edged}.hostnameOverride", "str", "", "the node's name; empty: the host's")
     yield Key(f"{edged}.nodeIP", "str", "", "address of the node; empty: found by the default route")
-    yield Key(f"{edged}.rootDirectory", "str", "", "volumes of pods; empty: <dataDir>/pods")
+    yield Key(f"{edged}.rootDirectory", "str", "", "volumes of pods are in <this>/pods; empty: dataDir")
     yield Key(f"{edged}.nodeLabels", "map", {}, "labels that the node registers with")
     yield Key(f"{edged}.reportEvent", "bool", True, "send pods' events to the cloud")
     ignored: dict[str, Any] = {
@@ -473,7 +473,8 @@ def _edged(values: dict[str, Any], data_dir: Path, faults: list[str], version: s
     return EdgedConfig(
         runtime_endpoint=sockets[0],
         image_endpoint=sockets[1],
-        root_dir=Path(values["modules.edged.rootDirectory"] or data_dir / "pods"),
+        # as a kubelet lays it out; what else lies in its folder is not ours
+        root_dir=Path(values["modules.edged.rootDirectory"] or data_dir) / "pods",
         log_dir=data_dir / "logs" / "pods",
         seccomp_dir=data_dir / "seccomp",
         resolv_conf=Path(values[f"{kubelet}.resolvConf"]),

@@ -120,7 +120,7 @@ def _streams(
         return await dial_tunnel(address, tls=files.tls(), headers=headers)
 
     cri = Cri(pods.runtime_endpoint)
-    runtime = EdgedRuntime(edged, cri, node=link.node, log_root=str(pods.log_dir))
+    runtime = EdgedRuntime(edged, cri, node=link.node)
     stream = EdgeStream(dial=dial, runtime=runtime)
     meta.on_connected.append(lambda _: stream.retry_now())
 

@@ -333,6 +333,7 @@ class Cri:
             labels=dict(c.labels),
             annotations=dict(c.annotations),
             log_path=c.log_path,
+            mounts=tuple(Mount(container_path=m.container_path, host_path=m.host_path) for m in c.mounts),
         )
 
     async def exec_sync(self, container_id: str, argv: list[str], timeout_s: float) -> ExecResult:

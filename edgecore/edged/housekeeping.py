@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Protocol
 
 from beehive.errors import SkerryError, Unavailable
@@ -131,7 +130,7 @@ class Housekeeper:
         files = [
             LogFile(
                 container_id=c.id,
-                folder=f"{Path(spec.pod_log_dir(self._config, w.pod)).name}/{c.name}",
+                folder=f"{spec.pod_log_dir(w.config, w.pod)}/{c.name}",
                 current=f"{c.restart_count}.log",
             )
             for w in self._house.workers
@@ -323,9 +322,9 @@ class Housekeeper:
                 layers[u.uid, u.name] = layers.get((u.uid, u.name), 0) + u.disk_bytes
         except CriError as err:
             log.warning("Cannot ask what pods use: %s", str(err)[:256])
-        pods = {w.pod.uid: w.pod for w in workers}
-        sizes = await asyncio.to_thread(_measure, self._config, list(pods.values())) if disk else {}
-        return {uid: usage_of(self._config, pod, sizes, memory, layers) for uid, pod in pods.items()}
+        pods = [(w.config, w.pod) for w in workers]
+        sizes = await asyncio.to_thread(_measure, pods) if disk else {}
+        return {pod.uid: usage_of(config, pod, sizes, memory, layers) for config, pod in pods}
 
     async def _share_cpu(self, facts: Facts) -> None:
         """Keep the cgroups that pods are in worth what the pods ask for, and all of them inside what is allocatable."""
@@ -409,8 +408,8 @@ def _pod_paths(config: EdgedConfig, pod: Pod) -> dict[str, str]:
     return paths | {"containers": str(own / "containers"), "etc-hosts": str(own / "etc-hosts")}
 
 
-def _measure(config: EdgedConfig, pods: Iterable[Pod]) -> dict[str, int]:
-    return tree.usage([path for pod in pods for path in _pod_paths(config, pod).values()])
+def _measure(pods: Iterable[tuple[EdgedConfig, Pod]]) -> dict[str, int]:
+    return tree.usage([path for config, pod in pods for path in _pod_paths(config, pod).values()])
 
 
 def usage_of(

@@ -24,7 +24,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogFile:
-    """The log of one running container.  folder: below the root of all logs; current: the file that is written to."""
+    """The log of one running container.  current: the file that is written to.
+
+    folder: absolute, or below the root of all logs.
+    """
 
     container_id: str
     folder: str

@@ -9,11 +9,10 @@ Source: kubelet, kuberuntime_manager.go (computePodActions, doBackOff), kuberunt
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from edgecore.edged import backoff
+from edgecore.edged import adopt, backoff
 from edgecore.edged.pod import Container, Pod
 from edgecore.edged.runtime import ContainerState, ContainerStatus, PodRuntime
 
@@ -97,11 +96,6 @@ class Memory:
     restarts: Mapping[str, int] = field(default_factory=dict)
     delays: Mapping[str, backoff.Delay] = field(default_factory=dict)
     finished: Mapping[str, int] = field(default_factory=dict)
-
-
-def spec_hash(container: Container) -> str:
-    """Changes exactly when a running container must be replaced: its image, as in kubelets since 1.31."""
-    return hashlib.sha256(f"{container.name}\0{container.image}".encode()).hexdigest()[:16]
 
 
 def compute_pod_actions(
@@ -235,7 +229,7 @@ class _Planner:
 
     def unhealthy(self, c: Container, status: ContainerStatus) -> tuple[str, str] | None:
         """Why a running container must go, if it must."""
-        if status.spec_hash and status.spec_hash != spec_hash(c):
+        if adopt.changed(c, status):
             return "Changed", f"Container {c.name} definition changed"
         if status.id in self.health.failed_liveness:
             return "FailedLiveness", f"Container {c.name} failed liveness probe"
@@ -269,7 +263,7 @@ def _restart(policy: str, exit_code: int) -> bool:
 
 def _cut_off(status: ContainerStatus, c: Container) -> bool:
     """Whether a dead container was ended by somebody else than itself, the kernel's lack of memory, or a new image."""
-    return status.exit_code in _SIGNALS and status.reason != "OOMKilled" and status.spec_hash == spec_hash(c)
+    return status.exit_code in _SIGNALS and status.reason != "OOMKilled" and not adopt.changed(c, status)
 
 
 def _span(seconds: float) -> str:

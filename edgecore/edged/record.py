@@ -30,6 +30,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     status: the last that was reported.  sandbox: id of the one that was last seen ready.
     images: reference -> id of the image that was started for it.  resized: container id -> what it was given last.
     released: somebody at the edge let a pod that was held start.
+    root_dir, log_dir: where the agent from which the pod was taken over put what it was given; empty: as configured.
     """
 
     status: PodStatus = PodStatus()
@@ -39,6 +40,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     images: dict[str, str] = {}
     resized: dict[str, Applied] = {}
     released: bool = False
+    root_dir: str = ""
+    log_dir: str = ""
 
 
 def key(uid: str) -> str:
@@ -54,6 +57,8 @@ def encode(
     images: dict[str, str] | None = None,
     resized: dict[str, Applied] | None = None,
     released: bool = False,
+    root_dir: str = "",
+    log_dir: str = "",
 ) -> bytes:
     return msgspec.json.encode(
         Record(
@@ -66,6 +71,8 @@ def encode(
             images=images or {},
             resized=resized or {},
             released=released,
+            root_dir=root_dir,
+            log_dir=log_dir,
         )
     )
 

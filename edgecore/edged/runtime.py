@@ -226,8 +226,10 @@ class ContainerStatus:
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     log_path: str = ""
-    # not in CRI's ContainerStatus; the worker fills it in from the listing
+    mounts: tuple[Mount, ...] = ()
+    # not in CRI's ContainerStatus; the worker fills them in, the names of its image for strangers only
     sandbox_id: str = ""
+    image_names: tuple[str, ...] = ()
 
     @property
     def restart_count(self) -> int:

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 import msgspec
 
-from edgecore.edged import plan, quantity, resize
+from edgecore.edged import adopt, quantity, resize
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.env import CONFIG_ERROR
 from edgecore.edged.errors import Held
@@ -200,7 +200,7 @@ def container_config(
     own = resources(pod, container, memory_capacity)
     annotations = {
         ANNOTATION_RESOURCES: resize.encode(resize.applied(own)),
-        ANNOTATION_HASH: plan.spec_hash(container),
+        ANNOTATION_HASH: adopt.container_hash(container),
         ANNOTATION_RESTART_COUNT: str(restart_count),
         ANNOTATION_TERMINATION_PATH: container.termination_message_path,
         ANNOTATION_TERMINATION_POLICY: container.termination_message_policy,

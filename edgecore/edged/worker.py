@@ -19,6 +19,7 @@ import msgspec
 
 from beehive.errors import SkerryError
 from edgecore.edged import (
+    adopt,
     backoff,
     cgroups,
     env,
@@ -125,6 +126,8 @@ class Worker:
     def __init__(self, shared: Shared, pod: Pod, raw: bytes, *, reports: Reports | None = None) -> None:
         """reports: others than everybody's, for a pod that the cloud does not know."""
         self._s = shared
+        # the shared one, but where an agent before us put things for a pod of its
+        self.config = shared.config
         self._reports = reports or shared.reports
         self._raw = raw
         self.machine = PodWorker(pod)
@@ -182,6 +185,11 @@ class Worker:
     @property
     def raw(self) -> bytes:
         return self._raw
+
+    @property
+    def log_root(self) -> str:
+        """The folder that holds the folder of this pod's logs."""
+        return str(self.config.log_dir)
 
     @property
     def syncing(self) -> bool:
@@ -303,6 +311,8 @@ class Worker:
         self._started_images = dict(row.images)
         self._resized = dict(row.resized)
         self._released = row.released
+        if row.root_dir or row.log_dir:
+            self._use_folders(row.root_dir, row.log_dir)
         self._alive = record.alive(row)
         outcome = record.outcome(row)
         end = self._s.ends.find(self.pod.uid)
@@ -328,7 +338,7 @@ class Worker:
 
     async def _step(self, group: asyncio.TaskGroup) -> float | None:
         if not await self._read():
-            return DOUBT_S if self._failures or not self._runtime.sandboxes else self._s.config.relist_s
+            return DOUBT_S if self._failures or not self._runtime.sandboxes else self.config.relist_s
         machine = self.machine
         if machine.life is Life.SYNCING and not self.admitted:
             await self._admit()
@@ -412,6 +422,7 @@ class Worker:
 
     def _adopt(self, runtime: PodRuntime) -> None:
         self._runtime = runtime
+        self._take_over(runtime)
         self._alive = {s.id for s in runtime.sandboxes if s.ready} | {c.id for c in runtime.running()}
         present = {s.id for s in runtime.sandboxes} | {c.id for c in runtime.containers}
         self._container_cache = {k: v for k, v in self._container_cache.items() if k[0] in present}
@@ -423,6 +434,36 @@ class Worker:
             c.id: self._exits.get(c.id, now) for c in runtime.containers if c.state is ContainerState.EXITED
         }
 
+    def _take_over(self, runtime: PodRuntime) -> None:
+        """Go on using the folders of the agent that started these containers, if that was another one."""
+        if self.config is not self._s.config:
+            return
+        folder = Path(spec.pod_log_dir(self.config, self.pod)).name
+        for c in runtime.containers:
+            if not adopt.stranger(c):
+                continue
+            root, logs = adopt.volumes_root(c, self.pod.uid), adopt.logs_root(c, folder)
+            if root is not None or logs is not None:
+                self._use_folders(str(root or ""), str(logs or ""))
+                # by this it is known as one of this node's pods, whatever becomes of its record
+                (self._s.config.root_dir / self.pod.uid).mkdir(parents=True, exist_ok=True)
+                log.info(
+                    "Pod %s/%s was started by another agent: its files stay in %s and %s",
+                    self.pod.namespace,
+                    self.pod.name,
+                    self.config.root_dir,
+                    self.config.log_dir,
+                )
+                return
+
+    def _use_folders(self, root: str, logs: str) -> None:
+        usual = self._s.config
+        self.config = replace(
+            usual,
+            root_dir=Path(root) if root else usual.root_dir,
+            log_dir=Path(logs) if logs else usual.log_dir,
+        )
+
     async def _status_of(self, info: ContainerInfo) -> ContainerStatus | None:
         cached = self._container_cache.get((info.id, info.state))
         if cached is not None and info.state is not ContainerState.UNKNOWN:
@@ -431,23 +472,41 @@ class Worker:
             status = replace(await self._s.cri.container_status(info.id), sandbox_id=info.sandbox_id)
         except NotFound:
             return None
+        if adopt.stranger(status):
+            status = replace(status, image_names=await self._image_names(status))
         self._container_cache[(info.id, status.state)] = status
         if status.state is ContainerState.EXITED and info.id not in self._messages:
             self._messages[info.id] = await asyncio.to_thread(self._termination_message, status)
         return status
+
+    async def _image_names(self, status: ContainerStatus) -> tuple[str, ...]:
+        """All names of the image that another agent's container runs, as far as the runtime knows."""
+        cri = self._s.cri
+        try:
+            runs = await cri.image_status(status.image_ref) if status.image_ref else None
+            wanted = await cri.image_status(self.pod.container(status.name).image)
+        except (CriError, KeyError):
+            return ()
+        if runs is None:
+            return ()
+        same = wanted is not None and wanted.id == runs.id
+        return (*runs.tags, *runs.digests, *((self.pod.container(status.name).image,) if same else ()))
 
     def _termination_message(self, status: ContainerStatus) -> str:
         try:
             container = self.pod.container(status.name)
         except KeyError:
             return status.message
-        text = tree.read_bounded(self._message_file(status.name, status.restart_count), MESSAGE_BYTES)
+        file = self._message_file(status.name, status.restart_count)
+        if adopt.stranger(status):
+            file = adopt.message_file(status) or file
+        text = tree.read_bounded(file, MESSAGE_BYTES)
         if (
             not text
             and status.exit_code != 0
             and container.termination_message_policy == "FallbackToLogsOnError"
         ):
-            folder = Path(spec.pod_log_dir(self._s.config, self.pod))
+            folder = Path(spec.pod_log_dir(self.config, self.pod))
             tail = tree.read_bounded(
                 folder / status.name / f"{status.restart_count}.log", MESSAGE_LOG_BYTES * 2, tail=True
             )
@@ -457,7 +516,7 @@ class Worker:
         return text.decode("utf-8", "replace") or status.message
 
     def _message_file(self, name: str, count: int) -> Path:
-        return self._s.config.root_dir / self.pod.uid / "containers" / name / str(count)
+        return self.config.root_dir / self.pod.uid / "containers" / name / str(count)
 
     # -- syncing
 
@@ -602,7 +661,7 @@ class Worker:
             await self._read()
 
     def _sandbox_config(self, attempt: int) -> SandboxConfig:
-        config = self._s.config
+        config = self.config
         host = spec.parse_resolv_conf(
             tree.read_bounded(config.resolv_conf.resolve(), 64 * 1024).decode("utf-8", "replace")
         )
@@ -637,7 +696,7 @@ class Worker:
             self._sandbox_error = str(error)
             await self._event("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}")
             raise error
-        if self._s.config.cgroup_driver == "systemd":
+        if self.config.cgroup_driver == "systemd":
             # the slice is there only now
             await asyncio.to_thread(self._limit)
         status = await self._s.cri.sandbox_status(str(made.result()))
@@ -670,7 +729,7 @@ class Worker:
 
     def _limit(self) -> None:
         """Give the pod's cgroup what the pod as a whole may use."""
-        config = self._s.config
+        config = self.config
         cgroups.apply(
             spec.cgroup_parent(config, self.pod),
             config.cgroup_driver,
@@ -678,9 +737,9 @@ class Worker:
         )
 
     def _make_log_dirs(self) -> None:
-        folder = Path(spec.pod_log_dir(self._s.config, self.pod))
+        folder = Path(spec.pod_log_dir(self.config, self.pod))
         for c in self.pod.every_container():
-            tree.make_dirs(self._s.config.log_dir, f"{folder.name}/{c.name}", 0o755)
+            tree.make_dirs(self.config.log_dir, f"{folder.name}/{c.name}", 0o755)
 
     async def _start(self, container: Container, count: int) -> None:
         """Start one container, or remember why it is held back."""
@@ -747,7 +806,7 @@ class Worker:
             command=command,
             args=args,
             mounts=mounts,
-            config=self._s.config,
+            config=self.config,
             memory_capacity=self._s.node.memory_bytes,
             target_id=self._target(container),
         )
@@ -866,7 +925,7 @@ class Worker:
                 volumes.prepare,
                 self.pod,
                 self._sources,
-                root=self._s.config.root_dir,
+                root=self.config.root_dir,
                 stamp=f"{self._s.clock.now():.6f}".replace(".", "_"),
             )
         except VolumeError as err:
@@ -952,7 +1011,7 @@ class Worker:
 
     def _mounts(self, container: Container, count: int, variables: Mapping[str, str]) -> list[Mount]:
         """Everything that is mounted into a container.  Blocking.  Raises VolumeError, Held."""
-        root = self._s.config.root_dir
+        root = self.config.root_dir
         relative = {}
         for i, m in enumerate(container.volume_mounts):
             if m.sub_path:
@@ -977,7 +1036,7 @@ class Worker:
             text = spec.hosts_file(
                 self.pod,
                 ips=self._runtime.ips,
-                domain=self._s.config.cluster_domain,
+                domain=self.config.cluster_domain,
                 host_hosts=tree.read_bounded(Path("/etc/hosts"), 256 * 1024).decode("utf-8", "replace"),
             )
             tree.write_file(folder, "etc-hosts", tree.File(data=text.encode(), mode=0o644))
@@ -1140,6 +1199,8 @@ class Worker:
             images=self._started_images,
             resized=self._resized,
             released=self._released,
+            root_dir=_other(self.config.root_dir, self._s.config.root_dir),
+            log_dir=_other(self.config.log_dir, self._s.config.log_dir),
         )
 
     async def _keep_end(self) -> None:
@@ -1257,9 +1318,9 @@ class Worker:
         for container in self._runtime.containers:
             await self._s.cri.remove_container(container.id)
             self._forget_container(container.id)
-        await asyncio.to_thread(tree.remove_tree, self._s.config.root_dir, self.pod.uid)
-        folder = Path(spec.pod_log_dir(self._s.config, self.pod)).name
-        await asyncio.to_thread(tree.remove_tree, self._s.config.log_dir, folder)
+        await asyncio.to_thread(tree.remove_tree, self.config.root_dir, self.pod.uid)
+        folder = Path(spec.pod_log_dir(self.config, self.pod)).name
+        await asyncio.to_thread(tree.remove_tree, self.config.log_dir, folder)
 
     async def _kill_until_cut(self, grace_s: int) -> None:
         """Kill, but begin anew when the grace period is shortened meanwhile."""
@@ -1277,13 +1338,15 @@ class Worker:
 
     async def _clean(self) -> None:
         """Remove every trace, then say so.  Each step may be repeated."""
-        cri, pod, config = self._s.cri, self.pod, self._s.config
+        cri, pod, config = self._s.cri, self.pod, self.config
         for sandbox in self._runtime.sandboxes:
             await cri.remove_sandbox(sandbox.id)
         for container in self._runtime.containers:
             await cri.remove_container(container.id)
         await asyncio.to_thread(tree.remove_tree, config.root_dir, pod.uid)
         await asyncio.to_thread(tree.remove_tree, config.log_dir, Path(spec.pod_log_dir(config, pod)).name)
+        if config is not self._s.config:
+            await asyncio.to_thread(tree.remove_tree, self._s.config.root_dir, pod.uid)
         await asyncio.to_thread(cgroups.remove, spec.cgroup_parent(config, pod), config.cgroup_driver)
         self._s.images.forget(pod.uid)
         if pod.deleting:
@@ -1313,7 +1376,7 @@ class Worker:
                 self._adopt(replace(self._runtime, sandboxes=rest))
 
     def _remove_log(self, old: ContainerStatus) -> None:
-        folder = Path(spec.pod_log_dir(self._s.config, self.pod)) / old.name
+        folder = Path(spec.pod_log_dir(self.config, self.pod)) / old.name
         if folder.is_dir():
             # the files it was rotated to as well
             current = f"{old.restart_count}.log"
@@ -1328,6 +1391,10 @@ class Worker:
     def _forget_container(self, container_id: str) -> None:
         rest = tuple(c for c in self._runtime.containers if c.id != container_id)
         self._adopt(replace(self._runtime, containers=rest))
+
+
+def _other(used: Path, usual: Path) -> str:
+    return str(used) if used != usual else ""
 
 
 def _latest_id(runtime: PodRuntime, name: str) -> str:

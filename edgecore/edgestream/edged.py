@@ -31,6 +31,9 @@ class Judge(Protocol):
     @property
     def raw(self) -> bytes: ...
 
+    @property
+    def log_root(self) -> str: ...
+
 
 class Line(Protocol):
     """A line of edged's list of pods."""
@@ -52,17 +55,15 @@ class Judges(Protocol):
 class EdgedRuntime:
     """Implements ports.StreamRuntime over edged and its runtime client."""
 
-    def __init__(self, edged: Judges, cri: Cri, *, node: str, log_root: str) -> None:
-        """log_root: edged's log_dir."""
+    def __init__(self, edged: Judges, cri: Cri, *, node: str) -> None:
         self._edged = edged
         self._node = node
         self._usage = stats.Usage()
         self._cri = cri
-        self._log_root = log_root
 
     async def pod(self, namespace: str, name: str) -> PodView | None:
         judge = self._edged.find(namespace, name)
-        return None if judge is None else view(judge, self._log_root)
+        return None if judge is None else view(judge)
 
     async def running(self, container_id: str) -> bool:
         try:
@@ -130,7 +131,7 @@ class EdgedRuntime:
         return found
 
 
-def view(judge: Judge, log_root: str) -> PodView:
+def view(judge: Judge) -> PodView:
     """A pod as its judge last saw it.  Pure."""
     pod, runtime = judge.pod, judge.runtime
     waiting: dict[str, str] = {}
@@ -166,5 +167,5 @@ def view(judge: Judge, log_root: str) -> PodView:
         uid=pod.uid,
         sandbox=sandbox.id if sandbox is not None and sandbox.ready else "",
         containers=containers,
-        log_root=log_root,
+        log_root=judge.log_root,
     )

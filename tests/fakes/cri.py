@@ -211,6 +211,8 @@ class FakeCri:
                 image_ref=config.image,
                 labels=dict(config.labels),
                 annotations=dict(config.annotations),
+                log_path=f"{sandbox.log_directory}/{config.log_path}",
+                mounts=config.mounts,
             ),
             config,
             sandbox_id,

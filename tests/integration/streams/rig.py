@@ -148,7 +148,7 @@ async def rig(
             usage=usage,
         )
         assert isinstance(bench.cri, Cri)
-        runtime = EdgedRuntime(agent, bench.cri, node=NODE, log_root=str(bench.config.log_dir))
+        runtime = EdgedRuntime(agent, bench.cri, node=NODE)
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(plane.run())
             measuring = group.create_task(usage.run())

@@ -116,6 +116,8 @@ def test_kubeedges_own_file_is_read() -> None:
     assert found.node == "board-7"
     assert found.edged is not None
     assert found.edged.cgroup_driver == "systemd"
+    # beside it lie the plugins of others
+    assert found.edged.root_dir == Path("/var/lib/kubelet/pods")
     assert found.edged.resync_s == 60
     assert not found.report_events
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from edgecore.edged import plan
+from edgecore.edged import adopt
 from edgecore.edged.pod import Pod, decode_pod
 from edgecore.edged.runtime import (
     ANNOTATION_HASH,
+    ANNOTATION_RESOURCES,
     ANNOTATION_RESTART_COUNT,
     ContainerState,
     ContainerStatus,
@@ -79,6 +80,7 @@ def ran(
         sandbox_id=sid,
         annotations={
             ANNOTATION_RESTART_COUNT: str(count),
-            ANNOTATION_HASH: plan.spec_hash(pod.container(name)),
+            ANNOTATION_RESOURCES: "{}",
+            ANNOTATION_HASH: adopt.container_hash(pod.container(name)),
         },
     )

@@ -18,6 +18,7 @@ class Judge:
     status: PodStatus
     runtime: PodRuntime
     raw: bytes = b"{}"
+    log_root: str = "/logs"
 
 
 def judge(runtime: PodRuntime, **status: Any) -> Judge:
@@ -58,7 +59,7 @@ def test_instances_are_newest_first_and_created_ones_do_not_count() -> None:
             container(0, "debugger", ContainerState.RUNNING),
         ),
     )
-    found = view(judge(runtime), "/logs")
+    found = view(judge(runtime))
     assert (found.sandbox, found.log_root, [c.name for c in found.containers]) == (
         "s-1",
         "/logs",
@@ -75,12 +76,12 @@ def test_instances_are_newest_first_and_created_ones_do_not_count() -> None:
 
 
 def test_a_sandbox_that_is_not_ready_takes_no_port_forward() -> None:
-    assert view(judge(PodRuntime(sandboxes=(sandbox(ready=False),))), "/logs").sandbox == ""
-    assert view(judge(PodRuntime()), "/logs").sandbox == ""
+    assert view(judge(PodRuntime(sandboxes=(sandbox(ready=False),)))).sandbox == ""
+    assert view(judge(PodRuntime())).sandbox == ""
 
 
 def test_why_a_container_waits_is_known() -> None:
     rows = [{"name": "c", "state": {"waiting": {"reason": "ImagePullBackOff"}}}]
-    found = view(judge(PodRuntime(), containerStatuses=rows), "/logs").container("c")
+    found = view(judge(PodRuntime(), containerStatuses=rows)).container("c")
     assert found is not None
     assert (found.waiting, found.instances) == ("ImagePullBackOff", ())
