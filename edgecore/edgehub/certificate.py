@@ -23,7 +23,7 @@ from beehive.codec import MAX_JOIN_BYTES
 from beehive.errors import ConfigError, NotFound, ProtocolError, Refused, SkerryError, Unavailable
 from beehive.message import Failure, Group, JoinAnswer, JoinRequest, Message, Op, RenewRequest, Source, new
 from edgecore.edgehub import https, keys, kubeedge
-from edgecore.edgehub.websocket import dial
+from edgecore.edgehub.websocket import NO_CHECK_TIME, dial
 from edgecore.errors import JoinRefused
 
 log = logging.getLogger(__name__)
@@ -119,9 +119,13 @@ class Files:
             raise ConfigError(f"cannot write to {self.folder}: {error.strerror}") from error
 
     def tls(self) -> ssl.SSLContext:
-        """The context for the link.  Raises: Refused (expired), ConfigError."""
+        """The context for the link.  Raises: Refused (expired), ConfigError.
+
+        A board without a clock of its own starts years back, and may have nobody but its hub to reach.  So a hub's
+        certificate may be from what this machine takes for the future; one that is over is still refused (`dial`)."""
         identity = self.identity()
-        if clock.wall().timestamp() >= identity.not_after:
+        now = clock.wall().timestamp()
+        if now >= identity.not_after:
             raise Refused(
                 f"the certificate of node {identity.node} has expired: run `edgecore join --token …` with a new token",
                 reason="Expired",
@@ -129,8 +133,17 @@ class Files:
         try:
             context = trusting(self.ca.read_text("ascii"))
             context.load_cert_chain(self.node)
+            authority_ends = min(
+                ssl.cert_time_to_seconds(str(ca["notAfter"])) for ca in context.get_ca_certs()
+            )
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             raise ConfigError(f"cannot use the certificate in {self.folder}: {error}") from error
+        if now >= authority_ends:
+            raise Refused(
+                "the cloud's authority that this node trusts has expired: run `edgecore join --token …` with a new token",
+                reason="Expired",
+            )
+        context.verify_flags |= NO_CHECK_TIME
         return context
 
 
@@ -308,12 +321,13 @@ class Renewal:
     async def run(self) -> None:
         """For ever: wait until it is time, renew, and again."""
         while True:
-            due = self._files.identity().renew_at(self._rng)
-            while (left := due - clock.wall().timestamp()) > 0:  # noqa: ASYNC110 - a clock is no event
-                await asyncio.sleep(min(left, MAX_SLEEP_S))
             try:
+                due = self._files.identity().renew_at(self._rng)
+                while (left := due - clock.wall().timestamp()) > 0:  # noqa: ASYNC110 - a clock is no event
+                    await asyncio.sleep(min(left, MAX_SLEEP_S))
                 await self.renew()
-            except SkerryError as error:
+            except (SkerryError, OSError) as error:
+                # a disk that fails to be read, or no memory for the child, must not end the daemon again and again
                 log.warning("Cannot renew the node's certificate, trying again: %s", error)
                 await asyncio.sleep(RENEW_RETRY_S * self._rng.uniform(0.75, 1.25))
 

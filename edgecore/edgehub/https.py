@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from beehive.errors import ProtocolError
-from edgecore.edgehub.websocket import Unreachable
+from edgecore.edgehub.websocket import Unreachable, refuse_expired
 
 TIMEOUT_S = 30.0
 MAX_BODY_BYTES = 64 * 1024
@@ -39,7 +39,7 @@ async def get(
 ) -> Response:
     """GET `path` from `host:port`.  A body goes along, as KubeEdge's /edge.crt wants it.
 
-    Raises: Unreachable, ProtocolError (no HTTP, or too long), ssl.SSLCertVerificationError."""
+    Raises: Unreachable, ProtocolError (no HTTP, or too long), ssl.SSLCertVerificationError, Refused (expired)."""
     host, _, port = address.rpartition(":")
     lines = [f"GET {path} HTTP/1.1", f"Host: {address}", "Connection: close"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
@@ -51,6 +51,7 @@ async def get(
         async with asyncio.timeout(TIMEOUT_S):
             reader, writer = await asyncio.open_connection(host.strip("[]"), int(port), ssl=tls)
             try:
+                refuse_expired(address, writer.get_extra_info("ssl_object"))
                 writer.write(request)
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
                 received = b""

@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from beehive.errors import Unavailable
 from edgecore.errors import JoinRefused
 
 CHILD_S = 60.0
@@ -37,14 +38,14 @@ class Validity:
 
 
 async def make_request(node: str) -> Request:
-    """A new P-256 key and a signing request for node `node`.  Raises: JoinRefused (the child failed)."""
+    """A new P-256 key and a signing request for node `node`.  Raises: JoinRefused (it failed), Unavailable (too slow)."""
     return Request(**await _child("request", node, {}))
 
 
 async def check(node: str, *, key: str, certificate: str, ca: str) -> Validity:
     """Whether `certificate` is for `key`, is named for `node`, is signed by `ca` and may be used by a client.
 
-    Raises: JoinRefused, saying what is wrong."""
+    Raises: JoinRefused, saying what is wrong; Unavailable (too slow)."""
     found = await _child("check", node, {"key": key, "certificate": certificate, "ca": ca})
     return Validity(float(found["not_before"]), float(found["not_after"]))
 
@@ -59,10 +60,14 @@ async def _child(verb: str, node: str, given: dict[str, str]) -> dict[str, str]:
     try:
         async with asyncio.timeout(CHILD_S):
             out, err = await process.communicate(json.dumps(given).encode())
-    except BaseException:
+    except BaseException as error:
         if process.returncode is None:
             process.kill()
             await process.wait()
+        if isinstance(error, TimeoutError):
+            raise Unavailable(
+                f"cannot {verb} in {CHILD_S:.0f} s: this machine is too busy or short of memory"
+            ) from error
         raise
     if process.returncode != 0:
         text = err.decode("utf-8", "replace").strip().splitlines()

@@ -308,6 +308,8 @@ class Link:
                     await self._peer.forwarded(part, message)
                 case session.Answered(message):
                     self._peer.answered(message)
+                    # it may have ended a report's flight: the next of its key goes, or a refused one has a time again
+                    self._wake.set()
                 case session.Acked(ids):
                     self._peer.acked(ids)
                     self._wake.set()

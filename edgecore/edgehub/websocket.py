@@ -20,7 +20,7 @@ from websockets.exceptions import (
 )
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
-from beehive import tunnel
+from beehive import clock, tunnel
 from beehive.codec import MAX_FRAME_BYTES
 from beehive.errors import ProtocolError, Refused, Unavailable
 
@@ -35,6 +35,11 @@ _WAITING = 64  # frames read and not yet taken, the hub's window
 
 UNSENT_BYTES = 128 * 1024
 """Two frames of a tunnel: a second at 1 Mbit/s."""
+
+NO_CHECK_TIME = 0x200000
+"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME, for which Python has no name: `dial` then looks only whether a certificate is over."""
+
+_MAX_REASON_BYTES = 120  # RFC 6455, 5.5: 125 with the code
 
 _TCP_NOTSENT_LOWAT = 25  # linux/tcp.h; Python has no name for it
 
@@ -95,7 +100,8 @@ class Socket:
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Say farewell if possible, and end the connection in any case within CLOSE_S."""
-        await self._connection.close(code, reason[:120])
+        fitting = reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
+        await self._connection.close(code, fitting)
 
     def keep_queue_short(self, unsent_bytes: int) -> None:
         """Let the kernel queue no more than so much that is not on its way: what is written later then overtakes nothing but
@@ -185,7 +191,22 @@ async def dial(
         raise Unavailable(f"cannot connect to {hub}: {error.reason or error}") from error
     except OSError as error:
         raise Unreachable(f"cannot connect to {hub}: {error.strerror or error}") from error
-    return Socket(connection)
+    socket = Socket(connection)
+    try:
+        refuse_expired(hub, connection.transport.get_extra_info("ssl_object"))
+    except Refused:
+        socket.abort()
+        raise
+    return socket
+
+
+def refuse_expired(hub: str, tls: ssl.SSLObject | None) -> None:
+    """What NO_CHECK_TIME left unchecked and must not be.  Raises: Refused."""
+    if tls is None or not tls.context.verify_flags & NO_CHECK_TIME:
+        return
+    ends = ssl.cert_time_to_seconds(str((tls.getpeercert() or {})["notAfter"]))
+    if clock.wall().timestamp() >= ends:
+        raise Refused(f"cannot trust the hub at {hub}: its certificate has expired", reason="UntrustedHub")
 
 
 async def knock(address: str, timeout_s: float) -> None:

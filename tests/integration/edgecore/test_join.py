@@ -220,6 +220,42 @@ def test_a_renewal_that_fails_leaves_the_old_certificate(tmp_path: Path, authori
     assert files.node.read_bytes() == before
 
 
+def test_a_machine_too_busy_to_renew_tries_again_and_does_not_end_the_daemon(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = authority.joined(tmp_path / "pki", "edge-1", timedelta(seconds=1))
+    tries: list[str] = []
+
+    async def ask(question: Message, timeout_s: float) -> Message:
+        raise AssertionError("there is no request to send")
+
+    async def story() -> None:
+        slept = asyncio.Event()
+
+        async def busy(node: str) -> keys.Request:
+            tries.append(node)
+            if len(tries) == 1:
+                raise OSError("Cannot allocate memory")
+            if len(tries) == 2:
+                return await request(node)  # a child that does not end
+            slept.set()
+            return await asyncio.Event().wait()  # type: ignore[return-value]
+
+        request = keys.make_request
+        monkeypatch.setattr(keys, "make_request", busy)
+        monkeypatch.setattr(keys, "CHILD_S", 0.0)
+        monkeypatch.setattr(certificate, "RENEW_RETRY_S", 0.0)
+        # due at once: it is in the last tenth of its life
+        renewal = asyncio.create_task(Renewal(files, ask, rng=random.Random(1)).run())
+        waiting = asyncio.create_task(slept.wait())
+        await asyncio.wait({renewal, waiting}, timeout=60, return_when=asyncio.FIRST_COMPLETED)
+        assert not renewal.done(), renewal.exception()
+        renewal.cancel()
+
+    asyncio.run(story())
+    assert len(tries) == 3
+
+
 def test_a_write_that_fails_leaves_the_old_files(
     tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,19 +5,21 @@ import json
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from beehive.errors import NotFound, Unavailable
+from beehive.errors import NotFound, Refused, Unavailable
 from beehive.message import Inventory, Message, Op, new
-from edgecore.edgehub.certificate import Files
+from cloudcore.identity import pki
+from edgecore.edgehub.certificate import Files, Identity
 from edgecore.edgehub.link import Link
+from edgecore.edgehub.websocket import dial
 from edgecore.metamanager.manager import MetaManager
 from edgecore.metamanager.process import Change
 from edgecore.metamanager.store import Store
-from tests.fakes.hub import Authority, FakeHub
+from tests.fakes.hub import HOUR, Authority, FakeHub
 from tests.vectors_kubeedge import frames
 
 
@@ -486,6 +488,68 @@ def test_an_expired_certificate_says_what_to_do(tmp_path: Path, authority: Autho
                 assert "edgecore join --token" in edge.link.last_error
         finally:
             store.close()
+
+    asyncio.run(story())
+
+
+def test_a_board_whose_clock_is_years_behind_reaches_its_hub_and_no_expired_one(
+    tmp_path: Path, authority: Authority, files: Files
+) -> None:
+    """Without a clock of its own a board starts at the date of its image; what it could ask for the time may be blocked."""
+    for name, now in (
+        ("later", datetime.now(UTC) + timedelta(days=365)),
+        ("over", datetime.now(UTC) - 2 * HOUR),
+    ):
+        pair = pki.issue(authority.ca, common_name="hub", server=True, lifetime=HOUR, now=now)
+        (authority.folder / f"{name}.pem").write_bytes(pair.certificate_pem + pair.key_pem)
+
+    async def story(certificate: str) -> str:
+        hub = FakeHub(authority)
+        hub.certificate = certificate
+        store = Store.open(tmp_path / "edgecore.db")
+        try:
+            async with hub.serving(), Edge(store, files, [hub.address]).running() as edge:
+                async with asyncio.timeout(30):
+                    while not edge.meta.online and not edge.link.last_error:
+                        await asyncio.sleep(0.01)
+                return edge.link.last_error
+        finally:
+            store.close()
+
+    assert asyncio.run(story("later.pem")) == ""
+    assert "its certificate has expired" in asyncio.run(story("over.pem"))
+
+
+def test_an_authority_that_is_over_is_not_trusted(tmp_path: Path) -> None:
+    old = Authority(tmp_path / "old")
+    old.ca = pki.make_ca("old", lifetime=HOUR, now=datetime.now(UTC) - 2 * HOUR)
+    pair = pki.issue(
+        old.ca, common_name="system:node:edge-1", client=True, lifetime=HOUR, now=datetime.now(UTC)
+    )
+    files = Files(tmp_path / "pki")
+    ends = (datetime.now(UTC) + HOUR).timestamp()
+    files.write(
+        Identity(node="edge-1", clouds=(), not_before=0, not_after=ends),
+        key=pair.key_pem.decode(),
+        certificate=pair.certificate_pem.decode(),
+        ca=old.ca.certificate_pem.decode(),
+    )
+    with pytest.raises(Refused, match="authority that this node trusts has expired"):
+        files.tls()
+
+
+def test_a_long_farewell_in_any_script_does_not_end_the_daemon(
+    tmp_path: Path, authority: Authority, files: Files
+) -> None:
+    """A close frame holds 123 bytes, and a reason may quote what a peer or a file system said."""
+
+    async def story() -> None:
+        hub = FakeHub(authority)
+        async with hub.serving():
+            socket = await dial(
+                f"wss://{hub.address}/p/edge-1/events", tls=files.tls(), headers={"node_id": "edge-1"}
+            )
+            await socket.close(1001, "…" * 120)
 
     asyncio.run(story())
 

@@ -267,6 +267,27 @@ def test_acknowledgements_reach_the_peer(monkeypatch: pytest.MonkeyPatch) -> Non
     on(monkeypatch, scene)
 
 
+def test_an_answer_lets_the_next_report_go_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stock hub acknowledges a report by answering it; the newer status of that pod must not wait for a keepalive."""
+
+    async def scene(link: Link, world: World, peer: Peer) -> None:
+        socket = world.hubs["a:1"] = Socket(ours=False)
+        await settle()
+        peer.answered = lambda message: peer.reports.append(frame("patch"))  # type: ignore[method-assign]
+        answer = new(
+            source=Source.EDGECONTROLLER,
+            group=Group.RESOURCE,
+            operation=Op.RESPONSE,
+            resource="d/podpatch/a",
+            parent="1",
+        )
+        socket.frames.put_nowait(codec.encode(answer))
+        await settle()
+        assert "patch" in [message.route.operation for message in socket.sent]
+
+    on(monkeypatch, scene)
+
+
 def test_a_link_needs_an_address() -> None:
     with pytest.raises(ValueError, match="address"):
         Link(node="n", addresses=(), tls=lambda: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), peer=Peer())
