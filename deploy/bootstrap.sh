@@ -58,6 +58,11 @@ want iptables has iptables
 want nftables has nft
 want ca-certificates test -s /etc/ssl/certs/ca-certificates.crt
 has kubectl || missing="$missing kubernetes-client"
+if [ "$kind" = dev ]; then
+    # for the libraries that tests put between a daemon and its disk or clock
+    want gcc has cc
+    want libc6-dev test -e /usr/include/stdio.h
+fi
 
 python=$(find_python)
 if [ ! -x .venv/bin/python ]; then
