@@ -50,17 +50,26 @@ class Ports:
 
 
 def with_endpoint(patch: Mapping[str, Any], address: str, port: int) -> dict[str, Any]:
-    """A patch of a Node's status as the edge sent it, with the hub's address and the node's port."""
-    status = dict(patch.get("status") or {})
-    addresses = status.get("addresses")
+    """A patch of a Node's status as the edge sent it, with the hub's address and the node's port.
+
+    What has a wrong form is left for the API to say so."""
     out = dict(patch)
-    if isinstance(addresses, list):
-        own = [a.get("address", "") for a in addresses if a.get("type") == "InternalIP"]
-        rest = [a for a in addresses if a.get("type") != "InternalIP"]
+    given, metadata = patch.get("status") or {}, patch.get("metadata") or {}
+    if not isinstance(given, Mapping) or not isinstance(metadata, Mapping):
+        return out
+    status = dict(given)
+    addresses = status.get("addresses")
+    annotations = metadata.get("annotations") or {}
+    if isinstance(addresses, list) and isinstance(annotations, Mapping):
+        own: list[str] = []
+        rest: list[Any] = []
+        for item in addresses:
+            if isinstance(item, Mapping) and item.get("type") == "InternalIP":
+                own.append(str(item.get("address", "")))
+            else:
+                rest.append(item)
         status["addresses"] = [{"type": "InternalIP", "address": address}, *rest]
-        metadata = dict(out.get("metadata") or {})
-        metadata["annotations"] = {**(metadata.get("annotations") or {}), OWN_ADDRESSES: ",".join(own)}
-        out["metadata"] = metadata
+        out["metadata"] = {**metadata, "annotations": {**annotations, OWN_ADDRESSES: ",".join(own)}}
     status["daemonEndpoints"] = {"kubeletEndpoint": {"Port": port}}
     out["status"] = status
     return out

@@ -5,6 +5,7 @@ go on, and the texts of refusals."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ LOG_OPTIONS = (
     "limitBytes",
     "stream",
 )
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""What a byte that is no UTF-8 has become on its way here."""
 VERBS = {"log": "logs", "exec": "exec", "attach": "attach", "portforward": "portForward"}
 
 
@@ -46,6 +49,8 @@ def pod_request(
 ) -> PodRequest:
     """Understand a request about `pod`.  Raises BadRequest."""
     given = list(query)
+    if any(_SURROGATE.search(value) for _, value in given):
+        raise BadRequest("the query is no UTF-8 text")
     metadata, spec = pod["metadata"], pod.get("spec") or {}
     namespace, name = metadata["namespace"], metadata["name"]
     node = spec.get("nodeName") or ""

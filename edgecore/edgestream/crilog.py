@@ -86,6 +86,8 @@ def parse_time(text: bytes) -> int:
     if len(seconds) != 19 or len(decimals) > 9 or not (decimals or b"0").isdigit():
         raise ValueError(f"no RFC 3339 time: {text[:40]!r}")
     moment = datetime.fromisoformat((seconds + (b"+00:00" if zone == b"Z" else zone)).decode("ascii"))
+    if moment.tzinfo is None:
+        raise ValueError(f"no zone in the time {text[:40]!r}")
     whole = int((moment - _EPOCH).total_seconds())
     return whole * 1_000_000_000 + int(decimals.ljust(9, b"0"))
 

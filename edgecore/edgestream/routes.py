@@ -129,7 +129,7 @@ def ports(route: Route) -> list[int]:
     for value in route.given("port"):
         # "80,81" is how some clients write two
         for text in value.split(","):
-            if not text.isdecimal() or not 0 < int(text[:6]) < 65536:
+            if not text.isdecimal() or len(text) > 5 or not 0 < int(text) < 65536:
                 raise Refused(f"invalid port {text[:64]!r}")
             found.append(int(text))
     if len(found) > MAX_PORTS:

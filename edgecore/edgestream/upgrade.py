@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -31,6 +32,10 @@ FORWARDED = frozenset(
 )
 """Request headers that take part in an upgrade.  The others, credentials among them, are not the runtime's business."""
 
+_STATUS = re.compile("[1-5][0-9][0-9]")
+_TARGET = re.compile("/[\x21-\x7e]*")
+_NOWHERE = ipaddress.IPv4Address(0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upgraded:
@@ -45,14 +50,11 @@ async def upgrade(url: str, method: str, headers: list[tuple[str, str]]) -> Upgr
     """Connect to a streaming URL of the runtime and ask for the upgrade.
 
     Raises Unavailable: not reachable, or not on this machine; ProtocolError: no HTTP answer."""
-    split = urlsplit(url)
-    if split.scheme != "http" or split.port is None or not _is_local(split.hostname or ""):
-        raise Unavailable("the runtime's streaming server is not plain HTTP on this machine")
-    target = split.path + (f"?{split.query}" if split.query else "")
-    connection = await _connect(ipaddress.ip_address(split.hostname or ""), split.port)
-    lines = [f"{method} {target} HTTP/1.1", f"Host: {split.netloc}"]
+    host, port, netloc, target = _local_address(url)
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {netloc}"]
     lines += [f"{name}: {value}" for name, value in headers if name.lower() in FORWARDED]
     request = ("\r\n".join(lines) + "\r\nContent-Length: 0\r\n\r\n").encode("latin-1")
+    connection = await _connect(host, port)
     try:
         async with asyncio.timeout(ANSWER_S):
             answer, early = await _ask(connection, request)
@@ -110,7 +112,8 @@ def parse_head(head: bytes) -> tunnel.Answer:
     """The status line and headers of an HTTP/1.1 answer.  Raises ProtocolError."""
     first, *lines = head.decode("latin-1").split("\r\n")
     fields = first.split(" ", 2)
-    if len(fields) < 2 or not fields[0].startswith("HTTP/1.") or not fields[1].isdecimal():
+    # three digits: a longer number could not even be converted
+    if len(fields) < 2 or not fields[0].startswith("HTTP/1.") or not _STATUS.fullmatch(fields[1]):
         raise ProtocolError("the runtime's streaming server does not speak HTTP")
     headers = []
     for line in lines:
@@ -167,8 +170,15 @@ def _shut(connection: socket.socket) -> None:
         return  # it is down already
 
 
-def _is_local(host: str) -> bool:
+def _local_address(url: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int, str, str]:
+    """Address, port, `Host` header and request target of a streaming URL.  Raises Unavailable for what no runtime names."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        split = urlsplit(url)
+        host = ipaddress.ip_address(split.hostname or "")
+        port = split.port
     except ValueError:
-        return False
+        port, host, split = None, _NOWHERE, urlsplit("")
+    target = split.path + (f"?{split.query}" if split.query else "")
+    if split.scheme != "http" or port is None or not host.is_loopback or not _TARGET.fullmatch(target):
+        raise Unavailable("the runtime's streaming server is not plain HTTP on this machine")
+    return host, port, split.netloc, target

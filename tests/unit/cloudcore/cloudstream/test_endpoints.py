@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
 from cloudcore.cloudstream.endpoints import OWN_ADDRESSES, Ports, told_port, with_endpoint
 
 
@@ -61,3 +66,27 @@ def test_the_status_names_the_hub_and_keeps_the_boards_address_aside() -> None:
 def test_what_a_node_was_told() -> None:
     assert told_port(b'{"status":{"daemonEndpoints":{"kubeletEndpoint":{"Port":5}}}}') == 5
     assert told_port(b'{"status":{}}') == told_port(b"{}") == told_port(b"garbage") == 0
+
+
+_JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=5)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.sampled_from(["status", "addresses", "type", "address", "metadata", "annotations"]),
+            inner,
+            max_size=3,
+        ),
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["status", "metadata", "x"]), _JSON, max_size=3))
+@example({"status": {"addresses": [1, {"type": "InternalIP", "address": 5}]}})
+@example({"status": [1]})
+@example({"status": {"addresses": []}, "metadata": {"annotations": [1]}})
+def test_whatever_a_node_says_of_itself_is_passed_on(patch: dict[str, Any]) -> None:
+    out = with_endpoint(patch, "192.0.2.1", 7)
+    assert set(out) <= {*patch, "status", "metadata"}
+    assert out.get("x") == patch.get("x")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from cloudcore.cloudstream.podrequests import BadRequest, PodRequest, pod_request
 
@@ -106,3 +108,23 @@ def test_names_cannot_change_the_path() -> None:
     body = pod("../../x?y")
     body["metadata"]["name"] = "a/../b"
     assert ask("log", pod=body).path == "/containerLogs/default/a%2F..%2Fb/..%2F..%2Fx%3Fy"
+
+
+@given(
+    st.sampled_from(["log", "exec", "attach", "portforward"]),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["container", "command", "port", "ports", "stdin", "stdout", "tty", "tailLines"]),
+            st.text(alphabet=st.characters(exclude_categories=()), max_size=20),
+        ),
+        max_size=5,
+    ),
+)
+@example("log", [("tailLines", "\udcff")])
+def test_any_query_becomes_a_path_or_is_refused(what: str, query: list[tuple[str, str]]) -> None:
+    try:
+        request = ask(what, query)
+    except BadRequest:
+        return
+    assert request.path.isascii()
+    assert not set(request.path) & set(" \r\n#")

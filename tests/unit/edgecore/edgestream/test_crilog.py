@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from beehive.errors import Refused
@@ -167,3 +167,17 @@ def test_options_are_read_as_a_kubelet_reads_them() -> None:
 def test_options_that_make_no_sense_are_refused(query: list[tuple[str, str]]) -> None:
     with pytest.raises(Refused):
         parse_options(query, 0)
+
+
+@given(
+    st.sampled_from(["sinceTime", "sinceSeconds", "tailLines", "limitBytes", "follow", "stream"]),
+    st.one_of(st.text(max_size=40), st.from_regex(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d.{0,12}", fullmatch=True)),
+)
+@example("sinceTime", "2026-01-01T00:00:00.12345")
+@example("tailLines", "9" * 5000)
+def test_any_value_of_an_option_is_read_or_refused(name: str, value: str) -> None:
+    try:
+        options = parse_options([(name, value)], 0)
+    except Refused:
+        return
+    assert options.tail_lines is None or options.tail_lines >= 0

@@ -68,6 +68,14 @@ def test_what_an_edge_does_not_do(path: str) -> None:
     assert caught.value.reason == "Forbidden"
 
 
+@pytest.mark.parametrize(
+    "text", ["0", "-1", "65536", "x", "000001" + "9" * 5000, "0000019999", "\N{SUPERSCRIPT TWO}"]
+)
+def test_a_port_is_a_number_of_five_digits_at_most(text: str) -> None:
+    with pytest.raises(Refused, match="invalid port"):
+        routes.ports(Route(verb=Verb.PORT_FORWARD, query=(("port", text),)))
+
+
 def test_too_many_fields_are_refused() -> None:
     with pytest.raises(Refused):
         routes.parse("/exec/default/web/c?" + "&".join(["command=x"] * 3000))
