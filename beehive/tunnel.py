@@ -174,6 +174,7 @@ class Limits:
 HUB_LIMITS = Limits(streams=256, pool=32 * 1024 * 1024)
 EDGE_LIMITS = Limits(streams=320, pool=4 * 1024 * 1024)
 
+_STATUS = re.compile("[1-5][0-9][0-9]")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}\Z")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]{0,8192}\Z")
 _PATH = re.compile(r"/[\x21-\x7e]*\Z")
@@ -423,6 +424,21 @@ class Mux:
 
     def _release(self, state: _Stream) -> None:
         self._grown -= state.window - FIRST_WINDOW
+
+
+def read_head(head: bytes, who: str) -> Answer:
+    """The status line and headers of an HTTP/1.1 answer, without the empty line.  who: for the text of ProtocolError."""
+    first, *lines = head.decode("latin-1").split("\r\n")
+    fields = first.split(" ", 2)
+    # three digits: a longer number could not even be converted
+    if len(fields) < 2 or not fields[0].startswith("HTTP/1.") or not _STATUS.fullmatch(fields[1]):
+        raise ProtocolError(f"{who} does not speak HTTP")
+    headers = []
+    for line in lines:
+        name, found, value = line.partition(":")
+        if found:
+            headers.append((name.strip(), value.strip()))
+    return Answer(status=int(fields[1]), headers=headers)
 
 
 def _encode_json(value: Head | Answer) -> bytes:

@@ -229,7 +229,10 @@ class Peer:
             return
         if self._over is not None:
             raise StreamReset(self._over)
-        await self._connection.send(frame)
+        try:
+            await self._connection.send(frame)
+        except Unavailable as error:
+            raise StreamReset(f"the tunnel to the node was lost: {error}") from error
 
     async def _flush(self) -> None:
         while True:

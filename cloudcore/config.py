@@ -177,7 +177,7 @@ SCHEMA: Schema = {
             "endpointAddress": Key(
                 "",
                 _text,
-                "where the API server reaches cloudcore for the nodes; empty: the hub's first address",
+                "where the API server reaches cloudcore for the nodes; empty: this machine's own address",
             ),
             "firstPort": Key(20350, _PORT, "first port of the nodes' endpoints, one each"),
             "lastPort": Key(22350, _PORT, "last port of the nodes' endpoints"),
@@ -187,7 +187,9 @@ SCHEMA: Schema = {
             "tlsStreamCAFile": IGNORED,
             "tlsStreamCertFile": IGNORED,
             "tlsStreamPrivateKeyFile": IGNORED,
-            "tunnelPort": IGNORED,
+            "tunnelPort": Key(
+                10004, _PORT, "where the tunnels of stock edges come, if they may join (compat.kubeedge)"
+            ),
             "streamPort": IGNORED,
         },
         "router": IGNORED,
@@ -216,13 +218,14 @@ class Standalone:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloudStream:
     """verbs: which are let through (logs, exec, attach, portForward).   address, ports: of the nodes' endpoints, for an API
-    server that is not ours."""
+    server that is not ours.   stock_port: where the tunnels of stock edges come."""
 
     enable: bool
     verbs: Mapping[str, bool]
     address: str
     first_port: int
     last_port: int
+    stock_port: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -376,6 +379,7 @@ def _build(values: Mapping[str, Any]) -> Config:
             address=values["modules.cloudStream.endpointAddress"],
             first_port=values["modules.cloudStream.firstPort"],
             last_port=values["modules.cloudStream.lastPort"],
+            stock_port=values["modules.cloudStream.tunnelPort"],
         ),
     )
 

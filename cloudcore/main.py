@@ -21,9 +21,10 @@ from cloudcore.cloudhub.https import CompatServer
 from cloudcore.cloudhub.metrics import Metric, MetricsServer
 from cloudcore.cloudhub.nodes import Link, Nodes, now
 from cloudcore.cloudhub.sessions import Sessions
-from cloudcore.cloudhub.websocket import Hub, HubConfig, server_context, use_certificate
+from cloudcore.cloudhub.websocket import Hub, HubConfig, server_context
 from cloudcore.cloudstream.endpoints import Ports
 from cloudcore.cloudstream.measure import Measurer
+from cloudcore.cloudstream.peers import Peers
 from cloudcore.cloudstream.proxy import PodStreams
 from cloudcore.cloudstream.server import KubeletServer, endpoint_context
 from cloudcore.cloudstream.tunnels import PodReader, Tunnels
@@ -39,6 +40,7 @@ from cloudcore.identity import join
 from cloudcore.identity.addresses import local_addresses, primary_address
 from cloudcore.identity.authority import Authority, ensure_authority, ensure_server
 from cloudcore.identity.revocation import Revocations
+from cloudcore.identity.tls import peer_context, use_certificate
 from cloudcore.kube import Kube
 from cloudcore.notices import Notices
 from cloudcore.objects import CONFIGMAP, Kind, Metadata, Unread
@@ -112,10 +114,21 @@ def _parts(
     nodes = Nodes()
     caches = Caches(client)
     address = (config.hub.advertise or (primary_address(),))[0]
+    where = _where(config)
     caches.nodes.subscribe(streams.tunnels.on_node)
+    peers = None
+    if config.streams.enable:
+        peers = Peers(
+            streams.tunnels,
+            own=where,
+            find=lambda node: caches.nodes.get("", node),
+            nodes=lambda: caches.nodes,
+            tls=lambda: peer_context(authority),
+        )
+        streams.tunnels.bind(peers)
     if kubelets is not None:
         caches.nodes.subscribe(kubelets.on_node)
-    sessions = Sessions(client, caches.nodes, address)
+    sessions = Sessions(client, caches.nodes, address, where)
     edges = EdgeController(client, caches, nodes)
     view = View(edges.placement, caches)
     upstream = Upstream(
@@ -124,6 +137,7 @@ def _parts(
         caches.by_wire(),
         now,
         address,
+        where,
         started=edges.tell_all,
         node_endpoint=kubelets.node_status if kubelets is not None else None,
     )
@@ -152,7 +166,13 @@ def _parts(
         client, authority, config.hub.certificate_life, join.Reservations(caches.secrets, caches.nodes)
     )
     hub = Hub(
-        HubConfig(address=config.hub.address, port=config.hub.port, node_limit=config.hub.node_limit),
+        HubConfig(
+            address=config.hub.address,
+            port=config.hub.port,
+            node_limit=config.hub.node_limit,
+            stock_address=config.compat.address,
+            stock_port=config.streams.stock_port if config.compat.enable else None,
+        ),
         nodes=nodes,
         dispatcher=dispatcher,
         ca_der=authority.der,
@@ -161,6 +181,8 @@ def _parts(
         renew=joiner.renew,
         next_number=sessions.next_number,
         tunnel=streams.tunnels.serve_tunnel if config.streams.enable else None,
+        stock_tunnel=streams.tunnels.serve_stock if config.streams.enable and config.compat.enable else None,
+        other_hub=peers.serve if peers is not None else None,
         revocations=revocations,
     )
     contexts = [tls] if kubelets is None else [tls, kubelets.tls]
@@ -180,6 +202,8 @@ def _parts(
         parts.append(devices)
     if kubelets is not None:
         parts.append(kubelets)
+    if peers is not None:
+        parts.append(peers)
     if config.metrics is not None:
         parts.append(MetricsServer(*config.metrics, lambda: _numbers(hub, nodes, upstream, client, caches)))
     if config.compat.enable:
@@ -317,8 +341,9 @@ async def _kubelets(
         tunnels,
         tls=tls,
         ask=ask,
-        address=config.streams.address or (config.hub.advertise or (primary_address(),))[0],
+        address=config.streams.address or _own_address(config),
         ports=Ports(config.streams.first_port, config.streams.last_port),
+        host=_endpoints_host(config),
         switches=config.streams.verbs,
     )
 
@@ -360,6 +385,27 @@ async def _identity(client: Kube, config: Config) -> tuple[Authority, ssl.SSLCon
         except Unavailable as error:
             log.warning("The Kubernetes API at %s cannot be used: %s", client.host, error)
             await asyncio.sleep(max(error.retry_after_s or 0.0, backoff.next_s(rng)))
+
+
+def _own_address(config: Config) -> str:
+    """This machine's, not that of a balancer before several."""
+    anywhere = config.hub.address in ("", "0.0.0.0", "::")
+    return primary_address() if anywhere else config.hub.address
+
+
+def _endpoints_host(config: Config) -> str | None:
+    """Where the nodes' endpoints listen: as the hub, unless the API server is told another address."""
+    if config.hub.address in ("", "0.0.0.0", "::"):
+        return None
+    return config.hub.address if config.streams.address in ("", config.hub.address) else None
+
+
+def _where(config: Config) -> str:
+    """Where other cloudcores reach this one for its nodes' streams; empty where there are none."""
+    if not config.streams.enable or not config.hub.port:
+        return ""
+    address = _own_address(config)
+    return f"[{address}]:{config.hub.port}" if ":" in address else f"{address}:{config.hub.port}"
 
 
 def _wanted(config: Config) -> set[str]:

@@ -22,6 +22,10 @@ SESSION_ANNOTATION = "skerry.dev/session"
 """On a Node: the number of the newest session that a hub opened for it."""
 CLOUDCORE_ANNOTATION = "cloudcore"
 """On a Node: the address of the hub that holds its link.  KubeEdge's router reads it."""
+HUB_ANNOTATION = "skerry.dev/hub"
+"""On a Node: where other cloudcores reach the one that holds its link, <address>:<port>."""
+HUB_ANNOTATIONS = frozenset({SESSION_ANNOTATION, CLOUDCORE_ANNOTATION, HUB_ANNOTATION})
+"""What hubs write on a Node, and nobody else may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,11 +316,7 @@ def _substance(thing: Object) -> tuple[object, ...]:
     annotations = meta.annotations
     if isinstance(annotations, dict):
         # written at each connect: told to the edge they would be news each time
-        annotations = {
-            key: value
-            for key, value in annotations.items()
-            if key not in (SESSION_ANNOTATION, CLOUDCORE_ANNOTATION)
-        }
+        annotations = {key: value for key, value in annotations.items() if key not in HUB_ANNOTATIONS}
     return (
         meta.labels or None,
         annotations or None,

@@ -11,18 +11,27 @@ from beehive.errors import Conflict, Unavailable
 from cloudcore.cache import Cache
 from cloudcore.errors import ApiNotFound
 from cloudcore.kube import Kube
-from cloudcore.objects import CLOUDCORE_ANNOTATION, NODE, SESSION_ANNOTATION, Object, annotation
+from cloudcore.objects import (
+    CLOUDCORE_ANNOTATION,
+    HUB_ANNOTATION,
+    NODE,
+    SESSION_ANNOTATION,
+    Object,
+    annotation,
+)
 
 TRIES = 6
 
 
 class Sessions:
-    """`address`: this hub's, written beside the number, as KubeEdge's router wants it."""
+    """`address`: this hub's, written beside the number, as KubeEdge's router wants it.
+    where: as other cloudcores reach it; see objects.HUB_ANNOTATION."""
 
-    def __init__(self, kube: Kube, nodes: Cache, address: str) -> None:
+    def __init__(self, kube: Kube, nodes: Cache, address: str, where: str = "") -> None:
         self._kube = kube
         self._nodes = nodes
         self._address = address
+        self._where = where
 
     async def next_number(self, node: str) -> int:
         """Take the next number for `node`.  Raises ApiError when the API is away: nobody may connect then."""
@@ -41,6 +50,7 @@ class Sessions:
                         "annotations": {
                             SESSION_ANNOTATION: str(number),
                             CLOUDCORE_ANNOTATION: self._address,
+                            HUB_ANNOTATION: self._where,
                         },
                     }
                 }

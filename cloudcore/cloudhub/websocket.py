@@ -2,7 +2,9 @@
 
     without a client certificate   GET /ca.crt (the authority, DER), and one `join` frame on /join
     with one                       the link, and on /tunnel the streams of logs and exec: the node is who the certificate says
+    with another cloudcore's       on /hub the streams for nodes that are connected here
 
+Where stock KubeEdge edges may come, their tunnel has a port of its own, as they expect.
 A connection that may not come in is closed with an HTTP status and a sentence, not left open and mute."""
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ import asyncio
 import contextlib
 import http
 import logging
-import os
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -24,16 +25,20 @@ from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFact
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 
-from beehive import codec, resource, session, tunnel
+from beehive import clock, codec, resource, session, tunnel
 from beehive.errors import ProtocolError, Refused, SkerryError, Unavailable
 from beehive.message import Failure, JoinAnswer, JoinRequest, Message, Op, RenewRequest, Source, reply
 from beehive.tunnelpeer import BinaryConnection
 from cloudcore.cloudhub.dispatch import Dispatcher, lane_key
 from cloudcore.cloudhub.lanes import Lanes
 from cloudcore.cloudhub.nodes import Link, Nodes, now
+from cloudcore.cloudstream import stock
+from cloudcore.cloudstream.peers import HUB_PATH
+from cloudcore.cloudstream.stockpeer import StockConnection
 from cloudcore.errors import JoinRefused
-from cloudcore.identity.authority import NODE_GROUP, NODE_USER
+from cloudcore.identity.authority import HUB_GROUP, HUB_USER, NODE_GROUP, NODE_USER
 from cloudcore.identity.revocation import Revocations, Shown, shown
+from cloudcore.identity.tls import use_certificate
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +54,8 @@ FRAME_QUEUE = 16
 WRITE_BUFFER = 64 * 1024
 MAX_JOINING = 64
 """Connections without a certificate at one time."""
+STOCK_PATH = "/v1/kubeedge/connect"
+STOCK_NODE = "SessionHostNameOverride"
 FRAMES_PER_S, FRAMES_BURST = 500.0, 2000.0
 """What one edge may send; beyond it the hub reads slower."""
 
@@ -57,15 +64,20 @@ Joiner = Callable[[JoinRequest, str], Awaitable[JoinAnswer]]
 Renewer = Callable[[str, str], JoinAnswer]
 Numberer = Callable[[str], Awaitable[int]]
 TunnelServer = Callable[[str, BinaryConnection], Awaitable[None]]
+StockServer = Callable[[str, StockConnection], Awaitable[None]]
+HubServer = Callable[[BinaryConnection], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubConfig:
-    """address, port: where to listen (an empty address is every one).   node_limit: links at one time."""
+    """address, port: where to listen (an empty address is every one).   node_limit: links at one time.
+    stock_address, stock_port: where the tunnels of stock KubeEdge edges come, if they may."""
 
     address: str = ""
     port: int = 10000
     node_limit: int = 1000
+    stock_address: str = ""
+    stock_port: int | None = None
 
 
 class _Connection(ServerConnection):
@@ -77,9 +89,14 @@ class _Connection(ServerConnection):
     skerry_certificate: Shown | None = None
     skerry_join = False
     skerry_tunnel = False
+    skerry_stock = False
+    skerry_hub = False
+    skerry_heard = 0.0
     skerry_link: Link | None = None
 
     def data_received(self, data: bytes) -> None:
+        if self.skerry_stock:
+            self.skerry_heard = clock.monotonic()
         if self.skerry_link is not None:
             self.skerry_link.session.heard(now())
         super().data_received(data)
@@ -102,6 +119,8 @@ class Hub:
         renew: Renewer,
         next_number: Numberer,
         tunnel: TunnelServer | None = None,
+        stock_tunnel: StockServer | None = None,
+        other_hub: HubServer | None = None,
         revocations: Revocations | None = None,
     ) -> None:
         self._config = config
@@ -113,23 +132,38 @@ class Hub:
         self._renew = renew
         self._next_number = next_number
         self._tunnel = tunnel
+        self._stock_tunnel = stock_tunnel
+        self._other_hub = other_hub
         self._tunnels: dict[str, _Connection] = {}
         self._revocations = revocations
         if revocations is not None:
             revocations.on_change.append(self._recheck)
         self._joining = 0
         self.frames_in = self.frames_out = self.bad_frames = self.refused = 0
-        self.port = 0
+        self.port = self.stock_port = 0
         self.listening = asyncio.Event()
 
     async def run(self) -> None:
         """Raises Refused when the port cannot be had."""
-        where = f"{self._config.address or '*'}:{self._config.port}"
+        async with contextlib.AsyncExitStack() as stack:
+            self.port = await self._listen(stack, self._config.address, self._config.port)
+            log.info("The hub listens on %s:%d", self._config.address or "*", self.port)
+            if self._config.stock_port is not None and self._stock_tunnel is not None:
+                address = self._config.stock_address
+                self.stock_port = await self._listen(stack, address, self._config.stock_port)
+                log.info("Tunnels of KubeEdge's edges come to %s:%d", address or "*", self.stock_port)
+            self.listening.set()
+            while True:
+                await asyncio.sleep(1.0)
+                self._nodes.tick(now(), ping_after_s=PING_AFTER_S)
+
+    async def _listen(self, stack: contextlib.AsyncExitStack, address: str, port: int) -> int:
+        """Listen until the stack is left.  Returns the port; raises Refused."""
         try:
             server: Server = await serve(
                 self._handle,
-                self._config.address or None,
-                self._config.port,
+                address or None,
+                port,
                 ssl=self._tls,
                 ssl_handshake_timeout=OPEN_S,
                 ssl_shutdown_timeout=CLOSE_S,
@@ -159,19 +193,16 @@ class Hub:
             )
         except OSError as error:
             raise Refused(
-                f"cannot listen on {where}: {error.strerror or error}; is another cloudcore running?",
+                f"cannot listen on {address or '*'}:{port}: {error.strerror or error}; is another cloudcore running?",
                 reason="PortInUse",
             ) from error
-        try:
-            self.port = next(iter(server.sockets)).getsockname()[1]
-            log.info("The hub listens on %s:%d", self._config.address or "*", self.port)
-            self.listening.set()
-            while True:
-                await asyncio.sleep(1.0)
-                self._nodes.tick(now(), ping_after_s=PING_AFTER_S)
-        finally:
+
+        async def leave() -> None:
             server.close(code=session.CLOSE_RESTART, reason="the hub stops")
             await server.wait_closed()
+
+        stack.push_async_callback(leave)
+        return int(next(iter(server.sockets)).getsockname()[1])
 
     # -- upgrade -------------------------------------------------------------------------------------------------
 
@@ -194,6 +225,8 @@ class Hub:
             connection.protocol.max_message_size = codec.MAX_JOIN_BYTES
             connection.protocol.available_extensions = None
             return None
+        if path == HUB_PATH:
+            return self._on_hub(connection)
         name = _certified(connection)
         if name is None:
             return connection.respond(
@@ -201,11 +234,13 @@ class Hub:
             )
         if name == "":
             return connection.respond(http.HTTPStatus.FORBIDDEN, "the certificate is not a node's\n")
-        claimed = _first(request, session.HEADER_NODE)
+        stock = path.rstrip("/") == STOCK_PATH
+        header = STOCK_NODE if stock else session.HEADER_NODE
+        claimed = _first(request, header)
         if claimed != name:
             log.warning("Node %s claimed to be %r from %s", name, claimed[:80], _peer(connection))
             return connection.respond(
-                http.HTTPStatus.FORBIDDEN, "the header node_id is not the name in the certificate\n"
+                http.HTTPStatus.FORBIDDEN, f"the header {header} is not the name in the certificate\n"
             )
         try:
             refusal = await self._refusal(connection, name)
@@ -215,6 +250,8 @@ class Hub:
         if refusal:
             log.warning("Node %s refused from %s: %s", name, _peer(connection), refusal)
             return connection.respond(http.HTTPStatus.FORBIDDEN, refusal + "\n")
+        if stock:
+            return self._on_stock_tunnel(connection, name)
         if path == "/tunnel":
             return self._on_tunnel(connection, request, name)
         if _first(request, session.HEADER_USE) != "msg":
@@ -265,6 +302,29 @@ class Hub:
         connection.protocol.available_extensions = None
         return None
 
+    def _on_stock_tunnel(self, connection: _Connection, name: str) -> Response | None:
+        if self._stock_tunnel is None:
+            return connection.respond(http.HTTPStatus.NOT_FOUND, "streams are switched off\n")
+        if self._nodes.get(name) is None:
+            return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "make the link first\n")
+        connection.skerry_node, connection.skerry_stock = name, True
+        connection.skerry_heard = clock.monotonic()
+        connection.protocol.max_message_size = stock.MAX_FRAME
+        connection.protocol.available_extensions = None
+        return None
+
+    def _on_hub(self, connection: _Connection) -> Response | None:
+        if self._other_hub is None:
+            return connection.respond(http.HTTPStatus.NOT_FOUND, "streams are switched off\n")
+        if _subject(connection) != (HUB_USER, [HUB_GROUP]):
+            return connection.respond(
+                http.HTTPStatus.FORBIDDEN, "a certificate of another cloudcore is needed here\n"
+            )
+        connection.skerry_hub = True
+        connection.protocol.max_message_size = tunnel.MAX_FRAME
+        connection.protocol.available_extensions = None
+        return None
+
     def _on_response(self, connection: ServerConnection, request: Request, response: Response) -> None:
         del request
         assert isinstance(connection, _Connection), "serve made a connection of another class"
@@ -283,16 +343,26 @@ class Hub:
                 await self._serve_join(connection)
             finally:
                 self._joining -= 1
-        elif connection.skerry_tunnel:
-            assert self._tunnel is not None, "the upgrade was refused"
+        elif connection.skerry_hub:
+            assert self._other_hub is not None, "the upgrade was refused"
+            await self._other_hub(_Binary(connection))
+        elif connection.skerry_tunnel or connection.skerry_stock:
             self._tunnels[connection.skerry_node] = connection
             try:
-                await self._tunnel(connection.skerry_node, _Binary(connection))
+                await self._serve_tunnel(connection)
             finally:
                 if self._tunnels.get(connection.skerry_node) is connection:
                     del self._tunnels[connection.skerry_node]
         else:
             await self._serve_node(connection)
+
+    async def _serve_tunnel(self, connection: _Connection) -> None:
+        if connection.skerry_stock:
+            assert self._stock_tunnel is not None, "the upgrade was refused"
+            await self._stock_tunnel(connection.skerry_node, _Stock(connection))
+        else:
+            assert self._tunnel is not None, "the upgrade was refused"
+            await self._tunnel(connection.skerry_node, _Binary(connection))
 
     async def _serve_join(self, connection: _Connection) -> None:
         try:
@@ -443,6 +513,24 @@ class _Binary:
         await self._connection.close(code, reason)
 
 
+class _Stock(_Binary):
+    """A connection as the tunnel of a stock edge wants it: text messages, whatever the bytes."""
+
+    def __init__(self, connection: _Connection) -> None:
+        super().__init__(connection)
+        self._stock = connection
+
+    @property
+    def heard(self) -> float:
+        return self._stock.skerry_heard
+
+    async def send(self, data: bytes) -> None:
+        try:
+            await self._stock.send(data, text=True)
+        except ConnectionClosed as closed:
+            raise Unavailable(f"connection closed: {closed}") from closed
+
+
 class _Over(Exception):
     """Ends the task group of a connection; the text is the reason."""
 
@@ -453,8 +541,8 @@ def _first(request: Request, name: str) -> str:
     return values[0] if values else ""
 
 
-def _certified(connection: ServerConnection) -> str | None:
-    """The node name in the verified certificate; None without one, empty when it is no node's."""
+def _subject(connection: ServerConnection) -> tuple[str, list[str]] | None:
+    """Name and organizations in the verified certificate; None without one, an empty name when it has not exactly one."""
     certificate: dict[str, Any] | None = connection.transport.get_extra_info("peercert")
     if not certificate:
         return None
@@ -466,9 +554,18 @@ def _certified(connection: ServerConnection) -> str | None:
                 names.append(value)
             elif key == "organizationName":
                 groups.append(value)
-    if len(names) != 1 or groups != [NODE_GROUP] or not names[0].startswith(NODE_USER):
+    return (names[0] if len(names) == 1 else ""), groups
+
+
+def _certified(connection: ServerConnection) -> str | None:
+    """The node name in the verified certificate; None without one, empty when it is no node's."""
+    found = _subject(connection)
+    if found is None:
+        return None
+    name, groups = found
+    if groups != [NODE_GROUP] or not name.startswith(NODE_USER):
         return ""
-    node = names[0].removeprefix(NODE_USER)
+    node = name.removeprefix(NODE_USER)
     return node if resource.is_name(node) else ""
 
 
@@ -503,13 +600,3 @@ def server_context(certificate_pem: bytes, key_pem: bytes, ca_pem: bytes) -> ssl
     context.num_tickets = 0
     use_certificate(context, certificate_pem, key_pem)
     return context
-
-
-def use_certificate(context: ssl.SSLContext, certificate_pem: bytes, key_pem: bytes) -> None:
-    """Serve with this pair from the next handshake on."""
-    # OpenSSL reads from a path only; this one is memory, and gone when closed
-    handle = os.memfd_create("hub", os.MFD_CLOEXEC)
-    with contextlib.closing(os.fdopen(handle, "wb")) as file:
-        file.write(certificate_pem + key_pem)
-        file.flush()
-        context.load_cert_chain(f"/proc/self/fd/{handle}")

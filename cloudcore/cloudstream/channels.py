@@ -17,8 +17,9 @@ import msgspec
 from aiohttp import web
 
 from beehive.errors import ProtocolError, Unavailable
-from beehive.tunnelpeer import Stream, StreamReset
+from beehive.tunnelpeer import StreamReset
 from cloudcore.cloudstream import spdy
+from cloudcore.cloudstream.pipe import Pipe
 from cloudcore.cloudstream.podrequests import PodRequest
 
 V5 = "v5.channel.k8s.io"
@@ -95,7 +96,7 @@ class Translator:
         return messages, back
 
 
-async def relay_channels(socket: web.WebSocketResponse, stream: Stream, request: PodRequest) -> None:
+async def relay_channels(socket: web.WebSocketResponse, stream: Pipe, request: PodRequest) -> None:
     """Carry an exec or attach whose runtime has just switched to SPDY.  Ends the websocket."""
     translator = Translator(request)
     code, reason = 1000, b""
@@ -138,7 +139,7 @@ async def _tell(socket: web.WebSocketResponse, error: BaseException) -> tuple[in
     return 1011, str(error).encode()[:120]
 
 
-async def _from_client(socket: web.WebSocketResponse, stream: Stream, translator: Translator) -> None:
+async def _from_client(socket: web.WebSocketResponse, stream: Pipe, translator: Translator) -> None:
     async for message in socket:
         if message.type is web.WSMsgType.BINARY:
             data = translator.from_client(message.data)

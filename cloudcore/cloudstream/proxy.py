@@ -12,9 +12,10 @@ from typing import Any
 from aiohttp import web
 
 from beehive import tunnel
-from beehive.errors import NotFound, ProtocolError, SkerryError, Unavailable
-from beehive.tunnelpeer import Stream, StreamReset
+from beehive.errors import NotFound, ProtocolError, Refused, SkerryError, Unavailable
+from beehive.tunnelpeer import StreamReset
 from cloudcore.cloudstream import channels, relay
+from cloudcore.cloudstream.pipe import Pipe
 from cloudcore.cloudstream.podrequests import BadRequest, PodRequest, pod_request
 from cloudcore.cloudstream.tunnels import Tunnels
 
@@ -166,12 +167,14 @@ class PodStreams:
 
     async def _open(
         self, wanted: PodRequest, kind: str, method: str, headers: list[tuple[str, str]]
-    ) -> tuple[Stream, tunnel.Answer]:
+    ) -> tuple[Pipe, tunnel.Answer]:
         head = tunnel.Head(kind=kind, method=method, path=wanted.path, headers=headers)
         try:
             return await self._tunnels.open(wanted.node, head)
         except ProtocolError as error:
             raise Refusal(400, str(error)) from error
+        except Refused as error:
+            raise Refusal(501, str(error)) from error
         except Unavailable as error:
             raise Refusal(503, str(error)) from error
 
@@ -181,7 +184,7 @@ def _offered(request: web.Request) -> list[str]:
     return [part.strip() for value in values for part in value.split(",")]
 
 
-async def _accept(request: web.Request, stream: Stream, protocol: str) -> web.WebSocketResponse:
+async def _accept(request: web.Request, stream: Pipe, protocol: str) -> web.WebSocketResponse:
     # nothing bounds the time of a session but its two ends; the tunnel ends idle ones
     socket = web.WebSocketResponse(protocols=(protocol,), compress=False, max_msg_size=MAX_MESSAGE)
     try:
@@ -192,7 +195,7 @@ async def _accept(request: web.Request, stream: Stream, protocol: str) -> web.We
     return socket
 
 
-async def _expect(stream: Stream, answer: tunnel.Answer, status: int) -> None:
+async def _expect(stream: Pipe, answer: tunnel.Answer, status: int) -> None:
     """The edge's refusal as ours.  An edge says no with a text; it cannot redirect anybody."""
     if answer.status == status:
         return
@@ -205,7 +208,7 @@ async def _expect(stream: Stream, answer: tunnel.Answer, status: int) -> None:
     raise Refusal(answer.status, text or f"the node answered with status {answer.status}")
 
 
-async def _text(stream: Stream) -> str:
+async def _text(stream: Pipe) -> str:
     body = b""
     try:
         while len(body) < MAX_ERROR_TEXT and (data := await stream.read()):

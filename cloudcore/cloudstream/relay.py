@@ -13,7 +13,8 @@ from aiohttp import web
 
 from beehive import tunnel
 from beehive.errors import Unavailable
-from beehive.tunnelpeer import Stream, StreamReset
+from beehive.tunnelpeer import StreamReset
+from cloudcore.cloudstream.pipe import Pipe
 
 MAX_WAITING = 256 * 1024
 """Bytes read from a client that its stream has not taken; beyond it the client's connection is not read."""
@@ -133,7 +134,7 @@ def body_of(answer: tunnel.Answer) -> list[tuple[str, str]]:
     return [(k, v) for k, v in answer.headers if k.lower() in ANSWER_HEADERS]
 
 
-async def relay_body(request: web.Request, stream: Stream, answer: tunnel.Answer) -> web.StreamResponse:
+async def relay_body(request: web.Request, stream: Pipe, answer: tunnel.Answer) -> web.StreamResponse:
     """Give a plain answer's body to the client as it comes.
 
     When the stream breaks, the client's connection is cut: that is how it learns that the body is not whole."""
@@ -154,7 +155,7 @@ async def relay_body(request: web.Request, stream: Stream, answer: tunnel.Answer
     return response
 
 
-async def _copy(stream: Stream, response: web.StreamResponse) -> StreamReset | ConnectionError | None:
+async def _copy(stream: Pipe, response: web.StreamResponse) -> StreamReset | ConnectionError | None:
     """Copy to the end; what broke it off is returned, so that a group does not wrap it."""
     try:
         while data := await stream.read():
@@ -164,14 +165,14 @@ async def _copy(stream: Stream, response: web.StreamResponse) -> StreamReset | C
     return None
 
 
-async def _until_gone(request: web.Request, stream: Stream) -> None:
+async def _until_gone(request: web.Request, stream: Pipe) -> None:
     """End the stream of a client that has gone: a log that is silent would not notice for hours."""
     while request.transport is not None and not request.transport.is_closing():  # noqa: ASYNC110 (nobody tells)
         await asyncio.sleep(GONE_S)
     stream.reset("the client went away")
 
 
-async def relay_upgrade(request: web.Request, stream: Stream, answer: tunnel.Answer) -> web.StreamResponse:
+async def relay_upgrade(request: web.Request, stream: Pipe, answer: tunnel.Answer) -> web.StreamResponse:
     """Pass the edge's 101 on and carry bytes both ways until either side ends."""
     transport = request.transport
     if transport is None:
@@ -195,7 +196,7 @@ async def relay_upgrade(request: web.Request, stream: Stream, answer: tunnel.Ans
     return Taken(101)
 
 
-async def carry(client: _RawClient, stream: Stream) -> None:
+async def carry(client: _RawClient, stream: Pipe) -> None:
     """Both directions at once, until one of the two has nothing more to give."""
     async with asyncio.TaskGroup() as group:
         up = group.create_task(_from_client(client, stream), name="from the client")
@@ -207,7 +208,7 @@ async def carry(client: _RawClient, stream: Stream) -> None:
         up.cancel()
 
 
-async def _from_client(client: _RawClient, stream: Stream) -> None:
+async def _from_client(client: _RawClient, stream: Pipe) -> None:
     try:
         while data := await client.read():
             await stream.write(data)
@@ -217,7 +218,7 @@ async def _from_client(client: _RawClient, stream: Stream) -> None:
     stream.reset("the client went away")
 
 
-async def relay_tunnelled(socket: web.WebSocketResponse, stream: Stream) -> None:
+async def relay_tunnelled(socket: web.WebSocketResponse, stream: Pipe) -> None:
     """Carry the bytes of a stream in the binary messages of a websocket that is open."""
     async with asyncio.TaskGroup() as group:
         up = group.create_task(_from_socket(socket, stream), name="from the websocket")
@@ -232,7 +233,7 @@ async def relay_tunnelled(socket: web.WebSocketResponse, stream: Stream) -> None
         await socket.close()
 
 
-async def _from_socket(socket: web.WebSocketResponse, stream: Stream) -> None:
+async def _from_socket(socket: web.WebSocketResponse, stream: Pipe) -> None:
     try:
         async for message in socket:
             if message.type is not web.WSMsgType.BINARY:

@@ -17,7 +17,7 @@ import msgspec
 from aiohttp import web
 
 from beehive import clock, tunnel
-from beehive.errors import ProtocolError, SkerryError, Unavailable
+from beehive.errors import ProtocolError, Refused, SkerryError, Unavailable
 from beehive.message import UNREADABLE
 from beehive.tunnelpeer import StreamReset
 from cloudcore.cloudstream import access, relay
@@ -268,6 +268,8 @@ class KubeletServer:
             stream, answer = await self._tunnels.open(node, head)
         except ProtocolError as error:
             raise Denied(400, str(error)) from error
+        except Refused as error:
+            raise Denied(501, str(error)) from error
         except Unavailable as error:
             raise Denied(503, str(error)) from error
         if answer.status == 101 and upgrade:

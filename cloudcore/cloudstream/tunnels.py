@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from beehive import tunnel
 from beehive.errors import SkerryError, Unavailable
-from beehive.tunnelpeer import BinaryConnection, Peer, Stream
+from beehive.tunnelpeer import BinaryConnection, Peer
+from cloudcore.cloudstream.pipe import Opening, Pipe, Way
+from cloudcore.cloudstream.stockpeer import StockConnection, StockPeer
 from cloudcore.kube import Kube
 from cloudcore.objects import POD, Change
 
@@ -22,17 +25,41 @@ ANSWER_S = 30.0
 """How long an edge may take to answer: it may have to ask a busy runtime."""
 
 
+class Elsewhere(Protocol):
+    """The nodes whose tunnels other cloudcores hold."""
+
+    def nodes(self) -> list[str]:
+        """Those that have been connected elsewhere last."""
+        ...
+
+    async def open(self, node: str, head: tunnel.Head) -> Opening | None:
+        """Ask a node by the cloudcore that holds it; None when that is nobody else.  Raises as `Way.open`."""
+        ...
+
+
 class Tunnels:
-    """The tunnels of all nodes that are connected to this cloudcore."""
+    """The tunnels of all nodes that are connected to this cloudcore, and the way to those that are connected to another."""
 
     def __init__(self) -> None:
-        self._peers: dict[str, tuple[Peer, BinaryConnection]] = {}
+        self._peers: dict[str, tuple[Way, BinaryConnection]] = {}
+        self._numbers = itertools.count(1)
+        self._elsewhere: Elsewhere | None = None
+
+    def bind(self, elsewhere: Elsewhere) -> None:
+        """Pass requests for nodes that are not here on, from now on."""
+        self._elsewhere = elsewhere
 
     async def serve_tunnel(self, node: str, connection: BinaryConnection) -> None:
         """Carry the tunnel of an identified node until it ends.  Raises nothing but cancellation.
 
         A second tunnel of a node ends the first at once: that one is a line the node has given up."""
-        peer = Peer(connection, tunnel.Role.HUB)
+        await self._carry(node, Peer(connection, tunnel.Role.HUB), connection)
+
+    async def serve_stock(self, node: str, connection: StockConnection) -> None:
+        """The same for a stock KubeEdge edge."""
+        await self._carry(node, StockPeer(node, connection, self._numbers), connection)
+
+    async def _carry(self, node: str, peer: Way, connection: BinaryConnection) -> None:
         old = self._peers.get(node)
         self._peers[node] = (peer, connection)
         if old is not None:
@@ -60,24 +87,41 @@ class Tunnels:
                 entry[0].fail("the node was deleted")
 
     def connected(self, node: str) -> bool:
-        """Whether streams to a node can be opened now."""
+        """Whether streams to a node can be opened here now."""
         return node in self._peers
 
     def nodes(self) -> list[str]:
-        """The nodes that streams can be opened to now."""
-        return list(self._peers)
+        """The nodes that can be asked now, here or by another cloudcore."""
+        elsewhere = self._elsewhere.nodes() if self._elsewhere is not None else []
+        return list(dict.fromkeys([*self._peers, *elsewhere]))
 
-    async def open(self, node: str, head: tunnel.Head) -> tuple[Stream, tunnel.Answer]:
-        """Ask a node.  Raises Unavailable with a sentence for the user; ProtocolError for a request that is too long."""
+    async def open(self, node: str, head: tunnel.Head) -> tuple[Pipe, tunnel.Answer]:
+        """Ask a node, wherever it is connected.
+
+        Raises Unavailable with a sentence for the user; ProtocolError for a request that is too long; Refused for what this
+        node cannot be asked."""
+        if node in self._peers or self._elsewhere is None:
+            return await self.open_here(node, head)
+        stream = await self._elsewhere.open(node, head)
+        if stream is None:
+            return await self.open_here(node, head)
+        # the other cloudcore gives up first, and says why
+        return await _answered(stream, ANSWER_S + 5.0)
+
+    async def open_here(self, node: str, head: tunnel.Head) -> tuple[Pipe, tunnel.Answer]:
+        """Ask a node whose tunnel ends here; nobody else is asked."""
         entry = self._peers.get(node)
         if entry is None:
             raise Unavailable(f'node "{node}" is not connected, so there is no way to its pods now')
-        stream = await entry[0].open(head)
-        try:
-            return stream, await stream.answered(ANSWER_S)
-        except BaseException:
-            stream.reset("cancelled")
-            raise
+        return await _answered(await entry[0].open(head), ANSWER_S)
+
+
+async def _answered(stream: Opening, timeout_s: float) -> tuple[Pipe, tunnel.Answer]:
+    try:
+        return stream, await stream.answered(timeout_s)
+    except BaseException:
+        stream.reset("cancelled")
+        raise
 
 
 class PodReader:

@@ -16,7 +16,7 @@ import msgspec
 
 from beehive import resource
 from beehive.errors import Conflict, NotFound, ProtocolError
-from beehive.message import Group, Message, Op, Source, reply
+from beehive.message import UNREADABLE, Group, Message, Op, Source, reply
 from beehive.resource import Resource
 from cloudcore.cache import Cache
 from cloudcore.cloudhub.dispatch import FINISHED, Done, Outcome, answer
@@ -31,6 +31,8 @@ from cloudcore.objects import (
     CONFIGMAP,
     CSR,
     EVENT,
+    HUB_ANNOTATION,
+    HUB_ANNOTATIONS,
     LEASE,
     NODE,
     PERSISTENTVOLUME,
@@ -122,6 +124,8 @@ class Upstream:
     caches: dict[str, Cache]
     now: Callable[[], float]
     address: str = ""
+    where: str = ""
+    """As other cloudcores reach this one; see objects.HUB_ANNOTATION."""
     node_endpoint: Callable[[str, bytes, int], Awaitable[bytes]] | None = None
     """Rewrites a node's status patch to where its kubelet can be reached; given the port its Node names now."""
     started: Callable[[Link], None] | None = None
@@ -202,6 +206,7 @@ class Upstream:
             **_strings(meta, "annotations"),
             SESSION_ANNOTATION: str(link.session.number),
             CLOUDCORE_ANNOTATION: self.address,
+            HUB_ANNOTATION: self.where,
         }
         meta.pop("resourceVersion", None)
         try:
@@ -220,9 +225,7 @@ class Upstream:
         body = _mapping(message)
         meta = body["metadata"]
         annotations = {
-            key: value
-            for key, value in _strings(meta, "annotations").items()
-            if key not in (SESSION_ANNOTATION, CLOUDCORE_ANNOTATION)
+            key: value for key, value in _strings(meta, "annotations").items() if key not in HUB_ANNOTATIONS
         }
         patch = {"metadata": {"labels": _strings(meta, "labels"), "annotations": annotations}}
         updated = await self.kube.patch(NODE, link.node, msgspec.json.encode(patch))
@@ -232,6 +235,8 @@ class Upstream:
 
     async def _patch_status(self, kind: Kind, message: Message, target: Resource) -> Object:
         patch = message.text().encode()
+        if kind is NODE:
+            patch = _without_ours(patch)
         if kind is NODE and self.node_endpoint is not None:
             held = self.caches["node"].get("", target.name)
             patch = await self.node_endpoint(target.name, patch, told_port(held.raw) if held else 0)
@@ -369,6 +374,21 @@ class _Preconditions(msgspec.Struct, frozen=True, kw_only=True):
 
 class _DeleteOptions(msgspec.Struct, frozen=True, kw_only=True):
     preconditions: _Preconditions = _Preconditions()
+
+
+def _without_ours(patch: bytes) -> bytes:
+    """A node's patch of its status without the annotations that only hubs write.  What is no such patch stays as it is."""
+    try:
+        body = msgspec.json.decode(patch)
+    except UNREADABLE:
+        return patch  # the API says what is wrong with it
+    metadata = body.get("metadata") if isinstance(body, dict) else None
+    annotations = metadata.get("annotations") if isinstance(metadata, dict) else None
+    if isinstance(annotations, dict):
+        for name in HUB_ANNOTATIONS:
+            annotations.pop(name, None)
+    # encoded anew even then: a key that stood twice would be read otherwise elsewhere
+    return msgspec.json.encode(body)
 
 
 def _mapping(message: Message) -> dict[str, Any]:

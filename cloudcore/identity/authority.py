@@ -36,6 +36,10 @@ TRIES = 20
 TAKEN_S = 0.1
 NODE_GROUP = "system:nodes"
 NODE_USER = "system:node:"
+HUB_USER, HUB_GROUP = "skerry:cloudcore", "skerry:cloudcores"
+"""Who a cloudcore is to another one.  No node can have it: what it is called is the signer's word."""
+HUB_LIFETIME = timedelta(days=1)
+"""Of the certificate that a cloudcore shows another; each connection has a new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,18 @@ class Authority:
             lifetime=lifetime,
             now=clock.wall(),
         )
+
+
+def hub_client(authority: Authority) -> pki.KeyPair:
+    """What a cloudcore shows to another."""
+    return pki.issue(
+        authority.pair,
+        common_name=HUB_USER,
+        organizations=(HUB_GROUP,),
+        client=True,
+        lifetime=HUB_LIFETIME,
+        now=clock.wall(),
+    )
 
 
 class SecretData(msgspec.Struct, frozen=True, kw_only=True):

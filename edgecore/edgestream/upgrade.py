@@ -32,7 +32,6 @@ FORWARDED = frozenset(
 )
 """Request headers that take part in an upgrade.  The others, credentials among them, are not the runtime's business."""
 
-_STATUS = re.compile("[1-5][0-9][0-9]")
 _TARGET = re.compile("/[\x21-\x7e]*")
 _NOWHERE = ipaddress.IPv4Address(0)
 
@@ -98,7 +97,7 @@ async def _ask(connection: socket.socket, request: bytes) -> tuple[tunnel.Answer
             raise Unavailable("the runtime's streaming server closed the connection")
         got += data
     head, _, rest = got.partition(b"\r\n\r\n")
-    answer = parse_head(head)
+    answer = tunnel.read_head(head, "the runtime's streaming server")
     if answer.status != 101:
         length = answer.header("content-length")
         wanted = min(int(length), MAX_ERROR_BODY) if length.isdecimal() and len(length) < 10 else 0
@@ -106,21 +105,6 @@ async def _ask(connection: socket.socket, request: bytes) -> tuple[tunnel.Answer
             rest += data
         rest = rest[:wanted]
     return answer, rest
-
-
-def parse_head(head: bytes) -> tunnel.Answer:
-    """The status line and headers of an HTTP/1.1 answer.  Raises ProtocolError."""
-    first, *lines = head.decode("latin-1").split("\r\n")
-    fields = first.split(" ", 2)
-    # three digits: a longer number could not even be converted
-    if len(fields) < 2 or not fields[0].startswith("HTTP/1.") or not _STATUS.fullmatch(fields[1]):
-        raise ProtocolError("the runtime's streaming server does not speak HTTP")
-    headers = []
-    for line in lines:
-        name, found, value = line.partition(":")
-        if found:
-            headers.append((name.strip(), value.strip()))
-    return tunnel.Answer(status=int(fields[1]), headers=headers)
 
 
 async def pipe(stream: Stream, connection: socket.socket, early: bytes) -> None:

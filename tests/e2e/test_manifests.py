@@ -83,7 +83,7 @@ modules:
   cloudHub:
     websocket: {{address: 127.0.0.1, port: {port}}}
     https: {{address: 127.0.0.1, port: {free_port()}}}
-  cloudStream: {{endpointAddress: 127.0.0.1}}
+  cloudStream: {{endpointAddress: 127.0.0.1, tunnelPort: 0}}
 """
     )
     off = "{enable: false}"

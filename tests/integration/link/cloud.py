@@ -79,9 +79,16 @@ def pod_body(name: str, node: str, **spec: Any) -> dict[str, Any]:
 
 
 def write_config(
-    folder: Path, hub_port: int, api_port: int, *, compat_port: int = 0, metrics_port: int = 0
+    folder: Path,
+    hub_port: int,
+    api_port: int,
+    *,
+    compat_port: int = 0,
+    metrics_port: int = 0,
+    stock_port: int = 0,
 ) -> Path:
-    """compat_port: where stock edges join, if they may.   metrics_port: where the hub's numbers are, if anywhere."""
+    """compat_port: where stock edges join, if they may.   stock_port: where their tunnels come then; 0: anywhere.
+    metrics_port: where the hub's numbers are, if anywhere."""
     path = folder / "cloudcore.yaml"
     names = ["devices", "devicemodels", "devicestatuses", *(["reliablesyncs"] if compat_port else [])]
     manifests = [str(CRDS / f"{name}.yaml") for name in names]
@@ -102,6 +109,7 @@ def write_config(
                         },
                     },
                     "deviceController": {"statusIntervalMs": 200},
+                    "cloudStream": {"tunnelPort": stock_port},
                     "standalone": {
                         "enable": True,
                         "address": "127.0.0.1",
@@ -133,9 +141,11 @@ def process(folder: Path, **options: int) -> Iterator[Process]:
 
 
 @contextlib.contextmanager
-def replica(folder: Path, kubeconfig: Path) -> Iterator[tuple[Process, subprocess.Popen[bytes]]]:
-    """One more cloudcore, at an API that is there.  It may be killed."""
-    hub_port = free_port()
+def replica(
+    folder: Path, kubeconfig: Path, *, streams: bool = False
+) -> Iterator[tuple[Process, subprocess.Popen[bytes]]]:
+    """One more cloudcore, at an API that is there.  It may be killed.   streams: it carries logs and exec."""
+    hub_port, first = free_port(), free_port()
     path = folder / "cloudcore.yaml"
     path.write_text(
         json.dumps(
@@ -144,7 +154,7 @@ def replica(folder: Path, kubeconfig: Path) -> Iterator[tuple[Process, subproces
                 "kubeAPIConfig": {"kubeConfig": str(kubeconfig)},
                 "modules": {
                     "cloudHub": {"websocket": {"address": "127.0.0.1", "port": hub_port}},
-                    "cloudStream": {"enable": False},
+                    "cloudStream": {"enable": streams, "firstPort": first, "lastPort": first + 50},
                 },
             }
         )

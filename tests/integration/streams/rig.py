@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from beehive import clock
 from beehive.errors import NotFound, Unavailable
 from cloudcore.cloudstream.measure import Measurer
 from cloudcore.cloudstream.proxy import PodStreams
@@ -19,6 +20,8 @@ from cloudcore.standalone.server import ControlPlane, StandaloneConfig
 from edgecore.edged.cri import Cri
 from edgecore.edgestream.client import EdgeStream
 from edgecore.edgestream.edged import EdgedRuntime
+from edgecore.edgestream.kubelet import Kubelet
+from tests.fakes.stockedge import StockEdge, kubelet_port
 from tests.integration.edged.bench import Bench, stage
 from tests.integration.edged.machine import Containerd
 
@@ -32,6 +35,10 @@ class Line:
     def __init__(self, inbox: asyncio.Queue[bytes | None], outbox: asyncio.Queue[bytes | None]) -> None:
         self._inbox, self._outbox = inbox, outbox
         self.cut = asyncio.Event()
+
+    @property
+    def heard(self) -> float:
+        return clock.monotonic()
 
     async def recv(self) -> bytes:
         frame = await self._inbox.get()
@@ -62,13 +69,15 @@ class Rig:
     pods: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     dials: int = 0
     line: Line | None = None
+    stock: StockEdge | None = None
 
-    async def dial(self, group: asyncio.TaskGroup) -> Line:
+    async def dial(self, group: asyncio.TaskGroup, *, stock: bool = False) -> Line:
         self.dials += 1
         up: asyncio.Queue[bytes | None] = asyncio.Queue(16)
         down: asyncio.Queue[bytes | None] = asyncio.Queue(16)
         cloud, edge = Line(up, down), Line(down, up)
-        group.create_task(self.tunnels.serve_tunnel(NODE, cloud), name="tunnel")
+        serve = self.tunnels.serve_stock if stock else self.tunnels.serve_tunnel
+        group.create_task(serve(NODE, cloud), name="tunnel")
         self.line = cloud
         return edge
 
@@ -135,8 +144,9 @@ class Rig:
 
 @contextlib.asynccontextmanager
 async def rig(
-    tmp: Path, machine: Containerd, *, switches: Mapping[str, bool] | None = None
+    tmp: Path, machine: Containerd, *, switches: Mapping[str, bool] | None = None, stock: bool = False
 ) -> AsyncIterator[Rig]:
+    """stock: the node's end of the tunnel is that of a stock KubeEdge edge."""
     tunnels = Tunnels()
     async with stage("containerd", tmp, machine) as bench, bench.edged() as agent:
         config = StandaloneConfig(state_dir=tmp / "cp", listen_port=0)
@@ -157,16 +167,25 @@ async def rig(
             async def dial() -> Line:
                 return await made.dial(group)
 
-            stream = EdgeStream(dial=dial, runtime=runtime)
-            carrying = group.create_task(stream.run())
-            while not tunnels.connected(NODE):
-                await asyncio.sleep(0.01)
-            try:
-                yield made
-            finally:
-                for body in made.pods.values():
-                    bench.delete(body, grace_s=1)
-                await bench.until(lambda: set(bench.objects.wanted) <= set(bench.reports.gone), "pods gone")
-                carrying.cancel()
-                measuring.cancel()
-                serving.cancel()
+            async with contextlib.AsyncExitStack() as stack:
+                if stock:
+                    port = await stack.enter_async_context(kubelet_port(Kubelet(runtime).serve))
+                    edge = await made.dial(group, stock=True)
+                    stack.push_async_callback(edge.close)
+                    made.stock = StockEdge(port, edge.send)
+                    carrying = group.create_task(made.stock.serve(edge.recv))
+                else:
+                    carrying = group.create_task(EdgeStream(dial=dial, runtime=runtime).run())
+                while not tunnels.connected(NODE):
+                    await asyncio.sleep(0.01)
+                try:
+                    yield made
+                finally:
+                    for body in made.pods.values():
+                        bench.delete(body, grace_s=1)
+                    await bench.until(
+                        lambda: set(bench.objects.wanted) <= set(bench.reports.gone), "pods gone"
+                    )
+                    carrying.cancel()
+                    measuring.cancel()
+                    serving.cancel()

@@ -6,7 +6,7 @@ import struct
 from collections import deque
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from beehive import tunnel
@@ -350,3 +350,21 @@ def test_every_byte_arrives_once_and_in_order_whoever_moves_next(data: st.DataOb
         assert wire.got.get((Role.HUB, n), b"") == up
     assert wire.ended == {(role, n) for role in Role for n in streams}
     assert (wire.hub.count, wire.edge.count, wire.hub._grown, wire.edge._grown) == (0, 0, 0, 0)
+
+
+@given(st.binary(max_size=200))
+@example(b"HTTP/1.1 " + b"1" * 5000)
+@example(b"HTTP/1.1 \xb2\xb2\xb2")
+def test_an_answer_is_read_or_refused(head: bytes) -> None:
+    try:
+        answer = tunnel.read_head(head, "it")
+    except ProtocolError:
+        return
+    assert 100 <= answer.status <= 599
+
+
+def test_status_and_headers() -> None:
+    answer = tunnel.read_head(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: SPDY/3.1\r\nno header\r\nA:b", "it"
+    )
+    assert (answer.status, answer.headers) == (101, [("Upgrade", "SPDY/3.1"), ("A", "b")])
