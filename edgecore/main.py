@@ -66,6 +66,7 @@ async def _run(config: EdgeConfig, store: Store) -> None:
             reports=meta,
             state=PartState(store, "edged"),
             service_env=local_api.env if local_api is not None else None,
+            create_pod=meta.create_pod if identity is not None else None,
         )
         notify = edged.notify
         meta.on_change.append(lambda c: notify(c.resource.type, c.resource.namespace, c.resource.name))

@@ -8,6 +8,7 @@ no pod itself.  When edged stops, pods keep running; the next one adopts them by
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 import msgspec
 
 from beehive.errors import SkerryError, Unavailable
-from edgecore.edged import admission, images, node, pleg, policy
+from edgecore.edged import admission, images, mirror, node, pleg, policy
 from edgecore.edged import status as statuses
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.cri import Cri
@@ -43,7 +44,7 @@ from edgecore.edged.runtime import (
     SandboxInfo,
 )
 from edgecore.edged.starts import Starts, parallel
-from edgecore.edged.static import StaticPods, Unreported
+from edgecore.edged.static import Found, StaticPods, Unreported
 from edgecore.edged.status import Outcome
 from edgecore.edged.worker import Shared, Worker
 from edgecore.errors import Incomplete
@@ -54,8 +55,8 @@ log = logging.getLogger(__name__)
 AGREEING_READINGS = 2
 # Readings of the wanted list are this far apart at least when one of them says that something should go.
 ABSENCE_S = 1.0
-# How often the folder of static pods is looked at.
-STATIC_S = 5.0
+# How often the folder of static pods is looked at, and what the API shows of them.
+STATIC_S, MIRROR_S = 5.0, 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +106,10 @@ class Edged:
         clock: Clock | None = None,
         cri: Cri | None = None,
         service_env: Mapping[str, str] | None = None,
+        create_pod: mirror.CreatePod | None = None,
     ) -> None:
         """cri: another runtime client than the one of config.runtime_endpoint; for tests.
+        create_pod: makes the mirrors of static pods at the API; without it they are known on this machine only.
         service_env: what tells containers where the Kubernetes API is."""
         self._service_env = service_env or {}
         self._config = config
@@ -136,6 +139,14 @@ class Edged:
         if config.static_dir is not None:
             self._static = StaticPods(config.static_dir, node_name)
         self._static_uids: set[str] = set()
+        self._static_found = Found()
+        self._mirrors: Mapping[mirror.Key, mirror.Mirror] = {}
+        self._mirroring = (
+            mirror.Mirrors(objects, reports, create_pod, node_name) if create_pod is not None else None
+        )
+        # what belongs here is known for sure: then a mirror without a pod may go
+        self._mirrors_known = False
+        self._mirror_look = asyncio.Event()
         self._disk = ImageDisk()
         self._ends = Ends(config.ends_file)
         self.housekeeper = Housekeeper(
@@ -187,6 +198,8 @@ class Edged:
                 group.create_task(self.housekeeper.run(), name="housekeeping")
                 if self._static is not None:
                     group.create_task(self._watch_static(self._static), name="static pods")
+                if self._mirroring is not None:
+                    group.create_task(self._mirror_for_ever(self._mirroring), name="mirror pods")
         finally:
             self._workers.clear()
             if self._own_cri:
@@ -331,17 +344,25 @@ class Edged:
 
     async def _wanted_pods(self) -> list[msgspec.Raw]:
         """What the cloud wants here and what this machine's owner put into the folder.  Raises Unavailable, Incomplete."""
-        if self._static is None:
-            return await self._objects.pods()
-        found = await asyncio.to_thread(self._static.read)
-        own = [msgspec.Raw(raw) for raw in found.pods]
-        self._static_uids = {decode_key(raw).uid for raw in own}
+        own: list[msgspec.Raw] = []
+        found = self._static_found
+        if self._static is not None:
+            found = self._static_found = await asyncio.to_thread(self._static.read)
+            own = [msgspec.Raw(raw) for raw in found.pods]
+            self._static_uids = {decode_key(raw).uid for raw in own}
+        self._mirrors_known = False
         try:
-            pods = await self._objects.pods()
+            pods, self._mirrors = mirror.split(await self._objects.pods())
         except Incomplete as err:
-            raise Incomplete(str(err), [*err.known, *own]) from err
+            known, self._mirrors = mirror.split(msgspec.Raw(raw) for raw in err.known)
+            raise Incomplete(str(err), [*known, *own]) from err
         except Unavailable as err:
+            if self._static is None:
+                raise
             raise Incomplete(str(err), own) from err
+        finally:
+            self._mirror_look.set()
+        self._mirrors_known = True
         if found.trouble:
             raise Incomplete(found.trouble, [*pods, *own])
         return [*pods, *own]
@@ -355,6 +376,17 @@ class Edged:
                 self._changed.set()
             before = now
             await asyncio.sleep(STATIC_S)
+
+    async def _mirror_for_ever(self, mirrors: mirror.Mirrors) -> None:
+        """Show static pods at the API, for as long as they are in the folder."""
+        while True:
+            self._mirror_look.clear()
+            sure = self._mirrors_known and not self._static_found.trouble
+            now = self._clock.monotonic()
+            await mirrors.step(self._static_found.pods, self._mirrors, sure=sure, now=now)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(MIRROR_S):
+                    await self._mirror_look.wait()
 
     async def _compare(self, group: asyncio.TaskGroup, wanted: list[msgspec.Raw]) -> bool:
         """Bring the set of workers to what is wanted; True when an absence waits for its second reading."""
@@ -471,9 +503,10 @@ class Edged:
 
     def _spawn(self, group: asyncio.TaskGroup, pod: Pod, raw: bytes, *, absent: bool) -> None:
         assert self._shared is not None
-        worker = Worker(
-            self._shared, pod, raw, reports=Unreported() if pod.uid in self._static_uids else None
-        )
+        reports: Reports | None = None
+        if pod.uid in self._static_uids:
+            reports = self._mirroring or Unreported()
+        worker = Worker(self._shared, pod, raw, reports=reports)
         if absent:
             worker.gone()
         self._workers[pod.uid] = worker

@@ -569,6 +569,15 @@ class MetaManager:
         await self.store.write(lambda tx: tx.set_state(key, msgspec.json.encode(fresh)))
         return bytes(fresh.token)
 
+    async def create_pod(self, namespace: str, name: str, pod: bytes) -> None:
+        """Make a mirror pod at the API; one that is there is shown to this node anyway.
+
+        Raises: NotFound, Refused, Unavailable, ProtocolError."""
+        try:
+            await self.ask(Op.INSERT, f"{namespace}/pod/{name}", msgspec.Raw(pod))
+        except answers.AlreadyExists:
+            return
+
     # Reports
 
     async def pod_status(self, namespace: str, name: str, uid: str, status: bytes) -> None:

@@ -14,6 +14,7 @@ from edgecore.edged import cgroups, tree
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.cri import Cri
 from edgecore.edged.manager import Edged
+from edgecore.edged.mirror import CreatePod
 from edgecore.edged.runtime import ContainerInfo, ContainerState
 from tests.fakes.cri import FakeCri
 from tests.fakes.edged import FakeObjects, FakeReports, FakeState
@@ -87,6 +88,8 @@ class Bench:
             relist_s=0.2,
         )
         self.agent: Edged | None = None
+        # None: there is no API that takes mirror pods
+        self.create_pod: CreatePod | None = None
 
     @contextlib.asynccontextmanager
     async def edged(self) -> AsyncIterator[Edged]:
@@ -99,6 +102,7 @@ class Bench:
             state=self.state,
             clock=self.clock,
             cri=self.cri,  # type: ignore[arg-type]  # the fake has the same methods
+            create_pod=self.create_pod,
         )
         self.agent = agent
         task = asyncio.get_running_loop().create_task(agent.run())

@@ -57,3 +57,42 @@ def test_a_folder_of_pods(tmp_path: Path) -> None:
             assert b.ready(other)
 
     on_fake(tmp_path, story)
+
+
+def test_the_api_shows_a_mirror_of_it(tmp_path: Path) -> None:
+    async def story(b: Bench) -> None:
+        folder = tmp_path / "static"
+        folder.mkdir()
+        b.config = replace(b.config, static_dir=folder)
+        b.objects.store["node", "", "edge-1"] = b'{"metadata":{"name":"edge-1","uid":"n1"}}'
+        made = 0
+
+        async def create_pod(namespace: str, name: str, raw: bytes) -> None:
+            nonlocal made
+            made += 1
+            obj = json.loads(raw)
+            obj["metadata"]["uid"] = f"mirror-{made}"
+            b.want(obj)
+
+        b.create_pod = create_pod
+        (folder / "one.json").write_text(text("one"))
+        async with b.edged() as agent:
+            await b.until(lambda: b.ready("mirror-1"), "shown as ready")
+            uid = line(agent, "one")[0]
+            # shown twice, run once
+            assert [s.uid for s in await b.cri.list_sandboxes()] == [uid]
+            assert uid not in b.reports.statuses
+            # deleted at the API: another one is made, and the pod does not notice
+            first = (await b.containers(uid))[0].id
+            b.delete(json.loads(b.objects.wanted["mirror-1"]))
+            await b.until(lambda: b.reports.gone == ["mirror-1"], "its deletion is confirmed")
+            b.unwant("mirror-1")
+            b.clock.skew += 100
+            await b.until(lambda: b.ready("mirror-2"), "there is another")
+            assert [c.id for c in await b.containers(uid)] == [first]
+            (folder / "one.json").unlink()
+            agent.notify("pod", "", "")
+            await b.until(lambda: b.reports.gone == ["mirror-1", "mirror-2"], "gone with its file")
+            await b.until(lambda: agent.worker(uid) is None, "ended")
+
+    on_fake(tmp_path, story)

@@ -15,6 +15,8 @@ from beehive.resource import parse
 from cloudcore.errors import Forbidden
 from cloudcore.identity import authorizer
 from cloudcore.identity.authorizer import PodFacts
+from edgecore.edged.mirror import make as make_mirror
+from edgecore.edged.static import make as static_pod
 
 NODE_UID = "n-uid"
 
@@ -224,6 +226,12 @@ def test_mirror_pods_only() -> None:
     ]
     for spec in specs:
         denied(Op.INSERT, "ns/pod/static", mirror(**spec))
+
+
+def test_what_an_edge_makes_of_its_static_pods_is_allowed() -> None:
+    text = json.dumps({"kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [{"name": "c"}]}})
+    static = static_pod(text.encode(), node_name="a", is_json=True)
+    allowed(Op.INSERT, "default/pod/p-a", json.loads(make_mirror(static, node_name="a", node_uid=NODE_UID)))
 
 
 def event(**parts: Any) -> dict[str, Any]:
