@@ -43,6 +43,7 @@ from edgecore.errors import AlreadyRunning, SchemaTooNew, StoreDamaged, StoreErr
 from edgecore.metamanager import keyfile, migrations, sealing
 from edgecore.metamanager.keyfile import StoreKey
 from edgecore.metamanager.records import Pending, Row, note_checksum
+from edgecore.metamanager.reserve import Reserve
 from edgecore.metamanager.sealing import Sealer
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,9 @@ MAX_QUEUED = 4096
 
 KEPT_DAMAGED = 3
 """Set-aside files kept for whoever wants to look; older ones go, since the disk is small."""
+
+RESERVE_S = 60.0
+"""How often it is looked whether the reserve is there."""
 
 _CACHE_KIB = 1024
 _WAL_LIMIT_BYTES = 4 * 1024 * 1024
@@ -256,6 +260,7 @@ class Store:
         self.set_aside = set_aside
         """Where a damaged file was put at this start, or None."""
         self._lock = lock
+        self._reserve = Reserve(path)
         self._fault: Future[None] = Future()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._reads: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -275,8 +280,14 @@ class Store:
         lock = hold(path)
         try:
             key = keyfile.find(path, key_file)
-            set_aside = _prepare(path, Sealer(key.secret))
-            store = cls(path, lock, key=key, set_aside=set_aside)
+            try:
+                store = cls._opened(path, lock, key)
+            except SchemaTooNew:
+                raise
+            except StoreError:
+                if not Reserve(path).give():
+                    raise
+                store = cls._opened(path, lock, key)
         except BaseException:
             os.close(lock)
             raise
@@ -285,6 +296,14 @@ class Store:
             thread.start()
             store._threads.append(thread)
         return store
+
+    @classmethod
+    def _opened(cls, path: Path, lock: int, key: StoreKey) -> Store:
+        """Raises: StoreError."""
+        try:
+            return cls(path, lock, key=key, set_aside=_prepare(path, Sealer(key.secret)))
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot open {path}: {error}; is its disk full or failing?") from error
 
     @property
     def complete(self) -> bool:
@@ -325,7 +344,11 @@ class Store:
 
     async def run(self) -> None:
         """Wait for damage.  Raises: StoreDamaged."""
-        await asyncio.wrap_future(self._fault)
+        fault = asyncio.wrap_future(self._fault)
+        while not fault.done():
+            await asyncio.to_thread(self._reserve.keep)
+            await asyncio.wait([fault], timeout=RESERVE_S)
+        await fault
 
     def close(self) -> None:
         """Finish what was submitted, then close the file and give up the lock."""
@@ -573,7 +596,8 @@ def _set_aside(path: Path) -> Path:
         for found in path.parent.glob(f"{path.name}.damaged-*")
         if not found.name.endswith(("-wal", "-shm"))
     )
-    for old in kept[:-KEPT_DAMAGED]:
+    # a clock that was set back makes the newest the first by name, and its rows are still to be carried over
+    for old in [found for found in kept if found != target][: -KEPT_DAMAGED + 1]:
         _remove(old)
     return target
 

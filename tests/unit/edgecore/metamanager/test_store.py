@@ -6,11 +6,13 @@ import random
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from beehive import clock
 from beehive.errors import Unavailable
 from edgecore.errors import AlreadyRunning, SchemaTooNew, StoreDamaged, StoreError
 from edgecore.metamanager import migrations, store
@@ -259,6 +261,28 @@ def test_sound_rows_of_a_damaged_file_are_carried_over(path: Path) -> None:
     found.close()
     assert 1500 < len(rows) < 2000
     assert not found.complete
+
+
+def test_rows_are_carried_over_also_when_the_clock_was_set_back(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A board without a clock starts in 1970: what it sets aside then must not count as the oldest and go at once."""
+    for _ in range(store.KEPT_DAMAGED):
+        store._mark(path).touch()
+        Store.open(path).close()
+    found = Store.open(path)
+    asyncio.run(found.write(put(row())))
+    found.close()
+    store._mark(path).touch()
+    monkeypatch.setattr(clock, "wall", lambda: datetime(1970, 1, 1, tzinfo=UTC))
+    found = Store.open(path)
+    try:
+        assert asyncio.run(found.read(lambda view: view.get("default/pod/web"))) == row()
+        assert found.set_aside is not None
+        assert found.set_aside.exists()
+        assert len([f for f in path.parent.iterdir() if ".damaged-" in f.name]) == store.KEPT_DAMAGED
+    finally:
+        found.close()
 
 
 def test_old_set_aside_files_go(path: Path) -> None:
