@@ -30,6 +30,7 @@ from cloudcore.cloudstream.server import KubeletServer, endpoint_context
 from cloudcore.cloudstream.tunnels import PodReader, Tunnels
 from cloudcore.config import Config
 from cloudcore.devicecontroller.controller import DeviceCaches, DeviceController
+from cloudcore.devicecontroller.hardware import HardwareController
 from cloudcore.dynamiccontroller.controller import DynamicController
 from cloudcore.dynamiccontroller.policy import PolicyController
 from cloudcore.edgecontroller.controller import Caches, EdgeController, View
@@ -141,11 +142,13 @@ def _parts(
         started=edges.tell_all,
         node_endpoint=kubelets.node_status if kubelets is not None else None,
     )
+    device_caches = DeviceCaches(client, caches.devices)
+    hardware = HardwareController(client, nodes, caches.devices, device_caches.models)
     devices = DeviceController(
-        client, DeviceCaches(client, caches.devices), nodes, view, interval_s=config.device_interval_s
+        client, device_caches, nodes, view, interval_s=config.device_interval_s, hardware=hardware
     )
     if config.devices:
-        edges.differs.append(devices.differ)
+        edges.differs += [devices.differ, hardware.differ]
     notices = Notices(client)
     for cache in (*caches.core, caches.devices):
         cache.on_unread = lambda unread: _tell_unread(notices, unread)
@@ -189,7 +192,7 @@ def _parts(
     upkeep = _Upkeep(client, config, authority, contexts, names)
     parts = [
         *caches.core,
-        *(devices.caches.all if config.devices else ()),
+        *([*devices.caches.all, *hardware.caches] if config.devices else ()),
         *policy.caches,
         edges,
         Leases(client, nodes, edges.placement),
@@ -199,7 +202,7 @@ def _parts(
         memory.Tidier(lambda: nodes.opened),
     ]
     if config.devices:
-        parts.append(devices)
+        parts += [devices, hardware]
     if kubelets is not None:
         parts.append(kubelets)
     if peers is not None:

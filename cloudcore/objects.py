@@ -88,6 +88,9 @@ DEVICE = Kind("Device", "devices", "devices.kubeedge.io", "v1beta1")
 DEVICEMODEL = Kind("DeviceModel", "devicemodels", "devices.kubeedge.io", "v1beta1")
 DEVICESTATUS = Kind("DeviceStatus", "devicestatuses", "devices.kubeedge.io", "v1beta1")
 
+HARDWARERULE = Kind("HardwareRule", "hardwarerules", "skerry.dev", "v1alpha1")
+DEVICECANDIDATE = Kind("DeviceCandidate", "devicecandidates", "skerry.dev", "v1alpha1")
+
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     """What is read of every object's metadata."""

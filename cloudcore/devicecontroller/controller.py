@@ -8,6 +8,7 @@ import uuid
 
 from beehive import clock
 from beehive.apis.decode import decode
+from beehive.apis.hardware import REPORT
 from beehive.apis.twins import StateUpdate, TwinUpdate
 from beehive.delivery import Item
 from beehive.errors import ProtocolError, SkerryError, Unavailable
@@ -17,6 +18,7 @@ from beehive.session import State
 from cloudcore.cache import Cache
 from cloudcore.cloudhub.dispatch import LATER, Done, Outcome
 from cloudcore.cloudhub.nodes import Link, Nodes
+from cloudcore.devicecontroller.hardware import HardwareController
 from cloudcore.devicecontroller.placement import DETAIL, Action, DevicePlacement, Member, Push, kind_of
 from cloudcore.devicecontroller.reports import StatusChange, from_state, from_twins
 from cloudcore.devicecontroller.writer import StatusWriter
@@ -68,7 +70,10 @@ class DeviceController:
         view: authorizer.View,
         *,
         interval_s: float = 1.0,
+        hardware: HardwareController | None = None,
     ) -> None:
+        """hardware: who takes reports of hardware that edges have found."""
+        self._hardware = hardware
         self.caches = caches
         self.placement = DevicePlacement()
         self._kube = kube
@@ -204,6 +209,8 @@ class DeviceController:
     async def handle(self, link: Link, message: Message) -> Outcome:
         """Raises Forbidden for a device that is not the node's, Unavailable while devices are not known."""
         parts = message.route.resource.split("/")
+        if message.route.resource == REPORT and self._hardware is not None:
+            return await self._hardware.handle(link, message)
         await self._known()
         if message.route.resource.endswith(DETAIL):
             return self._members(link, message)

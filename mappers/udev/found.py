@@ -8,7 +8,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+
+from beehive.apis.hardware import ATTRIBUTES
+
+__all__ = ["ATTRIBUTES", "EMPTY", "Facts", "Found", "Node", "facts", "identity"]
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
 _USB_INTERFACE = re.compile(r".*:\d+\.(\d+)")
@@ -26,25 +29,6 @@ class Node:
     devtype: str = ""
     driver: str = ""
     attributes: Mapping[str, str] = field(default_factory=lambda: EMPTY)
-
-
-# What is read from sysfs of a device and of each above it.  Few and small: some attributes block, or act when read.
-ATTRIBUTES = (
-    "idVendor",
-    "idProduct",
-    "serial",
-    "manufacturer",
-    "product",
-    "bInterfaceNumber",
-    "vendor",
-    "device",
-    "address",
-    "name",
-    "index",
-    "label",
-    "of_node/compatible",
-    "loop/backing_file",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,21 +130,3 @@ def _port(found: Found) -> str:
             controller = next((n.name for n in rest if n.subsystem not in ("usb", "")), "")
             return f"{controller or 'usb'}-usb-{match[1]}"
     return found.path.removeprefix("/devices/").lstrip("/")
-
-
-def template_values(found: Found, name: str) -> dict[str, Any]:
-    """What `${…}` in a template can be."""
-    known = facts(found)
-    return {
-        "identity": name,
-        "devnode": found.dev_node,
-        "devpath": found.path,
-        "name": found.node.name,
-        "subsystem": found.node.subsystem,
-        "vendor": known.vendor,
-        "product": known.product,
-        "serial": known.serial,
-        "model": known.model,
-        "driver": known.driver,
-        "port": known.port,
-    }

@@ -86,11 +86,13 @@ def write_config(
     compat_port: int = 0,
     metrics_port: int = 0,
     stock_port: int = 0,
+    hardware: int = 0,
 ) -> Path:
     """compat_port: where stock edges join, if they may.   stock_port: where their tunnels come then; 0: anywhere.
-    metrics_port: where the hub's numbers are, if anywhere."""
+    metrics_port: where the hub's numbers are, if anywhere.   hardware: 1 to have the kinds of found hardware, too."""
     path = folder / "cloudcore.yaml"
     names = ["devices", "devicemodels", "devicestatuses", *(["reliablesyncs"] if compat_port else [])]
+    names += ["hardware"] if hardware else []
     manifests = [str(CRDS / f"{name}.yaml") for name in names]
     path.write_text(
         json.dumps(

@@ -1,0 +1,186 @@
+"""Found hardware through a real cloudcore: rules down, what an edge sees up, candidates and Devices of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from beehive.apis import hardware
+from beehive.apis.hardware import REPORT, Report, Seen
+from beehive.errors import NotFound
+from beehive.message import Group, InventoryEntry, Op, Source, new
+from cloudcore.objects import DEVICE, DEVICECANDIDATE, DEVICEMODEL, HARDWARERULE, Kind
+from tests.fakes import edge
+from tests.integration.link.cloud import Cloud, Process, node_body, process, using
+
+WAIT_S = 30.0
+METER = Seen(
+    rule_name="meter",
+    identity="0403:6001:A50285BI-if00",
+    subsystem="tty",
+    dev_node="/dev/ttyUSB0",
+    vendor="0403",
+    product="6001",
+    serial="A50285BI",
+)
+NAME = hardware.object_name("edge-1", METER)
+TEMPLATE = {
+    "deviceModelRef": {"name": "meter"},
+    "protocol": {
+        "protocolName": "modbus",
+        "configData": {"serialPort": "${devnode}", "baudRate": 9600, "slaveID": 1},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def cloudcore(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    with process(tmp_path_factory.mktemp("cloud"), hardware=1) as running:
+        yield running
+
+
+def in_cloud(running: Process, test: Callable[[Cloud], Awaitable[None]]) -> None:
+    async def go() -> None:
+        async with using(running) as cloud, asyncio.timeout(3 * WAIT_S):
+            await test(cloud)
+
+    asyncio.run(go())
+
+
+def rule(name: str = "meter", **spec: Any) -> dict[str, Any]:
+    return {"metadata": {"name": name}, "spec": {"match": {"subsystem": "tty", "vendor": "0403"}, **spec}}
+
+
+async def say(link: edge.Edge, *seen: Seen) -> None:
+    await link.send(
+        new(
+            source=Source.TWIN,
+            group=Group.RESOURCE,
+            operation=Op.UPDATE,
+            resource=REPORT,
+            content=msgspec.json.encode(Report(seen=list(seen))),
+        )
+    )
+
+
+async def shown(
+    cloud: Cloud, kind: Kind, name: str, check: Callable[[dict[str, Any]], bool] = lambda _: True
+) -> dict[str, Any]:
+    last: dict[str, Any] = {}
+    try:
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                try:
+                    last = json.loads((await cloud.api.get(kind, name, "default")).raw)
+                    if check(last):
+                        return last
+                except NotFound:
+                    last = {}
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        pytest.fail(f"{kind.kind} {name} stays {last}")
+
+
+def phase(found: dict[str, Any]) -> str:
+    return str((found.get("status") or {}).get("phase"))
+
+
+def port(found: dict[str, Any]) -> str:
+    return str(found["spec"]["protocol"]["configData"]["serialPort"])
+
+
+def test_from_a_rule_to_a_device_and_back(cloudcore: Process) -> None:
+    async def test(cloud: Cloud) -> None:
+        await cloud.create(
+            DEVICEMODEL,
+            {
+                "metadata": {"name": "meter"},
+                "spec": {
+                    "protocol": "modbus",
+                    "properties": [{"name": "power", "type": "INT", "accessMode": "ReadOnly"}],
+                },
+            },
+        )
+        me = await cloud.node("edge-1")
+        async with edge.connected(cloud.hub, me) as link:
+            await link.request(Op.INSERT, "null/node/edge-1", node_body("edge-1"))
+            await cloud.create(HARDWARERULE, rule(template=TEMPLATE))
+            await link.until(lambda it: "default/hardwarerule/meter" in it.paths(), WAIT_S)
+            await say(link, METER)
+            found = await shown(cloud, DEVICECANDIDATE, NAME, lambda c: phase(c) == "Present")
+            assert found["spec"]["devNode"] == "/dev/ttyUSB0"
+            assert "accepted" not in found["spec"]
+            with pytest.raises(NotFound):
+                await cloud.api.get(DEVICE, NAME, "default")
+
+            await cloud.patch(DEVICECANDIDATE, NAME, {"spec": {"accepted": True}})
+            device = await shown(cloud, DEVICE, NAME)
+            assert device["spec"]["nodeName"] == "edge-1"
+            assert port(device) == "/dev/ttyUSB0"
+            # all that the model declares, since the template names none
+            assert [p["name"] for p in device["spec"]["properties"]] == ["power"]
+            await shown(cloud, DEVICECANDIDATE, NAME, lambda c: c["status"].get("device") == NAME)
+            await link.until(lambda it: f"default/device/{NAME}" in it.paths(), WAIT_S)
+
+            # what people change stays when it is plugged in elsewhere
+            await cloud.patch(DEVICE, NAME, {"spec": {"protocol": {"configData": {"baudRate": 19200}}}})
+            await say(link)
+            await shown(cloud, DEVICECANDIDATE, NAME, lambda c: phase(c) == "Absent")
+            await say(link, msgspec.structs.replace(METER, dev_node="/dev/ttyUSB3"))
+            again = await shown(cloud, DEVICE, NAME, lambda d: port(d) == "/dev/ttyUSB3")
+            assert again["metadata"]["uid"] == device["metadata"]["uid"]
+            assert again["spec"]["protocol"]["configData"]["baudRate"] == 19200
+            await shown(cloud, DEVICECANDIDATE, NAME, lambda c: phase(c) == "Present")
+
+            # to delete the Device is to take the acceptance back
+            await cloud.api.delete(DEVICE, NAME, "default")
+            await shown(cloud, DEVICECANDIDATE, NAME, lambda c: c["spec"]["accepted"] is False)
+            await cloud.api.delete(HARDWARERULE, "meter", "default")
+            await link.until(lambda it: it.pushed(Op.DELETE, "default/hardwarerule/meter"), WAIT_S)
+
+        # a rule that went while the edge was away
+        held = {"u-old": InventoryEntry("default/hardwarerule/old", "1")}
+        async with edge.connected(cloud.hub, me, held=held) as link:
+            await link.until(lambda it: "default/hardwarerule/old" not in it.paths(), WAIT_S)
+
+    in_cloud(cloudcore, test)
+
+
+def test_a_rule_that_accepts_and_one_who_says_no(cloudcore: Process) -> None:
+    async def test(cloud: Cloud) -> None:
+        me = await cloud.node("edge-2")
+        async with edge.connected(cloud.hub, me) as link:
+            await link.request(Op.INSERT, "null/node/edge-2", node_body("edge-2"))
+            await cloud.create(HARDWARERULE, rule("auto", accept=True, template=TEMPLATE))
+            await cloud.create(HARDWARERULE, rule("plain", accept=True))
+            await cloud.create(HARDWARERULE, {"metadata": {"name": "bad"}, "spec": {"match": {"subsystem": ""}}})
+            seen = msgspec.structs.replace(METER, rule_name="auto")
+            plain = msgspec.structs.replace(METER, rule_name="plain")
+            unknown = msgspec.structs.replace(METER, rule_name="unknown")
+            await say(link, seen, plain, unknown)
+            name = hardware.object_name("edge-2", seen)
+            await shown(cloud, DEVICE, name)
+            other = hardware.object_name("edge-2", plain)
+            told = await shown(
+                cloud, DEVICECANDIDATE, other, lambda c: bool((c.get("status") or {}).get("message"))
+            )
+            assert "no template" in told["status"]["message"]
+            with pytest.raises(NotFound):
+                await cloud.api.get(DEVICECANDIDATE, hardware.object_name("edge-2", unknown), "default")
+            # an explicit no stands, whatever the rule says
+            await cloud.patch(DEVICECANDIDATE, name, {"spec": {"accepted": False}})
+            await cloud.api.delete(DEVICE, name, "default")
+            await shown(cloud, DEVICECANDIDATE, name, lambda c: not c["status"].get("device"))
+            await say(link)
+            await shown(cloud, DEVICECANDIDATE, name, lambda c: phase(c) == "Absent")
+            await say(link, seen)
+            await shown(cloud, DEVICECANDIDATE, name, lambda c: phase(c) == "Present")
+            with pytest.raises(NotFound):
+                await cloud.api.get(DEVICE, name, "default")
+
+    in_cloud(cloudcore, test)
