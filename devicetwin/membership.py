@@ -157,3 +157,8 @@ def lost(record: Record, now_ms: int) -> tuple[Record, bool]:
     if record.state in ("", "unknown"):
         return record, False
     return replace(record, state="unknown", implicit=True, told_at=now_ms), True
+
+
+def unplugged(record: Record, now_ms: int) -> tuple[Record, bool]:
+    """The hardware was pulled out.  The state is implicit, so that a reading revives it."""
+    return replace(record, state="offline", implicit=True, told_at=now_ms), True

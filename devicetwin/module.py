@@ -25,6 +25,7 @@ from beehive.apis import devices as api
 from beehive.apis import twins as wire
 from beehive.apis.decode import ObjectError, decode
 from beehive.apis.devices import Device, DeviceModel, ModelProperty, Problem
+from beehive.apis.hardware import CANDIDATE_ANNOTATION
 from beehive.errors import ProtocolError
 from beehive.message import Group, Message, Op, Source, new
 from devicetwin import documents, membership, twin
@@ -80,6 +81,7 @@ class DeviceTwin:
         self._owner: dict[str, str] = {}
         self._history: dict[tuple[str, str], deque[tuple[int, str]]] = {}
         self._notes = Notes(self._work_off, clock, pace_s=COALESCE_S)
+        self._present: frozenset[str] | None = None  # candidates whose hardware is there; None: not known
         self._texts: deque[tuple[str, bytes, int]] = deque(maxlen=MAX_PUBLISH)
         self._text = asyncio.Event()
         self._loaded = asyncio.Event()
@@ -238,6 +240,7 @@ class DeviceTwin:
             for problem in problems:
                 log.warning("Device %s: %s", id_, problem)
         self._blocked[id_] = problems
+        self._judge_presence(id_)
         self._look(id_)
 
     def _object_deleted(self, id_: str) -> None:
@@ -434,12 +437,14 @@ class DeviceTwin:
         self._adopt(id_, change)
         if change.changed:
             self._announce(id_, change, event_id="", result=True)
-        if change.touched:
+        if change.touched and not self._is_absent(id_):
             alive, tell = membership.heard(self._records[id_], now, self._clock.rfc3339())
             self._set_state(id_, alive, tell=tell)
         return change.refused
 
     def state_reported(self, id_: str, state: str) -> None:
+        if self._is_absent(id_) and state.lower() in membership.UP:
+            return  # its mapper has not noticed yet
         record, tell = membership.set_state(
             self._records[id_], state, self._clock.wall_ms(), self._clock.rfc3339()
         )
@@ -600,6 +605,62 @@ class DeviceTwin:
             source=Source.TWIN, group=Group.RESOURCE, operation=op, resource=resource, content=content
         )
         await self._uplink.send(message, coalesce=coalesce)
+
+    # --- hardware that is plugged in
+
+    def found(self) -> Mapping[str, str]:
+        """The devices that were made of found hardware: id -> name of the candidate."""
+        return {
+            id_: candidate
+            for id_, device in self._devices.items()
+            if (candidate := device.metadata.annotations.get(CANDIDATE_ANNOTATION))
+        }
+
+    def plugged(self, present: frozenset[str]) -> None:
+        """The candidates whose hardware is there.  A device whose is not is offline, whatever its mapper believes; of one
+        that is back its mapper speaks, or nobody does."""
+        self._present = present
+        for id_ in self.found():
+            self._judge_presence(id_)
+
+    def _judge_presence(self, id_: str) -> None:
+        if self._present is None or id_ not in self._records:
+            return
+        state = self._records[id_].state.lower()
+        if self._is_absent(id_):
+            if state != "offline":
+                record, tell = membership.unplugged(self._records[id_], self._clock.wall_ms())
+                self._set_state(id_, record, tell=tell)
+        elif id_ in self.found() and not self._owner.get(id_) and state != "online":
+            self.state_reported(id_, "online")
+
+    def _is_absent(self, id_: str) -> bool:
+        """Whether a device was made of hardware that is known not to be there."""
+        device = self._devices.get(id_)
+        candidate = device.metadata.annotations.get(CANDIDATE_ANNOTATION) if device is not None else None
+        return bool(candidate) and self._present is not None and candidate not in self._present
+
+    def needs(self) -> list[dict[str, Any]]:
+        """Which drivers the devices of this node need: protocol, how many devices, and the mappers that serve it now."""
+        counts: dict[str, int] = {}
+        for device in self._devices.values():
+            if device.metadata.annotations.get(ANNOTATION):
+                continue  # bound to a mapper that somebody else runs
+            protocol = device.spec.protocol.protocol_name
+            counts[protocol] = counts.get(protocol, 0) + 1
+        return [
+            {
+                "protocol": protocol,
+                "devices": count,
+                "mappers": [
+                    c.name
+                    for c in self.dmi.candidates()
+                    if c.protocol == protocol and c.alive and c.callbacks
+                ],
+            }
+            for protocol, count in sorted(counts.items())
+            if protocol
+        ]
 
     # --- for the local command line
 

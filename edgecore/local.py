@@ -15,14 +15,15 @@ from typing import Any
 
 import msgspec
 
-from beehive.errors import ConfigError, SkerryError, Unavailable
+from beehive.errors import ConfigError, SkerryError
+from beehive.local import CALL_S, ask
+
+__all__ = ["LocalSocket", "Question", "ask", "listen"]
 
 log = logging.getLogger(__name__)
 
-MAX_LINE_BYTES = 64 * 1024
+MAX_LINE_BYTES = 256 * 1024
 MAX_CALLERS = 8
-CALL_S = 10.0
-MAX_ANSWER_BYTES = 16 * 1024 * 1024
 
 Question = Callable[[Mapping[str, Any]], Awaitable[Any]]
 """Answers one verb; what it returns is encoded as JSON."""
@@ -97,27 +98,3 @@ def listen(path: Path) -> socket.socket:
         found.close()
         raise
     return found
-
-
-def ask(path: Path, verb: str, **arguments: Any) -> Any:
-    """Ask the daemon, blocking; for the command line.  Raises: Unavailable (no daemon), SkerryError (its answer)."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as caller:
-        caller.settimeout(CALL_S)
-        try:
-            caller.connect(str(path))
-            caller.sendall(msgspec.json.encode({"verb": verb, **arguments}) + b"\n")
-            with caller.makefile("rb") as file:
-                line = file.readline(MAX_ANSWER_BYTES)
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise Unavailable("edgecore does not run") from error
-        except PermissionError as error:
-            raise ConfigError(f"cannot use {path}: run this as root") from error
-        except OSError as error:
-            raise Unavailable(f"cannot ask edgecore: {error}") from error
-    try:
-        answer = msgspec.json.decode(line, type=dict[str, Any])
-    except msgspec.DecodeError as error:
-        raise Unavailable("edgecore stopped while it was asked") from error
-    if "error" in answer:
-        raise SkerryError(str(answer["error"]))
-    return answer["answer"]

@@ -23,6 +23,7 @@ from edgecore.edgehub.websocket import dial_tunnel
 from edgecore.edgestream.client import EdgeStream
 from edgecore.edgestream.edged import EdgedRuntime
 from edgecore.eventbus.mqtt import EventBus, TlsFiles
+from edgecore.hardware import Hardware
 from edgecore.local import LocalSocket
 from edgecore.metamanager.applications import CloudLink, HeldObjects
 from edgecore.metamanager.manager import MetaManager
@@ -57,6 +58,12 @@ async def _run(config: EdgeConfig, store: Store) -> None:
     if local_api is not None:
         parts.append(Part(name="metaserver", run=local_api.run))
 
+    device_parts, twins = _devices(config, name, meta, store)
+    hardware = None
+    if twins is not None:
+        hardware = Hardware(name, meta, twins)
+        meta.greetings.append(hardware.greet)
+
     edged = None
     if config.edged is not None:
         edged = Edged(
@@ -67,12 +74,14 @@ async def _run(config: EdgeConfig, store: Store) -> None:
             state=PartState(store, "edged"),
             service_env=local_api.env if local_api is not None else None,
             create_pod=meta.create_pod if identity is not None else None,
+            devices=hardware,
         )
         notify = edged.notify
         meta.on_change.append(lambda c: notify(c.resource.type, c.resource.namespace, c.resource.name))
+        if hardware is not None:
+            hardware.changed.append(lambda namespace, device: notify("device", namespace, device))
         parts.append(Part(name="edged", run=edged.run))
 
-    device_parts, twins = _devices(config, name, meta, store)
     parts += device_parts
 
     link = None
@@ -87,6 +96,8 @@ async def _run(config: EdgeConfig, store: Store) -> None:
         meta.bind(link)
         if edged is not None:
             node_status = NodeStatus(meta, edged, report_s=config.report_s)
+            if hardware is not None:  # what is plugged in is part of it
+                hardware.changed.append(lambda *_: node_status.look())
             parts.append(Part(name="node status", run=node_status.run))
         parts.append(Part(name="edgehub", run=link.run))
         if config.stream and config.edged is not None and edged is not None:
@@ -95,7 +106,14 @@ async def _run(config: EdgeConfig, store: Store) -> None:
             renewal = Renewal(files, meta.request)
             parts.append(Part(name="certificate", run=renewal.run))
 
-    questions = Questions(meta, edged=edged, link=link, identity=identity, twins=twins)
+    questions = Questions(
+        meta,
+        edged=edged,
+        link=link,
+        identity=identity,
+        twins=twins,
+        hardware=hardware.answer if hardware is not None else None,
+    )
     parts.append(Part(name="local socket", run=LocalSocket(config.socket, questions.by_verb()).run))
     log.info("edgecore runs as node %s", name)
     # what was imported stays for ever: the collector need not look at it again

@@ -73,6 +73,10 @@ class NodeStatus:
                 async with asyncio.timeout(wait):
                     await self._look.wait()
 
+    def look(self) -> None:
+        """Something about the node is different: tell it soon."""
+        self._look.set()
+
     def _connected(self, session: Session) -> None:
         # the Node may have been deleted meanwhile, and a status may have been lost on its way
         self._registered = False

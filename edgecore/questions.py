@@ -36,7 +36,7 @@ class Twins(Protocol):
 
 
 class Questions:
-    """edged, link, identity, twins: None where the part is off."""
+    """edged, link, identity, twins: None where the part is off.   hardware: answers who watches what is plugged in."""
 
     def __init__(
         self,
@@ -46,7 +46,9 @@ class Questions:
         link: Link | None,
         identity: Identity | None,
         twins: Twins | None = None,
+        hardware: Question | None = None,
     ) -> None:
+        self._hardware = hardware
         self._meta = meta
         self._edged = edged
         self._link = link
@@ -55,7 +57,10 @@ class Questions:
         self._began = clock.monotonic()
 
     def by_verb(self) -> dict[str, Question]:
-        return {"get": self.get, "status": self.status, "history": self.history}
+        verbs: dict[str, Question] = {"get": self.get, "status": self.status, "history": self.history}
+        if self._hardware is not None:
+            verbs["hardware"] = self._hardware
+        return verbs
 
     async def get(self, question: Mapping[str, Any]) -> Any:
         """Objects as the cloud gave them; pods also as they run here, devices with their twins."""

@@ -5,13 +5,16 @@ Exit codes: 0 done, 1 the driver or the check failed, 2 wrong usage."""
 import argparse
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from beehive.errors import ConfigError, SkerryError
 from mappers.framework import config
+from mappers.framework.driver import Driver
 from mappers.framework.runner import load_driver, run_mapper
 
 
@@ -52,6 +55,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--buffer-dir", type=Path, metavar="DIR", help="where readings wait that cannot be pushed yet"
     )
+    run.add_argument("--protocol", help="protocol to register for (default: the driver's)")
+    run.add_argument(
+        "--while-input",
+        action="store_true",
+        help="end when standard input is closed: with the process that started this one",
+    )
     run.add_argument(
         "--simulate", action="store_true", help="run without an edgecore and print what would be reported"
     )
@@ -71,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     bring = commands.add_parser("convert", help="bring manifests of devices v1alpha2 to v1beta1")
     bring.add_argument("file", type=Path, metavar="YAML")
     bring.set_defaults(do=_convert)
+    _supervise_parser(commands)
     udev = commands.add_parser("udev", help="tell of hardware that is plugged in, by rules")
     udev.add_argument("--rules", type=Path, metavar="YAML", help="HardwareRules (default: the API server's)")
     udev.add_argument("--node", metavar="NAME", help="name of this node (default: the host's)")
@@ -86,6 +96,35 @@ def _parser() -> argparse.ArgumentParser:
     )
     udev.set_defaults(do=_udev)
     return parser
+
+
+def _supervise_parser(commands: Any) -> None:
+    keep = commands.add_parser(
+        "supervise",
+        help="run the drivers that this node's devices need, and tell of hardware that is plugged in",
+    )
+    keep.add_argument(
+        "--edgecore",
+        type=Path,
+        default=Path("/var/lib/skerry/edge/edgecore.sock"),
+        metavar="SOCKET",
+        help="edgecore's own socket (default %(default)s)",
+    )
+    keep.add_argument("--dmi-dir", type=Path, default=config.DEFAULT_DMI_DIR, metavar="DIR")
+    keep.add_argument("--buffer-dir", type=Path, default=config.DEFAULT_BUFFER_DIR, metavar="DIR")
+    keep.add_argument(
+        "--drivers",
+        type=Path,
+        default=Path("/etc/skerry/drivers"),
+        metavar="DIR",
+        help="folder with driver files of your own (default %(default)s)",
+    )
+    keep.add_argument("--settle", type=float, default=0.5, metavar="S", help="quiet time before it is told")
+    keep.add_argument(
+        "--grace", type=float, default=5.0, metavar="S", help="time away before it counts as unplugged"
+    )
+    keep.add_argument("--source", choices=("udev", "kernel"), default="", help="whose events")
+    keep.set_defaults(do=_supervise)
 
 
 def _convert(arguments: argparse.Namespace) -> int:
@@ -142,7 +181,39 @@ def _run(arguments: argparse.Namespace) -> int:
         settings = replace(settings, buffer_dir=arguments.buffer_dir)
     if arguments.name:
         settings = replace(settings, name=arguments.name)
-    asyncio.run(run_mapper(driver, settings))
+    if arguments.protocol:
+        settings = replace(settings, protocol=arguments.protocol)
+    asyncio.run(_run_until(driver, settings, while_input=arguments.while_input))
+    return 0
+
+
+async def _run_until(driver: type[Driver], settings: config.MapperConfig, *, while_input: bool) -> None:
+    """Until a signal comes, or the one who holds our standard input goes."""
+    stop = asyncio.Event()
+    if while_input:
+
+        def look() -> None:
+            if not os.read(0, 4096):
+                asyncio.get_running_loop().remove_reader(0)
+                stop.set()
+
+        asyncio.get_running_loop().add_reader(0, look)
+    await run_mapper(driver, settings, stop=stop)
+
+
+def _supervise(arguments: argparse.Namespace) -> int:
+    from mappers.supervise import app
+
+    options = app.Options(
+        edgecore=arguments.edgecore,
+        dmi_dir=arguments.dmi_dir,
+        buffer_dir=arguments.buffer_dir,
+        drivers=arguments.drivers,
+        settle_s=max(arguments.settle, 0.0),
+        grace_s=max(arguments.grace, 0.0),
+        events_from=arguments.source,
+    )
+    asyncio.run(app.run(options))
     return 0
 
 

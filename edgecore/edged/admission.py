@@ -12,7 +12,7 @@ import platform
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from edgecore.edged import quantity
+from edgecore.edged import claims, quantity
 from edgecore.edged.pod import Pod, Toleration, qos_class
 from edgecore.edged.resources import pod_requests
 from edgecore.edged.status import Outcome
@@ -54,6 +54,9 @@ def decide(pod: Pod, others: Sequence[Pod], room: Room) -> Decision:
         low = _pressure(pod, room.pressures)
         if low is not None:
             return Decision(refused=low)
+    device = claims.taken(pod, others)
+    if device:
+        return Decision(refused=_failed("OutOfDevices", f"Pod was rejected: another pod has device {device}"))
     short = _short(pod, others, room)
     if short is None:
         return Decision()

@@ -613,7 +613,10 @@ def _container_config(c: ContainerConfig) -> pb.ContainerConfig:
         working_dir=c.working_dir,
         envs=[pb.KeyValue(key=k, value=v) for k, v in c.env],
         mounts=[_mount(m) for m in c.mounts],
-        devices=[pb.Device(container_path=d, host_path=d, permissions="mrw") for d in c.devices],
+        # to read and to write it, not to make nodes of other devices
+        devices=[
+            pb.Device(container_path=inside, host_path=path, permissions="rw") for inside, path in c.devices
+        ],
         labels=c.labels,
         annotations=c.annotations,
         log_path=c.log_path,

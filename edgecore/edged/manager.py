@@ -12,11 +12,12 @@ import contextlib
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 
 from beehive.errors import SkerryError, Unavailable
-from edgecore.edged import admission, images, mirror, node, pleg, policy
+from edgecore.edged import admission, claims, images, mirror, node, pleg, policy
 from edgecore.edged import status as statuses
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.cri import Cri
@@ -73,6 +74,14 @@ class RunningPod:
     containers: tuple[str, ...]
 
 
+class Devices(Protocol):
+    """Hardware that is plugged in."""
+
+    def device(self, namespace: str, name: str) -> claims.HostDevice | str: ...
+
+    def plugged_in(self) -> Mapping[str, int]: ...
+
+
 class _Node:
     """The newest facts of this machine, for the workers."""
 
@@ -107,10 +116,12 @@ class Edged:
         cri: Cri | None = None,
         service_env: Mapping[str, str] | None = None,
         create_pod: mirror.CreatePod | None = None,
+        devices: Devices | None = None,
     ) -> None:
         """cri: another runtime client than the one of config.runtime_endpoint; for tests.
         create_pod: makes the mirrors of static pods at the API; without it they are known on this machine only.
-        service_env: what tells containers where the Kubernetes API is."""
+        service_env: what tells containers where the Kubernetes API is.  devices: what pods may claim."""
+        self._devices = devices
         self._service_env = service_env or {}
         self._config = config
         self._node_name = node_name
@@ -187,6 +198,7 @@ class Edged:
             starts=Starts(parallel(self._config.max_parallel_starts)),
             ends=self._ends,
             service_env=self._service_env,
+            find_device=self._devices.device if self._devices is not None else claims.none,
         )
         self._config.root_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._config.log_dir.mkdir(parents=True, exist_ok=True)
@@ -261,6 +273,7 @@ class Edged:
             previous=self._node_before,
             pressures=self.housekeeper.pressures,
             now=self._clock.now(),
+            extended=claims.capacity(self._devices.plugged_in()) if self._devices is not None else {},
         )
         self._node_before = node.before(status)
         return status

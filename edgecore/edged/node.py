@@ -12,6 +12,7 @@ import socket
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from edgecore.edged.config import EdgedConfig
@@ -127,8 +128,9 @@ def build_status(
     previous: Before,
     now: float,
     pressures: Collection[str] = frozenset(),
+    extended: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """NodeStatus as a kubelet reports it.  pressures: the conditions that are on."""
+    """NodeStatus as a kubelet reports it.  pressures: the conditions that are on.  extended: further resources."""
     memory_ki = facts.memory_bytes // 1024
     status: dict[str, Any] = {
         "capacity": {
@@ -136,12 +138,14 @@ def build_status(
             "memory": f"{memory_ki}Ki",
             "ephemeral-storage": f"{facts.disk_bytes // 1024}Ki",
             "pods": str(config.max_pods),
+            **extended,
         },
         "allocatable": {
             "cpu": _cpu(max(0, facts.cpus * 1000 - facts.reserved_cpu_milli)),
             "memory": f"{max(0, facts.memory_bytes - facts.reserved_memory_bytes) // 1024}Ki",
             "ephemeral-storage": str(facts.disk_bytes),
             "pods": str(config.max_pods),
+            **extended,
         },
         "conditions": _conditions(pressures, runtime, previous, now),
         "addresses": [

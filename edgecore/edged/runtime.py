@@ -24,6 +24,7 @@ ANNOTATION_PRE_STOP = "io.kubernetes.container.preStopHandler"
 # Ours, on sandboxes: the pod as it was accepted, without its status, so that a lost store can be rebuilt.
 ANNOTATION_POD = "skerry.dev/pod"
 # Ours, on containers: the resources it was created with, to notice a resize.
+ANNOTATION_DEVICES = "skerry.dev/devices"
 ANNOTATION_RESOURCES = "skerry.dev/resources"
 
 
@@ -144,7 +145,8 @@ class ContainerConfig:
     working_dir: str = ""
     env: tuple[tuple[str, str], ...] = ()
     mounts: tuple[Mount, ...] = ()
-    devices: tuple[str, ...] = ()
+    devices: tuple[tuple[str, str], ...] = ()
+    """Path in the container, path on the machine."""
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     log_path: str = ""

@@ -11,12 +11,14 @@ from pathlib import PurePosixPath
 
 import msgspec
 
-from edgecore.edged import adopt, quantity, resize
+from edgecore.edged import adopt, claims, quantity, resize
+from edgecore.edged.claims import HostDevice
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.env import CONFIG_ERROR
 from edgecore.edged.errors import Held
 from edgecore.edged.pod import Container, Pod, Profile, SecurityContext, qos_class
 from edgecore.edged.runtime import (
+    ANNOTATION_DEVICES,
     ANNOTATION_GRACE_PERIOD,
     ANNOTATION_HASH,
     ANNOTATION_POD,
@@ -188,10 +190,11 @@ def container_config(
     config: EdgedConfig,
     memory_capacity: int,
     target_id: str = "",
+    devices: Sequence[tuple[str, HostDevice]] = (),
 ) -> ContainerConfig:
     """One container of a pod.  image: what the runtime knows it by.  Raises Held for what a kubelet refuses.
 
-    target_id: id of the container whose processes an ephemeral one is to see.
+    target_id: id of the container whose processes an ephemeral one is to see.   devices: what it claims, by path in it.
     """
     context = container.security_context or SecurityContext()
     user, group, username = _user(pod, context, image_user)
@@ -206,6 +209,8 @@ def container_config(
         ANNOTATION_TERMINATION_POLICY: container.termination_message_policy,
         ANNOTATION_GRACE_PERIOD: str(pod.grace_period_s),
     }
+    if devices:
+        annotations[ANNOTATION_DEVICES] = claims.stamp(devices)
     if container.lifecycle is not None and container.lifecycle.pre_stop is not None:
         hook = container.lifecycle.pre_stop
         if hook.exec is not None:
@@ -223,6 +228,7 @@ def container_config(
         working_dir=container.working_dir,
         env=tuple(env.items()),
         mounts=tuple(mounts),
+        devices=tuple((inside, device.path) for inside, device in devices),
         labels={
             LABEL_CONTAINER_NAME: container.name,
             LABEL_POD_NAME: pod.name,

@@ -22,6 +22,7 @@ from edgecore.edged import (
     adopt,
     backoff,
     cgroups,
+    claims,
     env,
     images,
     persistent,
@@ -44,6 +45,7 @@ from edgecore.edged.pod import Container, Pod, PodStatus, Probe
 from edgecore.edged.podworker import Life, PodWorker
 from edgecore.edged.ports import Clock, Objects, Reports, State
 from edgecore.edged.runtime import (
+    ANNOTATION_DEVICES,
     ANNOTATION_RESOURCES,
     ContainerInfo,
     ContainerState,
@@ -112,6 +114,7 @@ class Shared:
     permit: Callable[[Pod], Outcome | None] = lambda _: None
     permit_path: Callable[[Pod, str], str] = lambda _pod, _path: ""
     service_env: Mapping[str, str] = field(default_factory=dict)
+    find_device: claims.Find = claims.none
 
 
 class RuntimeClass(msgspec.Struct, frozen=True, kw_only=True):
@@ -244,6 +247,9 @@ class Worker:
         config_maps, secrets = env.references(self.pod)
         if (kind == "configmap" and name in config_maps) or (kind == "secret" and name in secrets):
             self._refresh = True
+            self.poke()
+        elif kind == "device" and name in claims.claims(self.pod):
+            self._held = {}
             self.poke()
 
     def _after_machine(self, grace_before: int) -> None:
@@ -524,6 +530,7 @@ class Worker:
         """Plan and perform until nothing is left to do."""
         self._mind_probes(group)
         await self._resize()
+        await self._replug()
         while self.machine.life is Life.SYNCING:
             decided = plan.compute_pod_actions(
                 self.pod,
@@ -582,6 +589,26 @@ class Worker:
             elif way is resize.Way.UPDATE and not await self._update(container, status, wanted):
                 pending.add(container.name)
         self._resizing = frozenset(pending)
+
+    async def _replug(self) -> None:
+        """Start containers again whose device is back under another device node: only at its start is one given to it."""
+        if not claims.claims(self.pod) or self.pod.spec.restart_policy == "Never":
+            return
+        for status in self._runtime.containers:
+            if status.state is not ContainerState.RUNNING:
+                continue
+            try:
+                container = self.pod.container(status.name)
+            except KeyError:
+                continue
+            stamped = status.annotations.get(ANNOTATION_DEVICES, "")
+            why = claims.moved(self.pod, container, stamped, self._s.find_device)
+            if why:
+                await self._event(
+                    "Normal", "Killing", f"Container {container.name} is started again: {why}", container.name
+                )
+                await self._kill(status, self.machine.grace_s)
+                await self._reread()
 
     async def _update(self, container: Container, status: ContainerStatus, wanted: Resources) -> bool:
         # the pod around it first when it grows, and once more afterwards for when it shrinks
@@ -795,6 +822,7 @@ class Worker:
             mounts = await asyncio.to_thread(self._mounts, container, count, variables)
         except VolumeError as err:
             raise Held(env.CONFIG_ERROR, str(err)) from err
+        given = claims.resolve(self.pod, container, self._s.find_device)
         config = spec.container_config(
             self.pod,
             container,
@@ -809,6 +837,7 @@ class Worker:
             config=self.config,
             memory_capacity=self._s.node.memory_bytes,
             target_id=self._target(container),
+            devices=given,
         )
         before = self._runtime.latest(container.name)
         if image.id:

@@ -89,7 +89,7 @@ class CloudLink:
 
     @property
     def ours(self) -> bool:
-        return self._meta.session is not None and self._meta.session.ours
+        return self._meta.ours
 
     def on_connected(self, listener: Callable[[], None]) -> None:
         self._meta.on_connected.append(lambda session: listener())

@@ -507,6 +507,11 @@ class MetaManager:
             raise Incomplete("the cloud has not yet confirmed what belongs on this node", found)
         return found
 
+    @property
+    def ours(self) -> bool:
+        """Whether there is a link, and to a hub of ours."""
+        return self.session is not None and self.session.ours
+
     async def known(self, kind: str, namespace: str = "") -> list[msgspec.Raw]:
         """All stored objects of a type, complete or not.  Raises: Unavailable."""
         return [

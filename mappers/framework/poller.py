@@ -146,6 +146,8 @@ class Poller:
                 if self._lost:
                     self._lost = False
                     log.info("Device %s is back", self.spec.id)
+                    if not self.spec.state_cycle_s:  # else its own state is told below
+                        self._tell("online")
                 backoff.reset()
                 next_state = await self._report_state(driver, next_state)
                 await self._sleep_until(min([*due.values(), next_state]))

@@ -39,6 +39,8 @@ class Watcher:
         self._lost = False
         self.tracker = Tracker(rules, settle_s=settle_s, grace_s=grace_s)
         self.ready = asyncio.Event()
+        self.settled = False
+        """For whoever waits until what was there at the start has been told."""
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()

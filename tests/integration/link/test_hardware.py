@@ -158,7 +158,9 @@ def test_a_rule_that_accepts_and_one_who_says_no(cloudcore: Process) -> None:
             await link.request(Op.INSERT, "null/node/edge-2", node_body("edge-2"))
             await cloud.create(HARDWARERULE, rule("auto", accept=True, template=TEMPLATE))
             await cloud.create(HARDWARERULE, rule("plain", accept=True))
-            await cloud.create(HARDWARERULE, {"metadata": {"name": "bad"}, "spec": {"match": {"subsystem": ""}}})
+            await cloud.create(
+                HARDWARERULE, {"metadata": {"name": "bad"}, "spec": {"match": {"subsystem": ""}}}
+            )
             seen = msgspec.structs.replace(METER, rule_name="auto")
             plain = msgspec.structs.replace(METER, rule_name="plain")
             unknown = msgspec.structs.replace(METER, rule_name="unknown")

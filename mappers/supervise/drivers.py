@@ -1,0 +1,93 @@
+"""Which driver a protocol needs: a file of the operator's, an installed package's, or one that comes with Skerry.
+
+A driver file is not run to find out what it is for: its class attribute `protocol` is read from its text.  Packages name
+theirs as entry points `skerry.drivers`, protocol → module; `mapper package` makes such a package."""
+
+from __future__ import annotations
+
+import ast
+import logging
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from mappers.framework.runner import has_driver
+
+log = logging.getLogger(__name__)
+
+DEFAULT_FOLDER = Path("/etc/skerry/drivers")
+ENTRY_POINTS = "skerry.drivers"
+MAX_SOURCE_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What `mapper run` is given, and a number that changes when the driver does (0: it cannot)."""
+
+    name: str
+    stamp: int = 0
+
+
+def protocol_of(source: str) -> str:
+    """The protocol of the driver class in a file's text; empty when there is none, or it is no plain text.  Pure."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ""
+    found = ""
+    for node in tree.body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for line in node.body:
+            targets = (
+                line.targets
+                if isinstance(line, ast.Assign)
+                else [line.target]
+                if isinstance(line, ast.AnnAssign)
+                else []
+            )
+            named = any(isinstance(target, ast.Name) and target.id == "protocol" for target in targets)
+            value = line.value if isinstance(line, ast.Assign | ast.AnnAssign) else None
+            if named and isinstance(value, ast.Constant) and isinstance(value.value, str):
+                found = value.value
+    return found
+
+
+class Drivers:
+    """Those that can be run here.  Reads the folder's files again when they change."""
+
+    def __init__(self, folder: Path = DEFAULT_FOLDER) -> None:
+        self._folder = folder
+        self._known: dict[Path, tuple[int, str]] = {}  # file -> stamp, protocol
+
+    def find(self, protocol: str) -> Found | None:
+        """Blocking, but for a few small files only."""
+        for path, (stamp, spoken) in sorted(self._files().items()):
+            if spoken == protocol:
+                return Found(name=str(path), stamp=stamp)
+        for point in metadata.entry_points(group=ENTRY_POINTS):
+            if point.name == protocol:
+                return Found(name=point.value)
+        return Found(name=protocol) if has_driver(protocol) else None
+
+    def _files(self) -> dict[Path, tuple[int, str]]:
+        try:
+            paths = [path for path in self._folder.iterdir() if path.suffix == ".py"]
+        except OSError:
+            paths = []
+        known = {}
+        for path in paths:
+            try:
+                stamp = path.stat().st_mtime_ns
+                old = self._known.get(path)
+                if old is None or old[0] != stamp:
+                    with path.open(encoding="utf-8") as file:
+                        old = (stamp, protocol_of(file.read(MAX_SOURCE_BYTES)))
+                    if not old[1]:
+                        log.warning("%s is no driver: it has no class with a protocol", path)
+            except (OSError, UnicodeDecodeError) as error:
+                log.warning("Cannot read %s: %s", path, error)
+                continue
+            known[path] = old
+        self._known = known
+        return known
