@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from deploy.home import DEFAULT_HOME, Home, choose_pod_subnet
 
 DEFAULT_CONFIG = Path("/etc/kubeedge/config/edgecore.yaml")
 UNIT = "edgecore.service"
+DRIVERS_UNIT = "skerry-supervisor.service"
+"""Runs the drivers that the devices need."""
 UNITS = Path("/etc/systemd/system")
 NETWORKS = Path("/etc/cni/net.d")
 """Where container runtimes look for the pods' network."""
@@ -60,12 +62,22 @@ def join(config: Path, *, cloud: str, token: str, node_name: str, force: bool) -
     yield machine.run(command, stdin=token.encode() + b"\n", timeout_s=60.0).strip()
     if not systemd_runs():
         yield f"systemd does not run here; this runs the node:  {machine.own('edgecore')} run --config {config}"
+        drivers = " ".join(str(word) for word in drivers_command(_read(config)))
+        yield f"and this the drivers that its devices need:  {drivers}"
         return
-    _write(UNITS / UNIT, unit(_UNIT_SOURCE.read_text(), machine.own("edgecore"), config), 0o644)
+    _write(
+        UNITS / UNIT,
+        unit(_UNIT_SOURCE.read_text(), [machine.own("edgecore"), "run", "--config", config]),
+        0o644,
+    )
+    source = _UNIT_SOURCE.with_name(DRIVERS_UNIT).read_text()
+    _write(UNITS / DRIVERS_UNIT, unit(source, drivers_command(_read(config))), 0o644)
     machine.run(["systemctl", "daemon-reload"])
-    machine.run(["systemctl", "enable", "--quiet", UNIT])
-    machine.run(["systemctl", "restart", UNIT])
+    for name in (UNIT, DRIVERS_UNIT):
+        machine.run(["systemctl", "enable", "--quiet", name])
+        machine.run(["systemctl", "restart", name])
     yield f"{UNIT} is enabled and runs:  systemctl status edgecore"
+    yield f"{DRIVERS_UNIT} starts the drivers that devices need; your own go into /etc/skerry/drivers"
 
 
 def leave(config: Path, *, yes: bool) -> Iterator[str]:
@@ -78,18 +90,22 @@ def leave(config: Path, *, yes: bool) -> Iterator[str]:
         raise TrialError(
             "this ends all pods of this board and removes its identity: say --yes if you mean it"
         )
-    installed = UNITS / UNIT
-    ours = installed.is_file() and installed.read_text().startswith(_INSTALLED)
-    if ours and systemd_runs():
-        machine.run(["systemctl", "disable", "--quiet", "--now", UNIT], timeout_s=90.0)
+    ours = [
+        file
+        for name in (DRIVERS_UNIT, UNIT)
+        if (file := UNITS / name).is_file() and file.read_text().startswith(_INSTALLED)
+    ]
+    if systemd_runs():
+        for file in ours:
+            machine.run(["systemctl", "disable", "--quiet", "--now", file.name], timeout_s=90.0)
     yield machine.run(
         [machine.own("edgecore"), "reset", "--config", config, "--yes"], timeout_s=180.0
     ).strip()
-    if ours:
-        installed.unlink()
-        if systemd_runs():
-            machine.run(["systemctl", "daemon-reload"])
-        yield f"removed {installed}"
+    for file in ours:
+        file.unlink()
+        yield f"removed {file}"
+    if ours and systemd_runs():
+        machine.run(["systemctl", "daemon-reload"])
     if config.read_text().startswith(_HEADER):
         config.unlink()
         yield f"removed {config}"
@@ -158,9 +174,19 @@ def render(node_name: str) -> str:
     return _HEADER + yaml.safe_dump(document, sort_keys=False)
 
 
-def unit(source: str, edgecore: str, config: Path) -> str:
-    """The unit with this installation's paths.  Pure."""
-    command = f"ExecStart={_word(edgecore)} run --config {_word(str(config))}"
+def drivers_command(settings: Mapping[str, Any]) -> list[str | Path]:
+    """What runs the drivers of a node with this configuration."""
+    command: list[str | Path] = [machine.own("mapper"), "supervise"]
+    data = settings.get("dataDir")
+    dmi = _at(settings, "modules", "deviceTwin").get("dmiSockPath") or data
+    if data:
+        command += ["--edgecore", Path(str(data)) / "edgecore.sock"]
+    return [*command, "--dmi-dir", str(dmi)] if dmi else command
+
+
+def unit(source: str, words: Sequence[str | Path]) -> str:
+    """The unit with this installation's command.  Pure."""
+    command = f"ExecStart={' '.join(_word(str(word)) for word in words)}"
     lines = [command if line.startswith("ExecStart=") else line for line in source.splitlines()]
     return _INSTALLED + "\n".join(lines) + "\n"
 

@@ -71,6 +71,56 @@ def list_(kubectl: Kubectl, namespace: str) -> None:
 
 
 @device.command()
+@click.option("-n", "--namespace", default="", help="Of one namespace only.")
+@click.pass_obj
+def candidates(kubectl: Kubectl, namespace: str) -> None:
+    """Show the hardware that was found by HardwareRules, and what became of it."""
+    items = [item for item in kubectl.items(devices.CANDIDATES) if namespace in ("", devices.key(item)[0])]
+    if not items:
+        click.echo("nothing was found: a HardwareRule says what is wanted", err=True)
+        return
+    for line in devices.candidates_table(items):
+        click.echo(line)
+
+
+@device.command()
+@click.argument("name")
+@_namespace
+@click.option("--no", is_flag=True, help="Have no Device made of it, whatever its rule says.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, 86400),
+    default=30.0,
+    show_default=True,
+    help="Seconds to wait until the Device is there; 0: do not wait.",
+)
+@click.pass_obj
+def accept(kubectl: Kubectl, name: str, namespace: str, *, no: bool, timeout: float) -> None:
+    """Make a Device of hardware that was found.  NAME is a candidate's, or its beginning."""
+    found = devices.candidate(kubectl.items(devices.CANDIDATES), namespace, name)
+    name = found["metadata"]["name"]
+    change = json.dumps({"spec": {"accepted": not no}})
+    where = ("devicecandidate", name, f"--namespace={namespace}")
+    kubectl.run("patch", *where, "--type=merge", f"--patch={change}")
+    if no or timeout == 0:
+        click.echo(f"{name} is {'not ' if no else ''}accepted")
+        return
+    began = time.monotonic()
+    while True:
+        now = devices.candidate(kubectl.items(devices.CANDIDATES), namespace, name)
+        status = now.get("status") or {}
+        if status.get("device"):
+            click.echo(f"{name} is device {status['device']}: skerry device describe {status['device']}")
+            return
+        if status.get("message"):
+            raise TrialError(f"{name} is accepted, and there is no device: {status['message']}")
+        if time.monotonic() - began >= timeout:
+            away = "; it is not plugged in" if status.get("phase") == "Absent" else ""
+            raise TrialError(f"{name} is accepted, and there is no device within {timeout:g} s{away}")
+        time.sleep(_POLL_S)
+
+
+@device.command()
 @click.argument("name")
 @_namespace
 @click.pass_obj

@@ -212,6 +212,41 @@ def _number(text: str) -> float | None:
         return None
 
 
+# --- hardware that was found ------------------------------------------------------------------------------------------
+
+CANDIDATES = "devicecandidates"
+
+
+def candidate(items: Iterable[Object], namespace: str, name: str) -> Object:
+    """The candidate of that name; the beginning is enough when only one begins so.  Raises TrialError."""
+    here = [item for item in items if key(item)[0] == namespace]
+    found = [item for item in here if item["metadata"]["name"] == name] or [
+        item for item in here if name and item["metadata"]["name"].startswith(name)
+    ]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(sorted(item["metadata"]["name"] for item in found)[:10])
+        raise TrialError(f"{name} is the beginning of several: {names}")
+    raise TrialError(
+        f"there is no candidate {namespace}/{name}{_near(name, [item['metadata']['name'] for item in here])}"
+    )
+
+
+def candidates_table(items: Iterable[Object]) -> list[str]:
+    """Lines of text: a heading, then one for each candidate."""
+    heading = ("NAME", "NODE", "PHASE", "ACCEPTED", "SERIAL", "MODEL", "DEVNODE", "DEVICE")
+    cells = []
+    for item in sorted(items, key=key):
+        spec, status = item.get("spec") or {}, item.get("status") or {}
+        said = spec.get("accepted")
+        accepted = "-" if said is None else "yes" if said else "no"
+        texts = (spec.get("nodeName"), status.get("phase"), accepted)
+        more = (spec.get("serial"), spec.get("model"), spec.get("devNode"), status.get("device"))
+        cells.append((item["metadata"]["name"], *(_shown(text or None) for text in (*texts, *more))))
+    return columns([heading, *cells])
+
+
 # --- to show -----------------------------------------------------------------------------------------------------------
 
 

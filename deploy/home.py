@@ -111,6 +111,11 @@ class Home:
         return self.root / "mosquitto"
 
     @property
+    def drivers(self) -> Path:
+        """Driver files of the user's own."""
+        return self.root / "drivers"
+
+    @property
     def mappers(self) -> Path:
         return self.root / "mappers"
 

@@ -1,8 +1,8 @@
 """Bring a whole Skerry up on one machine, look at it, and take it down again.
 
-A trial is five processes (containerd, mosquitto, cloudcore, edgecore, a mapper) and one folder.  `up` is a list of
-steps, each of which looks first and does only what is missing, so that running it again repairs and otherwise changes
-nothing.  `down` undoes everything outside of the folder.  Both hold the trial's lock."""
+A trial is six processes (containerd, mosquitto, cloudcore, edgecore, a supervisor of drivers, a mapper) and one folder.  `up`
+is a list of steps, each of which looks first and does only what is missing, so that running it again repairs and otherwise
+changes nothing.  `down` undoes everything outside of the folder.  Both hold the trial's lock."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from deploy.settings import Settings
 
 T = TypeVar("T")
 
-PARTS = ("containerd", "mosquitto", "cloudcore", "edgecore", "mapper")
+PARTS = ("containerd", "mosquitto", "cloudcore", "edgecore", "supervisor", "mapper")
 _USES = {"cloudcore": ("the API", "the hub"), "mosquitto": ("mosquitto",)}
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -133,6 +133,7 @@ class Trial:
             home.containerd,
             home.mosquitto,
             home.mappers,
+            home.drivers,
             home.logs,
             home.run,
         ):
@@ -159,6 +160,7 @@ class Trial:
             self._up_definitions,
             self._up_join,
             self._up_edgecore,
+            self._up_supervisor,
             self._up_mapper,
             self._up_samples,
             self._up_pods,
@@ -255,6 +257,10 @@ class Trial:
             self._start("edgecore", step, ready, f"node {name} is Ready")
             step.result = f"node {name} Ready"
 
+    def _up_supervisor(self, progress: Progress) -> None:
+        with progress.step("supervisor of drivers") as step:
+            self._start("supervisor", step, lambda: self.daemons["supervisor"].pid() is not None, "it runs")
+
     def _up_mapper(self, progress: Progress) -> None:
         with progress.step("thermostat mapper") as step:
             # whole seconds, as the API gives lastOnlineTime
@@ -339,7 +345,7 @@ class Trial:
                 stored = None
                 problems.append(str(error))
             self._settings = stored or Settings()
-            for part in ("mapper", "edgecore"):
+            for part in ("mapper", "supervisor", "edgecore"):
                 self._stop(part, progress)
             problems += self._empty_containerd(progress)
             self._stop("containerd", progress)
@@ -410,6 +416,18 @@ class Trial:
                 "--standalone",
             ],
             "edgecore": [machine.own("edgecore"), "run", "--config", home.edge / "edgecore.yaml"],
+            "supervisor": [
+                machine.own("mapper"),
+                "supervise",
+                "--edgecore",
+                home.edge / "edgecore.sock",
+                "--dmi-dir",
+                home.edge,
+                "--buffer-dir",
+                home.mappers,
+                "--drivers",
+                home.drivers,
+            ],
             "mapper": [
                 machine.own("mapper"),
                 "run",

@@ -28,7 +28,7 @@ def test_down_leaves_nothing_and_up_goes_on(machine: None) -> None:
         (node,) = skerry.get("nodes")["items"]
         assert node["metadata"]["labels"]["shelf"] == "north"
         # Nobody stopped these in order.
-        for part in ("containerd", "edgecore", "cloudcore", "mapper", "mosquitto"):
+        for part in ("containerd", "edgecore", "cloudcore", "supervisor", "mapper", "mosquitto"):
             skerry.run("stop", part, "--kill")
         skerry.down("--purge")
         assert not skerry.home.exists()

@@ -34,6 +34,7 @@ def test_status_names_every_part(trial: Skerry) -> None:
         "mosquitto",
         "cloudcore",
         "edgecore",
+        "supervisor",
         "mapper",
     }
     assert [node["name"] for node in status["nodes"]] == ["edge-1"]

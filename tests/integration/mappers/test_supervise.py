@@ -52,7 +52,9 @@ MODEL = {
     "metadata": {"name": "port", "namespace": "default"},
     "spec": {
         "protocol": "netport",
-        "properties": [{"name": n, "type": "INT", "accessMode": "ReadOnly"} for n in ("index", "pid", "version")],
+        "properties": [
+            {"name": n, "type": "INT", "accessMode": "ReadOnly"} for n in ("index", "pid", "version")
+        ],
     },
 }
 RULE = {
@@ -77,7 +79,8 @@ def device(port: str, candidate: str) -> dict[str, Any]:
             "nodeName": "edge-1",
             "protocol": {"protocolName": "netport", "configData": {"port": port}},
             "properties": [
-                {"name": name, "reportToCloud": True, "collectCycle": 100} for name in ("index", "pid", "version")
+                {"name": name, "reportToCloud": True, "collectCycle": 100}
+                for name in ("index", "pid", "version")
             ],
         },
     }

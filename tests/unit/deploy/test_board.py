@@ -16,13 +16,25 @@ NO_PODS: dict[str, Any] = {"dataDir": "/elsewhere", "modules": {"edged": {"enabl
 
 def test_the_unit_gets_this_installations_paths() -> None:
     source = "[Service]\nExecStart=/usr/local/bin/edgecore run\nRestart=always\n"
-    text = board.unit(source, "/opt/a b/50%/edgecore", Path("/etc/x.yaml"))
+    text = board.unit(source, ["/opt/a b/50%/edgecore", "run", "--config", Path("/etc/x.yaml")])
     assert text.splitlines() == [
         "# Installed by `skerry join`.",
         "[Service]",
         'ExecStart="/opt/a b/50%%/edgecore" run --config /etc/x.yaml',
         "Restart=always",
     ]
+
+
+def test_the_drivers_unit_follows_the_configuration() -> None:
+    assert board.drivers_command({})[1:] == ["supervise"]
+    assert board.drivers_command({"dataDir": "/data"})[2:] == [
+        "--edgecore",
+        Path("/data/edgecore.sock"),
+        "--dmi-dir",
+        "/data",
+    ]
+    apart = {"dataDir": "/data", "modules": {"deviceTwin": {"dmiSockPath": "/dmi"}}}
+    assert board.drivers_command(apart)[-2:] == ["--dmi-dir", "/dmi"]
 
 
 def test_a_configuration_says_no_more_than_it_must() -> None:

@@ -30,6 +30,7 @@ def test_status_of_nothing(tmp_path: Path) -> None:
         "mosquitto",
         "cloudcore",
         "edgecore",
+        "supervisor",
         "mapper",
     ]
 

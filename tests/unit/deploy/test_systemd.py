@@ -13,7 +13,7 @@ import pytest
 import deploy
 
 FOLDER = Path(deploy.__file__).parent / "systemd"
-UNITS = ("cloudcore.service", "edgecore.service", "skerry-mapper@.service")
+UNITS = ("cloudcore.service", "edgecore.service", "skerry-mapper@.service", "skerry-supervisor.service")
 # systemd learned these in version 254, and passes over them before.
 NEWER = re.compile(r"Unknown key (name )?'(RestartSteps|RestartMaxDelaySec)'")
 # Each of these gives a service a mount namespace of its own (systemd.exec(5)).
@@ -60,7 +60,7 @@ def test_the_command_is_one_of_ours(name: str) -> None:
     (command,) = entries(name)["Service"]["ExecStart"]
     program, verb = shlex.split(command)[:2]
     assert Path(program).name in ("edgecore", "cloudcore", "mapper")
-    assert verb == "run"
+    assert verb == ("supervise" if "supervisor" in name else "run")
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
