@@ -10,12 +10,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from beehive.errors import ConfigError, SkerryError
 from mappers.framework import config
-from mappers.framework.driver import Driver
-from mappers.framework.runner import load_driver, run_mapper
+
+if TYPE_CHECKING:
+    from mappers.framework.driver import Driver
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -168,6 +169,8 @@ def _udev(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from mappers.framework.runner import load_driver
+
     driver = load_driver(arguments.file)
     if arguments.simulate:
         from mappers.framework.desk import simulate
@@ -187,7 +190,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def _run_until(driver: type[Driver], settings: config.MapperConfig, *, while_input: bool) -> None:
+async def _run_until(driver: "type[Driver]", settings: config.MapperConfig, *, while_input: bool) -> None:
     """Until a signal comes, or the one who holds our standard input goes."""
     stop = asyncio.Event()
     if while_input:
@@ -198,6 +201,8 @@ async def _run_until(driver: type[Driver], settings: config.MapperConfig, *, whi
                 stop.set()
 
         asyncio.get_running_loop().add_reader(0, look)
+    from mappers.framework.runner import run_mapper
+
     await run_mapper(driver, settings, stop=stop)
 
 
@@ -227,6 +232,7 @@ def _new(arguments: argparse.Namespace) -> int:
 
 def _test(arguments: argparse.Namespace) -> int:
     from mappers.framework.desk import check_driver
+    from mappers.framework.runner import load_driver
 
     good = asyncio.run(check_driver(load_driver(arguments.file), arguments.device))
     return 0 if good else 1

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from beehive.supervise import Part, supervise
+from mappers.framework.builtin import has_driver
 from mappers.framework.config import MapperConfig
 from mappers.framework.dmi import EdgeLink, Identity
 from mappers.framework.driver import Driver, find_driver
@@ -36,15 +37,6 @@ def load_driver(name: str) -> type[Driver]:
     except SystemExit as error:
         raise DriverError(f"cannot import {name}: it ends the process") from error
     return find_driver(vars(module), module.__name__)
-
-
-def has_driver(name: str) -> bool:
-    """Whether Skerry comes with a driver of this name."""
-    return (
-        name != "framework"
-        and name.isidentifier()
-        and (Path(__file__).parents[1] / name / "driver.py").is_file()
-    )
 
 
 def _import(name: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""Which driver a protocol needs: a file of the operator's, an installed package's, or one that comes with Skerry.
+"""Which driver a protocol needs: a file of the operator's, one that comes with Skerry, or an installed package's.
 
 A driver file is not run to find out what it is for: its class attribute `protocol` is read from its text.  Packages name
 theirs as entry points `skerry.drivers`, protocol → module; `mapper package` makes such a package."""
@@ -8,10 +8,9 @@ from __future__ import annotations
 import ast
 import logging
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
-from mappers.framework.runner import has_driver
+from mappers.framework.builtin import has_driver
 
 log = logging.getLogger(__name__)
 
@@ -65,10 +64,12 @@ class Drivers:
         for path, (stamp, spoken) in sorted(self._files().items()):
             if spoken == protocol:
                 return Found(name=str(path), stamp=stamp)
-        for point in metadata.entry_points(group=ENTRY_POINTS):
-            if point.name == protocol:
-                return Found(name=point.value)
-        return Found(name=protocol) if has_driver(protocol) else None
+        if has_driver(protocol):
+            return Found(name=protocol)
+        from importlib import metadata  # 2 MB, for protocols that nothing above speaks
+
+        points = metadata.entry_points(group=ENTRY_POINTS)
+        return next((Found(name=point.value) for point in points if point.name == protocol), None)
 
     def _files(self) -> dict[Path, tuple[int, str]]:
         try:

@@ -7,7 +7,8 @@ import pytest
 
 import mappers
 from mappers.framework.desk import load_specs
-from mappers.framework.runner import has_driver, load_driver
+from mappers.framework.builtin import has_driver
+from mappers.framework.runner import load_driver
 
 FOLDER = Path(mappers.__file__).parent
 NAMES = sorted(path.parent.name for path in FOLDER.glob("*/driver.py"))
