@@ -32,6 +32,7 @@ from cloudcore.edgecontroller.downstream import tombstone
 from cloudcore.errors import ApiExists, ApiNotFound, ApiRefused
 from cloudcore.kube import Kube
 from cloudcore.objects import DEVICE, DEVICECANDIDATE, HARDWARERULE, Change, number
+from cloudcore.secondlook import Differed
 
 log = logging.getLogger(__name__)
 
@@ -95,15 +96,15 @@ class HardwareController:
                 push = Push(link.node, item, deleted=change.new is None, first=change.old is None)
                 link.offer(push.delivery())
 
-    async def differ(self, link: Link, inventory: Inventory) -> set[str]:
-        """Bring an edge's rules up to date; the keys of what was pushed.  A stock edge has no use for them."""
+    async def differ(self, link: Link, inventory: Inventory) -> Differed:
+        """Bring an edge's rules up to date.  A stock edge has no use for them."""
         if not link.ours:
-            return set()
+            return Differed(set())
         self._links[link.node] = (link, Inventory(objects=_rules_of(inventory)))
         for node in [node for node, (old, _) in self._links.items() if self._nodes.get(node) is not old]:
             if node != link.node:
                 del self._links[node]
-        return self._difference(link, inventory) if self.rules.synced else set()
+        return Differed(self._difference(link, inventory) if self.rules.synced else set())
 
     def _difference(self, link: Link, inventory: Inventory) -> set[str]:
         keys = set()

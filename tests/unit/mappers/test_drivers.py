@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import mappers
-from mappers.framework.desk import load_specs
 from mappers.framework.builtin import has_driver
+from mappers.framework.desk import load_specs
 from mappers.framework.runner import load_driver
 
 FOLDER = Path(mappers.__file__).parent
