@@ -200,6 +200,11 @@ SCHEMA: Schema = {
             "port": Key(16443, _PORT, "its API's port"),
             "stateDir": Key("", _text, "where it keeps its objects; empty: dataDir"),
             "manifests": Key([], _texts, "files applied when it starts"),
+            "volumeDir": Key(
+                "/var/lib/skerry/volumes",
+                _text,
+                "folder on nodes for volumes of class node-folder; empty: no such class",
+            ),
         },
     },
     "featureGates": IGNORED,
@@ -213,6 +218,7 @@ class Standalone:
     port: int
     state_dir: Path
     manifests: tuple[Path, ...]
+    volume_dir: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -369,6 +375,7 @@ def _build(values: Mapping[str, Any]) -> Config:
             port=values[alone + "port"],
             state_dir=Path(values[alone + "stateDir"] or data_dir),
             manifests=tuple(Path(item) for item in values[alone + "manifests"]),
+            volume_dir=values[alone + "volumeDir"],
         ),
         streams=CloudStream(
             enable=values["modules.cloudStream.enable"],

@@ -69,6 +69,7 @@ async def run(config: Config, *, standalone: bool, stop: asyncio.Event | None = 
         listen_host=own.address or "0.0.0.0",
         listen_port=own.port,
         advertise=config.hub.advertise,
+        volume_root=own.volume_dir,
     )
     proxy = usage = None
     if config.streams.enable:

@@ -24,7 +24,11 @@ def render_cloudcore(home: Home, settings: Settings) -> str:
             "dataDir": str(home.cloud),
             "modules": {
                 "cloudHub": {"websocket": {"address": "127.0.0.1", "port": ports.hub}},
-                "standalone": {"address": "127.0.0.1", "port": ports.api},
+                "standalone": {
+                    "address": "127.0.0.1",
+                    "port": ports.api,
+                    "volumeDir": str(home.root / "volumes"),
+                },
             },
         }
     )

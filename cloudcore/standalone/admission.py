@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from cloudcore.standalone import defaults
+from cloudcore.standalone import defaults, volumes
 from cloudcore.standalone.kinds import Kind
 from cloudcore.standalone.status import Cause, forbidden, invalid, invalid_value, not_found
 from cloudcore.standalone.store import Record, Store
@@ -41,6 +41,8 @@ class Admission:
             ("", "pods"): self._pod,
             ("", "services"): self._service,
             ("", "nodes"): self._node,
+            ("", "persistentvolumeclaims"): self._claim,
+            ("", "persistentvolumes"): self._volume,
             ("apps", "daemonsets"): self._daemonset,
             ("batch", "jobs"): self._job,
         }
@@ -200,6 +202,18 @@ class Admission:
         if not any(taint.get("key") == key and taint.get("effect") == "NoSchedule" for taint in taints):
             taints.append({"key": key, "effect": "NoSchedule"})
 
+    def _claim(self, body: Json) -> None:
+        spec = body["spec"]
+        if "storageClassName" not in spec:
+            classes = (record.decode() for record in self._store.select(("storage.k8s.io", "storageclasses")))
+            name = volumes.default_class(classes)
+            if name:
+                spec["storageClassName"] = name
+        _finalize(body, volumes.CLAIM_IN_USE)
+
+    def _volume(self, body: Json) -> None:
+        _finalize(body, volumes.VOLUME_IN_USE)
+
     def _daemonset(self, body: Json) -> None:
         annotations = body["metadata"].setdefault("annotations", {})
         annotations.setdefault("deprecated.daemonset.template.generation", "1")
@@ -294,6 +308,12 @@ class Admission:
                     )
                 ],
             )
+
+
+def _finalize(body: Json, name: str) -> None:
+    finalizers = body["metadata"].setdefault("finalizers", [])
+    if name not in finalizers:
+        finalizers.append(name)
 
 
 def _node_ports(service: Json) -> list[int]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from cloudcore.standalone import volumes
 from cloudcore.standalone.admission import MIRROR, NO_EVICT, SYSTEM_PRIORITIES
 from cloudcore.standalone.controllers.endpoints import MANAGED_BY, MANAGER, OLD_MANAGED_BY, OLD_MANAGER
 from cloudcore.standalone.controllers.jobs import NAME_LABEL, UID_LABEL
@@ -122,6 +123,10 @@ def _made_by_people(kind: Kind, body: Json) -> bool:
             return (namespace, name) != ("default", "kubernetes")
         case ("scheduling.k8s.io", "priorityclasses"):
             return name not in SYSTEM_PRIORITIES
+        case ("storage.k8s.io", "storageclasses"):
+            return bool(name != volumes.DEFAULT_CLASS)
+        case ("", "persistentvolumes"):
+            return bool(annotations.get(volumes.PROVISIONED_BY) != volumes.PROVISIONER)
     return True
 
 
@@ -189,9 +194,32 @@ def _job(body: Json) -> None:
 
 
 def _claim(body: Json) -> None:
+    """A claim on one of our folders becomes one on whatever the other cluster makes volumes of."""
     annotations = body["metadata"].get("annotations") or {}
-    for name in [name for name in annotations if name.startswith("pv.kubernetes.io/")]:
+    for name in [
+        item for item in annotations if item.startswith(("pv.kubernetes.io/", "volume.kubernetes.io/"))
+    ]:
         del annotations[name]
+    _unprotect(body)
+    if body["spec"].get("storageClassName") == volumes.DEFAULT_CLASS:
+        del body["spec"]["storageClassName"]
+        body["spec"].pop("volumeName", None)
+
+
+def _volume(body: Json) -> None:
+    """Ready to be bound again."""
+    _unprotect(body)
+    annotations = body["metadata"].get("annotations") or {}
+    annotations.pop(volumes.BOUND_BY_US, None)
+    for field in ("uid", "resourceVersion"):
+        (body["spec"].get("claimRef") or {}).pop(field, None)
+
+
+def _unprotect(body: Json) -> None:
+    ours = (volumes.CLAIM_IN_USE, volumes.VOLUME_IN_USE)
+    kept = [item for item in body["metadata"].pop("finalizers", None) or () if item not in ours]
+    if kept:
+        body["metadata"]["finalizers"] = kept
 
 
 _RULES: dict[Key, Callable[[Json], None]] = {
@@ -200,4 +228,5 @@ _RULES: dict[Key, Callable[[Json], None]] = {
     ("", "pods"): _pod,
     ("batch", "jobs"): _job,
     ("", "persistentvolumeclaims"): _claim,
+    ("", "persistentvolumes"): _volume,
 }

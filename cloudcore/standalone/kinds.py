@@ -162,7 +162,6 @@ CORE: tuple[Kind, ...] = (
         "persistentvolumeclaims",
         "pvc",
         sub=STATUS,
-        passive=NO_STORAGE,
         returns_deleted=True,
     ),
     _row(
@@ -172,7 +171,6 @@ CORE: tuple[Kind, ...] = (
         "pv",
         cluster=True,
         sub=STATUS,
-        passive=NO_STORAGE,
         returns_deleted=True,
     ),
     _row(
@@ -286,7 +284,7 @@ CORE: tuple[Kind, ...] = (
     _row("rbac.authorization.k8s.io/v1", "Role", "roles"),
     _row("storage.k8s.io/v1", "CSIDriver", "csidrivers", cluster=True, passive=NO_STORAGE),
     _row("storage.k8s.io/v1", "CSINode", "csinodes", cluster=True, passive=NO_STORAGE),
-    _row("storage.k8s.io/v1", "StorageClass", "storageclasses", "sc", cluster=True, passive=NO_STORAGE),
+    _row("storage.k8s.io/v1", "StorageClass", "storageclasses", "sc", cluster=True),
     _row(
         "storage.k8s.io/v1",
         "VolumeAttachment",

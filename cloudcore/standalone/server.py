@@ -17,7 +17,7 @@ from aiohttp import web
 
 from beehive import clock
 from cloudcore.identity.addresses import local_addresses
-from cloudcore.standalone import authz, backup, crds, credentials, export, measured, selectors
+from cloudcore.standalone import authz, backup, crds, credentials, export, measured, selectors, volumes
 from cloudcore.standalone import store as store_module
 from cloudcore.standalone.admission import SERVICE_NETWORK, SYSTEM_PRIORITIES, Admission
 from cloudcore.standalone.api import Api, KubeletProxy
@@ -37,6 +37,7 @@ from cloudcore.standalone.controllers.nodes import GRACE_S, Nodes
 from cloudcore.standalone.controllers.replicas import ReplicaSets
 from cloudcore.standalone.controllers.scheduler import Scheduler
 from cloudcore.standalone.controllers.stateful import StatefulSets
+from cloudcore.standalone.controllers.volumes import Volumes
 from cloudcore.standalone.errors import StartError, StoreError
 from cloudcore.standalone.kinds import Registry
 from cloudcore.standalone.openapi import OpenApi
@@ -70,6 +71,8 @@ class StandaloneConfig:
     advertise: tuple[str, ...] = ()
     cluster_name: str = "skerry"
     node_grace_s: float = GRACE_S
+    volume_root: str = "/var/lib/skerry/volumes"
+    """The folder on nodes in which the volumes of the default storage class are; empty: there is no such class."""
 
     @property
     def kubeconfig(self) -> Path:
@@ -221,6 +224,7 @@ class ControlPlane:
             Jobs(resources, clock=tick),
             CronJobs(resources, clock=tick),
             Endpoints(resources, clock=tick),
+            Volumes(resources, clock=tick, root=self._config.volume_root),
         ]
 
     async def _listen(
@@ -273,6 +277,8 @@ class ControlPlane:
                 "",
                 {"metadata": {"name": name}, "value": value},
             )
+        if self._config.volume_root:
+            await _ensure(resources, ("storage.k8s.io", "storageclasses"), "", volumes.folder_class())
         service = {
             "metadata": {
                 "name": "kubernetes",

@@ -18,7 +18,6 @@ FIELDS: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {
         ("spec.jobTemplate.spec.successPolicy", "a job is complete when all its completions are"),
     ),
     ("apps", "statefulsets"): (
-        ("spec.volumeClaimTemplates", "claims are made, but this server provisions no storage for them"),
         ("spec.updateStrategy.rollingUpdate.maxUnavailable", "pods are replaced one by one"),
     ),
 }

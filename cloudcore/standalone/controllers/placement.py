@@ -5,6 +5,7 @@ Source: kubernetes, pkg/scheduler/framework/plugins; the texts of reasons are th
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -267,7 +268,8 @@ class Decision:
     message: str = ""
 
 
-def choose(pod: Json, nodes: list[Node]) -> Decision:
+def choose(pod: Json, nodes: list[Node], refuse: Callable[[Node], str] | None = None) -> Decision:
+    """`refuse`: a further reason against a node, empty when there is none."""
     if not nodes:
         return Decision(message="no nodes available to schedule pods")
     reasons: Counter[str] = Counter()
@@ -275,6 +277,8 @@ def choose(pod: Json, nodes: list[Node]) -> Decision:
     for node in nodes:
         try:
             found = refusals(pod, node, nodes)
+            if not found and refuse is not None and (why := refuse(node)):
+                found = [why]
         except BadSelector as error:
             found = [str(error)]
         if found:

@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from cloudcore.standalone import volumes
 from cloudcore.standalone.controllers.base import Controller, Event, Item, set_condition
 from cloudcore.standalone.controllers.placement import Node, choose
-from cloudcore.standalone.store import Record
+from cloudcore.standalone.store import Key, Record
 from cloudcore.standalone.verbs import PODS
 
 Json = dict[str, Any]
 NODES = ("", "nodes")
+CLAIMS, VOLUMES = ("", "persistentvolumeclaims"), ("", "persistentvolumes")
+CLASSES = ("storage.k8s.io", "storageclasses")
 NAME = "default-scheduler"
+NO_CLAIMS = volumes.Needs("", lambda node: "")
 
 
 class Scheduler(Controller):
     name = NAME
-    watches = (PODS, NODES)
+    watches = (PODS, NODES, CLAIMS, VOLUMES, CLASSES)
 
     def everything(self) -> Iterable[Item]:
         return [(record.namespace, record.name) for record in self.store.select(PODS, matches=_waiting)]
@@ -26,6 +30,8 @@ class Scheduler(Controller):
         record = event.record
         if record.key == NODES:
             return self.everything() if _node_matters(event) else []
+        if record.key != PODS:
+            return self.everything()
         if event.type == "DELETED":
             return self.everything() if record.fields.get("spec.nodeName") else []
         return [(record.namespace, record.name)] if _waiting(record) else []
@@ -37,9 +43,17 @@ class Scheduler(Controller):
         pod = record.decode()
         if "deletionTimestamp" in pod["metadata"] or pod["spec"].get("schedulingGates"):
             return None
-        decision = choose(pod, self._nodes())
+        wants = self._wants(pod)
+        if wants.fault:
+            await self._unschedulable(pod, wants.fault)
+            return None
+        decision = choose(pod, self._nodes(), wants.refuse)
         if not decision.node:
             await self._unschedulable(pod, decision.message)
+            return None
+        if wants.waiting:
+            # the claims get their volumes on this node first; the pod is looked at again when they have
+            await self._select_node(wants.waiting, decision.node)
             return None
         pod["spec"]["nodeName"] = decision.node
         condition = {
@@ -51,6 +65,26 @@ class Scheduler(Controller):
         await self.resources.bind(self.kind(PODS), pod, condition, self.options)
         await self.event(pod, "Scheduled", f"Successfully assigned {item[0]}/{item[1]} to {decision.node}")
         return None
+
+    def _wants(self, pod: Json) -> volumes.Needs:
+        if not volumes.claim_names(pod["spec"]):
+            return NO_CLAIMS
+
+        def named(key: Key, namespace: str = "") -> dict[str, Json]:
+            return {record.name: record.decode() for record in self.store.select(key, namespace)}
+
+        claims = named(CLAIMS, pod["metadata"]["namespace"])
+        return volumes.needs(pod["spec"], claims, named(VOLUMES), named(CLASSES))
+
+    async def _select_node(self, claims: Iterable[Json], node: str) -> None:
+        for claim in claims:
+            metadata = claim["metadata"]
+            notes = metadata.setdefault("annotations", {})
+            if notes.get(volumes.SELECTED_NODE) != node:
+                notes[volumes.SELECTED_NODE] = node
+                await self.resources.update(
+                    self.kind(CLAIMS), metadata["namespace"], metadata["name"], claim, self.options
+                )
 
     def _nodes(self) -> list[Node]:
         nodes = {}
