@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from cloudcore.standalone import defaults, volumes
+from cloudcore.standalone import defaults, limits, volumes
 from cloudcore.standalone.kinds import Kind
 from cloudcore.standalone.status import Cause, forbidden, invalid, invalid_value, not_found
 from cloudcore.standalone.store import Record, Store
@@ -20,6 +20,10 @@ Json = dict[str, Any]
 SERVICE_NETWORK = ipaddress.IPv4Network("10.96.0.0/16")
 NODE_PORTS = range(30000, 32768)
 NAMESPACES = ("", "namespaces")
+RANGES, QUOTAS = ("", "limitranges"), ("", "resourcequotas")
+PRIORITIES = ("scheduling.k8s.io", "priorityclasses")
+GROWING = (limits.CLAIMS, limits.SERVICES)
+"""Kinds whose objects may ask for more later on."""
 MIRROR = "kubernetes.io/config.mirror"
 NAME_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 """Letters of generated names: no vowels, so no words."""
@@ -76,6 +80,33 @@ class Admission:
         if rule is not None:
             rule(body)
 
+    def check_limits(self, kind: Kind, body: Json, old: Json | None) -> None:
+        """Hold a finished object to the LimitRanges and ResourceQuotas of its namespace.  Raises ApiError."""
+        namespace = body["metadata"].get("namespace", "")
+        if not namespace or (old is not None and kind.key not in GROWING):
+            return
+        name = body["metadata"].get("name", "")
+        if self._store.count(RANGES):
+            faults = limits.range_faults(kind.key, body, self._ranges(namespace))
+            if faults:
+                text = faults[0] if len(faults) == 1 else "[" + ", ".join(faults) + "]"
+                raise forbidden(kind.plural, kind.group, name, text)
+        if not self._store.count(QUOTAS):
+            return
+        for record in self._store.select(QUOTAS, namespace):
+            quota = record.decode()
+            hard = (quota.get("spec") or {}).get("hard") or {}
+            if not limits.concerned(kind.key, hard):
+                continue
+            keys = [key for key in {*self._store.resources(), kind.key} if limits.concerned(key, hard)]
+            objects = ((key, item.decode()) for key in keys for item in self._store.newest(key, namespace))
+            fault = limits.quota_fault(quota, kind.key, body, limits.used(quota, objects), old)
+            if fault:
+                raise forbidden(kind.plural, kind.group, name, fault)
+
+    def _ranges(self, namespace: str) -> list[Json]:
+        return [record.decode() for record in self._store.select(RANGES, namespace)]
+
     def on_update(self, kind: Kind, body: Json, old: Json) -> None:
         if kind.key == ("", "services"):
             for field in ("clusterIP", "clusterIPs"):
@@ -97,6 +128,8 @@ class Admission:
         mirror = MIRROR in (metadata.get("annotations") or {})
         if not mirror:
             self._service_account(metadata.get("namespace", ""), metadata, spec)
+        if self._store.count(RANGES):
+            limits.default_pod(body, self._ranges(metadata.get("namespace", "")))
         self._priority(spec)
         tolerations = spec.setdefault("tolerations", [])
         for key, effect in NO_EVICT:
@@ -182,8 +215,17 @@ class Admission:
     def _priority(self, spec: Json) -> None:
         name = spec.get("priorityClassName", "")
         value, policy = 0, "PreemptLowerPriority"
+        if not name:
+            marked = [record.decode() for record in self._store.select(PRIORITIES)]
+            general = min(
+                (item for item in marked if item.get("globalDefault")),
+                key=lambda item: item["value"],
+                default=None,
+            )
+            if general is not None:
+                name = spec["priorityClassName"] = general["metadata"]["name"]
         if name:
-            found = self._store.head(("scheduling.k8s.io", "priorityclasses"), "", name)
+            found = self._store.head(PRIORITIES, "", name)
             if found is not None:
                 stored = found.decode()
                 value, policy = stored.get("value", 0), stored.get("preemptionPolicy", policy)

@@ -322,6 +322,19 @@ def _volume_object(body: Json) -> None:
     body.setdefault("status", {}).setdefault("phase", "Pending")
 
 
+def _limit_range(body: Json) -> None:
+    """Source: SetDefaults_LimitRangeItem: the limit is the maximum, the request is the limit or else the minimum."""
+    for item in (body.get("spec") or {}).get("limits") or ():
+        if item.get("type") != "Container":
+            continue
+        limit = {**(item.get("max") or {}), **(item.get("default") or {})}
+        request = {**(item.get("min") or {}), **limit, **(item.get("defaultRequest") or {})}
+        if limit:
+            item["default"] = limit
+        if request:
+            item["defaultRequest"] = request
+
+
 def _priority_class(body: Json) -> None:
     body.setdefault("preemptionPolicy", "PreemptLowerPriority")
 
@@ -363,6 +376,7 @@ _RULES: dict[Key, Callable[[Json], None]] = {
     ("storage.k8s.io", "storageclasses"): _storage_class,
     ("", "persistentvolumeclaims"): _claim,
     ("", "persistentvolumes"): _volume_object,
+    ("", "limitranges"): _limit_range,
     ("scheduling.k8s.io", "priorityclasses"): _priority_class,
     ("apiextensions.k8s.io", "customresourcedefinitions"): _definition,
     ("networking.k8s.io", "networkpolicies"): _policy,

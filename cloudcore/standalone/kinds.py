@@ -122,7 +122,6 @@ EXTENSIONS = ("api-extensions",)
 NO_WEBHOOKS = "this server stores webhook and policy configurations but does not call them"
 NO_NETWORK = "this server stores this kind but programs no network with it"
 NO_STORAGE = "this server stores this kind but provisions no storage with it"
-NO_QUOTA = "this server stores this kind but does not enforce it"
 NO_SCALER = "this server stores this kind but scales nothing by it"
 NO_SIGNER = "this server stores this kind but signs nothing"
 CREATE = ("create",)
@@ -145,7 +144,7 @@ CORE: tuple[Kind, ...] = (
     _row("v1", "ConfigMap", "configmaps", "cm"),
     _row("v1", "Endpoints", "endpoints", "ep"),
     _row("v1", "Event", "events", "ev", model="CoreV1Event"),
-    _row("v1", "LimitRange", "limitranges", "limits", passive=NO_QUOTA),
+    _row("v1", "LimitRange", "limitranges", "limits"),
     _row(
         "v1",
         "Namespace",
@@ -184,9 +183,7 @@ CORE: tuple[Kind, ...] = (
         generation=True,
     ),
     _row("v1", "PodTemplate", "podtemplates", returns_deleted=True),
-    _row(
-        "v1", "ResourceQuota", "resourcequotas", "quota", sub=STATUS, passive=NO_QUOTA, returns_deleted=True
-    ),
+    _row("v1", "ResourceQuota", "resourcequotas", "quota", sub=STATUS, returns_deleted=True),
     _row("v1", "Secret", "secrets"),
     _row("v1", "ServiceAccount", "serviceaccounts", "sa", sub=("token",), returns_deleted=True),
     _row("v1", "Service", "services", "svc", categories=ALL, sub=STATUS, returns_deleted=True),
@@ -275,7 +272,6 @@ CORE: tuple[Kind, ...] = (
         "poddisruptionbudgets",
         "pdb",
         sub=STATUS,
-        passive=NO_QUOTA,
         generation=True,
     ),
     _row("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "clusterrolebindings", cluster=True),

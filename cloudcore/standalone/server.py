@@ -25,6 +25,7 @@ from cloudcore.standalone.authn import Tokens
 from cloudcore.standalone.authz import Authorizer
 from cloudcore.standalone.controllers import definitions
 from cloudcore.standalone.controllers.base import Controller
+from cloudcore.standalone.controllers.budgets import Budgets
 from cloudcore.standalone.controllers.cronjobs import CronJobs
 from cloudcore.standalone.controllers.daemons import DaemonSets
 from cloudcore.standalone.controllers.definitions import Definitions
@@ -34,6 +35,7 @@ from cloudcore.standalone.controllers.garbage import Garbage
 from cloudcore.standalone.controllers.jobs import Jobs
 from cloudcore.standalone.controllers.namespaces import Namespaces
 from cloudcore.standalone.controllers.nodes import GRACE_S, Nodes
+from cloudcore.standalone.controllers.quotas import Quotas
 from cloudcore.standalone.controllers.replicas import ReplicaSets
 from cloudcore.standalone.controllers.scheduler import Scheduler
 from cloudcore.standalone.controllers.stateful import StatefulSets
@@ -224,6 +226,8 @@ class ControlPlane:
             Jobs(resources, clock=tick),
             CronJobs(resources, clock=tick),
             Endpoints(resources, clock=tick),
+            Quotas(resources, clock=tick),
+            Budgets(resources, clock=tick),
             Volumes(resources, clock=tick, root=self._config.volume_root),
         ]
 

@@ -308,6 +308,19 @@ class Store:
             found = (record for record in found if matches(record))
         return sorted(found, key=lambda record: (record.namespace, record.name))
 
+    def newest(self, key: Key, namespace: str) -> list[Record]:
+        """As `select`, but with what has been accepted and has not landed: what a writer must count."""
+        found = {
+            place: record for place, record in self._objects.get(key, {}).items() if place[0] == namespace
+        }
+        for (kind, place), pending in self._pending.items():
+            if kind == key and place[0] == namespace:
+                if pending is None:
+                    found.pop(place, None)
+                else:
+                    found[place] = pending
+        return list(found.values())
+
     def select_at(
         self, key: Key, revision: int, namespace: str = "", matches: Match | None = None
     ) -> list[Record]:

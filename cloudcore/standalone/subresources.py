@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from typing import Any
 
+from cloudcore.standalone import disruptions, selectors
 from cloudcore.standalone import patch as patching
-from cloudcore.standalone import selectors
 from cloudcore.standalone.authn import ISSUER, BadToken, Tokens, User
 from cloudcore.standalone.authz import Authorizer, Request
+from cloudcore.standalone.controllers import budgets
 from cloudcore.standalone.kinds import Kind
 from cloudcore.standalone.nodeauthz import node_of
 from cloudcore.standalone.requests import WriteOptions
@@ -16,6 +18,7 @@ from cloudcore.standalone.status import (
     ApiError,
     bad_request,
     conflict,
+    internal,
     invalid,
     invalid_value,
     not_found,
@@ -35,6 +38,8 @@ class Subresources:
         self._resources = resources
         self._tokens = tokens
         self._authorizer = authorizer
+        self._evicting = asyncio.Lock()
+        """Two evictions at once must not both count on the same healthy pods."""
 
     # scale -------------------------------------------------------------------------------------------
 
@@ -145,6 +150,12 @@ class Subresources:
         self, kind: Kind, namespace: str, name: str, body: Json, options: WriteOptions
     ) -> Outcome:
         """Delete a pod unless a disruption budget forbids it."""
+        async with self._evicting:
+            return await self._evict(kind, namespace, name, body, options)
+
+    async def _evict(
+        self, kind: Kind, namespace: str, name: str, body: Json, options: WriteOptions
+    ) -> Outcome:
         pod = self._resources.read(kind, namespace, name)
         blocking = self._budget(namespace, pod)
         if blocking:
@@ -181,24 +192,21 @@ class Subresources:
         return Outcome(body=success(code=201), created=True)
 
     def _budget(self, namespace: str, pod: Json) -> str:
+        """Why a disruption budget keeps this pod; empty when none does.  Raises ApiError."""
         labels = pod["metadata"].get("labels") or {}
         store = self._resources.store
-        healthy = _is_ready(pod)
-        for record in store.select(("policy", "poddisruptionbudgets"), namespace):
+        found = []
+        for record in store.select(budgets.BUDGETS, namespace):
             budget = record.decode()
             selector = selectors.from_object((budget.get("spec") or {}).get("selector"))
-            if selector is None or not selector.matches(labels) or not healthy:
-                continue
-            pods = [
-                item.decode()
-                for item in store.select(("", "pods"), namespace, lambda r, s=selector: s.matches(r.labels))
-            ]
-            ready = sum(_is_ready(item) for item in pods)
-            least = _share((budget.get("spec") or {}).get("minAvailable"), len(pods), up=True)
-            most = _share((budget.get("spec") or {}).get("maxUnavailable"), len(pods), up=True)
-            needed = least if least is not None else len(pods) - most if most is not None else 0
-            if ready - 1 < needed:
-                return f"The disruption budget {record.name} needs {needed} healthy pods and has {ready} currently"
+            if selector is not None and selector.matches(labels):
+                found.append((record.name, budget))
+        if len(found) > 1:
+            raise internal(
+                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
+            )
+        for name, budget in found:
+            return disruptions.refusal(name, budget, budgets.state(store, namespace, budget), pod)
         return ""
 
     # tokens ------------------------------------------------------------------------------------------
@@ -371,18 +379,3 @@ def _dig(body: Json, path: str) -> Any:
     for part in path.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return value
-
-
-def _is_ready(pod: Json) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    return any(item.get("type") == "Ready" and item.get("status") == "True" for item in conditions)
-
-
-def _share(value: Any, total: int, *, up: bool) -> int | None:
-    """An absolute number or a percentage of `total`."""
-    if value is None:
-        return None
-    if isinstance(value, str) and value.endswith("%"):
-        part = int(value[:-1]) * total
-        return -(-part // 100) if up else part // 100
-    return int(value)

@@ -158,6 +158,7 @@ class Resources:
         self._check(kind, body, None)
         if self.store.head(kind.key, metadata.get("namespace", ""), name) is not None:
             raise already_exists(kind.plural, kind.group, name)
+        self.admission.check_limits(kind, body, None)
         if apply is not None:
             managed.stamp_apply(kind, None, body, apply, options, self.timestamp())
         else:
@@ -242,6 +243,8 @@ class Resources:
             metadata["generation"] = old["metadata"].get("generation", 0) + 1
         if subresource != "ephemeralcontainers":
             self._check(kind, body, old, subresource)
+        if not subresource:
+            self.admission.check_limits(kind, body, old)
         if apply is not None:
             managed.stamp_apply(kind, old, body, apply, options, self.timestamp())
         else:

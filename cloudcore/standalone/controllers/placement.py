@@ -48,6 +48,20 @@ class Node:
             self.used[name] = self.used.get(name, Decimal(0)) + amount
         self.ports |= host_ports(pod["spec"])
 
+    def without(self, gone: list[Json]) -> Node:
+        """The same node on which some pods are not."""
+        left = Node(
+            name=self.name,
+            labels=self.labels,
+            taints=self.taints,
+            unschedulable=self.unschedulable,
+            allocatable=self.allocatable,
+        )
+        for pod in self.pods:
+            if not any(pod is other for other in gone):
+                left.add(pod)
+        return left
+
 
 def requests(spec: Json) -> dict[str, Decimal]:
     """What a pod asks for: the sum of its containers, or the largest init container if that is more."""
@@ -258,6 +272,45 @@ def score(pod: Json, node: Node, nodes: list[Node]) -> float:
         for other in node.pods
     )
     return float(points - len(node.pods) * 0.1)
+
+
+def preemption(
+    pod: Json, nodes: list[Node], refuse: Callable[[Node], str] | None = None
+) -> tuple[str, list[Json]] | None:
+    """The node on which `pod` would fit if pods of lower priority went, and those pods; None when there is none.
+
+    As few and as unimportant as can be.  Source: kubernetes, framework/preemption (budgets are not looked at)."""
+    rank = priority(pod)
+    if pod["spec"].get("preemptionPolicy") == "Never":
+        return None
+    found = []
+    for node in nodes:
+        lower = [other for other in node.pods if priority(other) < rank]
+        if not lower or (refuse is not None and refuse(node)):
+            continue
+        left = node.without(lower)
+        others = [left if one is node else one for one in nodes]
+        if refusals(pod, left, others):
+            continue
+        victims = []
+        for other in sorted(lower, key=priority, reverse=True):
+            left.add(other)
+            if refusals(pod, left, others):
+                victims.append(other)
+                gone = left.without([other])
+                others = [gone if one is left else one for one in others]
+                left = gone
+        if victims:
+            cost = (max(map(priority, victims)), sum(map(priority, victims)), len(victims), node.name)
+            found.append((cost, node.name, victims))
+    if not found:
+        return None
+    _, name, victims = min(found, key=lambda item: item[0])
+    return name, victims
+
+
+def priority(pod: Json) -> int:
+    return int(pod["spec"].get("priority") or 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,10 @@ from typing import Any
 
 from cloudcore.standalone import volumes
 from cloudcore.standalone.controllers.base import Controller, Event, Item, set_condition
-from cloudcore.standalone.controllers.placement import Node, choose
+from cloudcore.standalone.controllers.placement import Node, choose, preemption, priority
+from cloudcore.standalone.status import ApiError
 from cloudcore.standalone.store import Key, Record
-from cloudcore.standalone.verbs import PODS
+from cloudcore.standalone.verbs import PODS, DeleteOptions
 
 Json = dict[str, Any]
 NODES = ("", "nodes")
@@ -47,9 +48,11 @@ class Scheduler(Controller):
         if wants.fault:
             await self._unschedulable(pod, wants.fault)
             return None
-        decision = choose(pod, self._nodes(), wants.refuse)
+        nodes = self._nodes(pod)
+        decision = choose(pod, nodes, wants.refuse)
         if not decision.node:
             await self._unschedulable(pod, decision.message)
+            await self._make_room(pod, nodes, wants)
             return None
         if wants.waiting:
             # the claims get their volumes on this node first; the pod is looked at again when they have
@@ -65,6 +68,38 @@ class Scheduler(Controller):
         await self.resources.bind(self.kind(PODS), pod, condition, self.options)
         await self.event(pod, "Scheduled", f"Successfully assigned {item[0]}/{item[1]} to {decision.node}")
         return None
+
+    async def _make_room(self, pod: Json, nodes: list[Node], wants: volumes.Needs) -> None:
+        """Let pods of lower priority go when that lets this one fit; it is looked at again when they have gone."""
+        rank = priority(pod)
+        nominated = (pod.get("status") or {}).get("nominatedNodeName")
+        for node in nodes:
+            if node.name == nominated and any(
+                "deletionTimestamp" in other["metadata"] and priority(other) < rank for other in node.pods
+            ):
+                return
+        found = preemption(pod, nodes, wants.refuse)
+        if found is None:
+            return
+        name, victims = found
+        fresh = self.get(PODS, pod["metadata"]["namespace"], pod["metadata"]["name"])
+        if fresh is None:
+            return
+        await self.set_status(PODS, fresh, {**(fresh.get("status") or {}), "nominatedNodeName": name})
+        for victim in victims:
+            metadata = victim["metadata"]
+            text = f"Preempted by pod {pod['metadata']['uid']} on node {name}"
+            await self.event(victim, "Preempted", text)
+            try:
+                await self.resources.delete(
+                    self.kind(PODS),
+                    metadata["namespace"],
+                    metadata["name"],
+                    DeleteOptions(uid=metadata["uid"]),
+                )
+            except ApiError as error:
+                if error.code not in (404, 409):
+                    raise
 
     def _wants(self, pod: Json) -> volumes.Needs:
         if not volumes.claim_names(pod["spec"]):
@@ -86,7 +121,8 @@ class Scheduler(Controller):
                     self.kind(CLAIMS), metadata["namespace"], metadata["name"], claim, self.options
                 )
 
-    def _nodes(self) -> list[Node]:
+    def _nodes(self, pod: Json) -> list[Node]:
+        """As `pod` finds them: with what runs there, and what room was made for."""
         nodes = {}
         for record in self.store.select(NODES):
             body = record.decode()
@@ -96,6 +132,11 @@ class Scheduler(Controller):
             node = nodes.get(record.fields.get("spec.nodeName", ""))
             if node is not None and record.fields.get("status.phase") not in ("Succeeded", "Failed"):
                 node.add(record.decode())
+            nominated = nodes.get(record.fields.get("status.nominatedNodeName", ""))
+            if nominated is not None and _waiting(record):
+                other = record.decode()
+                if other["metadata"]["uid"] != pod["metadata"]["uid"] and priority(other) >= priority(pod):
+                    nominated.add(other)
         return list(nodes.values())
 
     async def _unschedulable(self, pod: Json, message: str) -> None:

@@ -47,6 +47,13 @@ class Cluster:
         _, out, err = await kubectl(self._state_dir, *arguments)
         return out + err
 
+    async def tried(self, *arguments: str, stdin: str | None = None) -> tuple[int, str]:
+        code, _, err = await kubectl(self._state_dir, *arguments, stdin=stdin)
+        return code, err
+
+    async def says(self, kind: str, text: str) -> bool:
+        return text in await self.good("get", kind, "-o", "json")
+
     async def phase(self, kind: str, name: str, wanted: str) -> bool:
         code, out, _ = await kubectl(self._state_dir, "get", kind, name, "-o", "jsonpath={.status.phase}")
         return code == 0 and out == wanted
