@@ -110,8 +110,11 @@ def sign_request(
     organizations: Iterable[str] = (),
     lifetime: timedelta,
     now: datetime,
+    dns: Iterable[str] = (),
+    ips: Iterable[str] = (),
+    server: bool = False,
 ) -> bytes:
-    """A client certificate (PEM) for the public key in a PKCS#10 request.
+    """A client's certificate (PEM), or a server's, for the public key in a PKCS#10 request.
 
     Nothing but the public key is taken from the request.
     Raises: BadRequest when it is malformed, not signed by the key it carries, or that key is too weak."""
@@ -132,10 +135,32 @@ def sign_request(
         _acceptable(public),
         common_name=common_name,
         organizations=organizations,
-        client=True,
+        client=not server,
+        server=server,
+        dns=dns,
+        ips=ips,
         lifetime=lifetime,
         now=now,
     )
+
+
+def request_names(csr_der_or_pem: bytes) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
+    """The DNS names and the addresses that a signing request asks for, and whether it asks for names of other kinds.
+
+    Raises: BadRequest."""
+    if len(csr_der_or_pem) > MAX_REQUEST_BYTES:
+        raise BadRequest(f"cannot read request: it has more than {MAX_REQUEST_BYTES} bytes")
+    pem = csr_der_or_pem.lstrip().startswith(b"-----BEGIN")
+    load = x509.load_pem_x509_csr if pem else x509.load_der_x509_csr
+    try:
+        names = load(csr_der_or_pem).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return (), (), False
+    except (ValueError, TypeError) as error:
+        raise BadRequest(f"cannot read request: {error}") from error
+    dns = tuple(name.value for name in names if isinstance(name, x509.DNSName))
+    ips = tuple(str(name.value) for name in names if isinstance(name, x509.IPAddress))
+    return dns, ips, len(dns) + len(ips) < len(list(names))
 
 
 def fingerprint(pem: bytes) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import msgspec
 from aiohttp import web
 
-from cloudcore.standalone import discovery, listing, measured, openapi_pb, watch
+from cloudcore.standalone import discovery, listing, measured, openapi_pb, signing, watch
 from cloudcore.standalone.authn import AUTHENTICATED, BadToken, Tokens, User, from_certificate
 from cloudcore.standalone.authz import OPEN_PATHS, Authorizer, Request
 from cloudcore.standalone.kinds import Kind, Registry
@@ -320,6 +320,8 @@ class Api:
                 options = self._options(request)
                 body, faults = await self._body(request, kind.kind, options)
                 self._duplicates(kind, faults, options)
+                if kind.key == signing.KEY and user is not None:
+                    signing.stamp(body, user.as_json())
                 outcome = await self._resources.create(kind, namespace, body, options)
                 return self._outcome(outcome, kind, form, faults, options)
             case "update":
@@ -429,6 +431,8 @@ class Api:
             return self._outcome(outcome, kind, form, [], options)
         if target.verb == "get":
             return self._get(request, kind, namespace, target.name, form)
+        if name == "approval":
+            self._may_approve(user, kind, target.name)
         if target.verb == "update":
             options = self._options(request)
             body, faults = await self._body(request, kind.kind, options)
@@ -444,6 +448,21 @@ class Api:
             )
             return self._outcome(outcome, kind, form, [], options)
         raise method_not_allowed()
+
+    def _may_approve(self, user: User | None, kind: Kind, name: str) -> None:
+        """Beside the right to change approvals, the right to decide for that signer.  Raises ApiError."""
+        signer = str((self._resources.read(kind, "", name).get("spec") or {}).get("signerName", ""))
+        for scope in (signer, f"{signer.partition('/')[0]}/*"):
+            asked = Request(verb="approve", group=kind.group, resource="signers", name=scope)
+            if user is not None and self._authorizer.allowed(user, asked):
+                return
+        who = user.name if user is not None else ""
+        raise forbidden(
+            kind.plural,
+            kind.group,
+            name,
+            f'user "{who}" not permitted to approve requests with signerName "{signer}"',
+        )
 
     async def _scale(
         self, request: web.Request, target: Target, form: Form, kind: Kind, namespace: str

@@ -322,6 +322,14 @@ def _volume_object(body: Json) -> None:
     body.setdefault("status", {}).setdefault("phase", "Pending")
 
 
+def _autoscaler(body: Json) -> None:
+    spec: Json = body.setdefault("spec", {})
+    spec.setdefault("minReplicas", 1)
+    if not spec.get("metrics"):
+        target = {"type": "Utilization", "averageUtilization": 80}
+        spec["metrics"] = [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
+
+
 def _limit_range(body: Json) -> None:
     """Source: SetDefaults_LimitRangeItem: the limit is the maximum, the request is the limit or else the minimum."""
     for item in (body.get("spec") or {}).get("limits") or ():
@@ -377,6 +385,7 @@ _RULES: dict[Key, Callable[[Json], None]] = {
     ("", "persistentvolumeclaims"): _claim,
     ("", "persistentvolumes"): _volume_object,
     ("", "limitranges"): _limit_range,
+    ("autoscaling", "horizontalpodautoscalers"): _autoscaler,
     ("scheduling.k8s.io", "priorityclasses"): _priority_class,
     ("apiextensions.k8s.io", "customresourcedefinitions"): _definition,
     ("networking.k8s.io", "networkpolicies"): _policy,

@@ -122,8 +122,6 @@ EXTENSIONS = ("api-extensions",)
 NO_WEBHOOKS = "this server stores webhook and policy configurations but does not call them"
 NO_NETWORK = "this server stores this kind but programs no network with it"
 NO_STORAGE = "this server stores this kind but provisions no storage with it"
-NO_SCALER = "this server stores this kind but scales nothing by it"
-NO_SIGNER = "this server stores this kind but signs nothing"
 CREATE = ("create",)
 
 POD_SUBRESOURCES = (
@@ -241,7 +239,6 @@ CORE: tuple[Kind, ...] = (
         categories=ALL,
         sub=STATUS,
         model="V2HorizontalPodAutoscaler",
-        passive=NO_SCALER,
     ),
     _row("batch/v1", "CronJob", "cronjobs", "cj", categories=ALL, sub=STATUS, generation=True),
     _row("batch/v1", "Job", "jobs", categories=ALL, sub=STATUS, generation=True),
@@ -252,7 +249,6 @@ CORE: tuple[Kind, ...] = (
         "csr",
         cluster=True,
         sub=("approval", "status"),
-        passive=NO_SIGNER,
     ),
     _row("networking.k8s.io/v1", "IngressClass", "ingressclasses", cluster=True, passive=NO_NETWORK),
     _row(

@@ -24,6 +24,7 @@ from cloudcore.standalone.api import Api, KubeletProxy
 from cloudcore.standalone.authn import Tokens
 from cloudcore.standalone.authz import Authorizer
 from cloudcore.standalone.controllers import definitions
+from cloudcore.standalone.controllers.autoscalers import Autoscalers
 from cloudcore.standalone.controllers.base import Controller
 from cloudcore.standalone.controllers.budgets import Budgets
 from cloudcore.standalone.controllers.cronjobs import CronJobs
@@ -38,6 +39,7 @@ from cloudcore.standalone.controllers.nodes import GRACE_S, Nodes
 from cloudcore.standalone.controllers.quotas import Quotas
 from cloudcore.standalone.controllers.replicas import ReplicaSets
 from cloudcore.standalone.controllers.scheduler import Scheduler
+from cloudcore.standalone.controllers.signers import Signers
 from cloudcore.standalone.controllers.stateful import StatefulSets
 from cloudcore.standalone.controllers.volumes import Volumes
 from cloudcore.standalone.errors import StartError, StoreError
@@ -227,6 +229,8 @@ class ControlPlane:
             CronJobs(resources, clock=tick),
             Endpoints(resources, clock=tick),
             Quotas(resources, clock=tick),
+            Signers(resources, clock=tick, authority=keys.authority),
+            Autoscalers(resources, clock=tick, usage=self._usage),
             Budgets(resources, clock=tick),
             Volumes(resources, clock=tick, root=self._config.volume_root),
         ]

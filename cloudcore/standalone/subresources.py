@@ -50,11 +50,11 @@ class Subresources:
             for name in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
             if name in body["metadata"]
         }
-        spec_path, status_path, selector_path = self._scale_paths(kind)
-        replicas = _dig(body, spec_path)
-        status: Json = {"replicas": _dig(body, status_path) or 0}
+        spec_path, status_path, selector_path = scale_paths(kind)
+        replicas = dig(body, spec_path)
+        status: Json = {"replicas": dig(body, status_path) or 0}
         if kind.custom:
-            text = _dig(body, selector_path) if selector_path else None
+            text = dig(body, selector_path) if selector_path else None
         else:
             text = selectors.to_text(body["spec"].get("selector"))
         if text:
@@ -66,11 +66,6 @@ class Subresources:
             "spec": {"replicas": replicas} if replicas else {},
             "status": status,
         }
-
-    def _scale_paths(self, kind: Kind) -> tuple[str, str, str]:
-        if kind.scale is not None:
-            return kind.scale.spec, kind.scale.status, kind.scale.selector
-        return "spec.replicas", "status.replicas", ""
 
     async def update_scale(
         self, kind: Kind, namespace: str, name: str, body: Json, options: WriteOptions
@@ -89,12 +84,7 @@ class Subresources:
         version = (body.get("metadata") or {}).get("resourceVersion")
         if version and version != old["metadata"]["resourceVersion"]:
             raise conflict(kind.plural, kind.group, name)
-        changed = copy.deepcopy(old)
-        place = changed
-        *parents, last = self._scale_paths(kind)[0].split(".")
-        for part in parents:
-            place = place.setdefault(part, {})
-        place[last] = replicas
+        changed = put(old, scale_paths(kind)[0], replicas)
         outcome = await self._resources.update(kind, namespace, name, changed, options, subresource="scale")
         return Outcome(body=self.scale(kind, outcome.body), warnings=outcome.warnings)
 
@@ -374,7 +364,26 @@ class Subresources:
         }
 
 
-def _dig(body: Json, path: str) -> Any:
+def scale_paths(kind: Kind) -> tuple[str, str, str]:
+    """Where a kind keeps its replicas in spec and status, and its selector as text (empty for core kinds)."""
+    if kind.scale is not None:
+        return kind.scale.spec, kind.scale.status, kind.scale.selector
+    return "spec.replicas", "status.replicas", ""
+
+
+def put(body: Json, path: str, value: Any) -> Json:
+    """A copy of `body` with `value` at a dotted path."""
+    changed = copy.deepcopy(body)
+    place = changed
+    *parents, last = path.split(".")
+    for part in parents:
+        place = place.setdefault(part, {})
+    place[last] = value
+    return changed
+
+
+def dig(body: Json, path: str) -> Any:
+    """What is at a dotted path; None when nothing is."""
     value: Any = body
     for part in path.split("."):
         value = value.get(part) if isinstance(value, dict) else None

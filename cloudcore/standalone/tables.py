@@ -304,6 +304,83 @@ def _subjects(kind: str) -> Cell:
     return cell
 
 
+def _modes(path: str) -> Cell:
+    short = {
+        "ReadWriteOnce": "RWO",
+        "ReadOnlyMany": "ROX",
+        "ReadWriteMany": "RWX",
+        "ReadWriteOncePod": "RWOP",
+    }
+    return lambda body, now: ",".join(short.get(item, item) for item in _get(body, path) or ())
+
+
+def _claim_status(body: Json, now: datetime) -> str:
+    return "Terminating" if "deletionTimestamp" in body["metadata"] else _get(body, "status.phase") or ""
+
+
+def _volume_claim(body: Json, now: datetime) -> str:
+    claim = _get(body, "spec.claimRef")
+    return f"{claim.get('namespace')}/{claim.get('name')}" if claim else ""
+
+
+def _quota(prefix: str, *, wanted: bool) -> Cell:
+    def cell(body: Json, now: datetime) -> str:
+        hard, used = _get(body, "status.hard") or {}, _get(body, "status.used") or {}
+        return ", ".join(
+            f"{name}: {used.get(name, '0')}/{limit}"
+            for name, limit in sorted(hard.items())
+            if name.startswith(prefix) == wanted
+        )
+
+    return cell
+
+
+def _scale_target(body: Json, now: datetime) -> str:
+    return f"{_get(body, 'spec.scaleTargetRef.kind')}/{_get(body, 'spec.scaleTargetRef.name')}"
+
+
+def _scale_metrics(body: Json, now: datetime) -> str:
+    """What is wanted of each metric, and what it was last."""
+    have = {}
+    for item in _get(body, "status.currentMetrics") or ():
+        source = item.get("resource") or item.get("containerResource") or {}
+        have[item.get("type"), source.get("name")] = source.get("current") or {}
+    found = []
+    for item in _get(body, "spec.metrics") or ():
+        source = item.get("resource") or item.get("containerResource")
+        if not source:
+            found.append(f"{item.get('type')}: <unknown>")
+            continue
+        target, current = source.get("target") or {}, have.get((item.get("type"), source.get("name")), {})
+        share = target.get("averageUtilization")
+        wanted = f"{share}%" if share is not None else target.get("averageValue", "<auto>")
+        seen = current.get("averageUtilization" if share is not None else "averageValue")
+        said = "<unknown>" if seen is None else f"{seen}%" if share is not None else seen
+        found.append(f"{source.get('name')}: {said}/{wanted}")
+    more = f" + {len(found) - 2} more..." if len(found) > 2 else ""
+    return ", ".join(found[:2]) + more or NONE
+
+
+def _class_name(body: Json, now: datetime) -> str:
+    notes = body["metadata"].get("annotations") or {}
+    default = notes.get("storageclass.kubernetes.io/is-default-class") == "true"
+    return _name(body, now) + (" (default)" if default else "")
+
+
+def _requested(body: Json, now: datetime) -> str:
+    seconds = _get(body, "spec.expirationSeconds")
+    return duration(seconds) if isinstance(seconds, int) else NONE
+
+
+def _request_state(body: Json, now: datetime) -> str:
+    """Source: extractCSRStatus."""
+    types = {item.get("type") for item in _get(body, "status.conditions") or ()}
+    state = "Denied" if "Denied" in types else "Approved" if "Approved" in types else "Pending"
+    if "Failed" in types:
+        state += ",Failed"
+    return state + (",Issued" if _get(body, "status.certificate") else "")
+
+
 Row = tuple[str, str, int, Cell]
 NAME: Row = ("Name", "string", 0, _name)
 AGE: Row = ("Age", "string", 0, _age)
@@ -384,19 +461,87 @@ COLUMNS: dict[tuple[str, str], tuple[Row, ...]] = {
     ),
     ("", "persistentvolumeclaims"): (
         NAME,
-        ("Status", "string", 0, _field("status.phase")),
+        ("Status", "string", 0, _claim_status),
         ("Volume", "string", 0, _field("spec.volumeName")),
         ("Capacity", "string", 0, _field("status.capacity.storage")),
-        ("Access Modes", "string", 0, lambda body, now: ",".join(_get(body, "spec.accessModes") or ())),
+        ("Access Modes", "string", 0, _modes("status.accessModes")),
         ("StorageClass", "string", 0, _field("spec.storageClassName")),
+        ("VolumeAttributesClass", "string", 0, _field("spec.volumeAttributesClassName", "<unset>")),
         AGE,
+        ("VolumeMode", "string", 1, _field("spec.volumeMode")),
     ),
     ("", "persistentvolumes"): (
         NAME,
         ("Capacity", "string", 0, _field("spec.capacity.storage")),
-        ("Access Modes", "string", 0, lambda body, now: ",".join(_get(body, "spec.accessModes") or ())),
+        ("Access Modes", "string", 0, _modes("spec.accessModes")),
         ("Reclaim Policy", "string", 0, _field("spec.persistentVolumeReclaimPolicy")),
         ("Status", "string", 0, _field("status.phase")),
+        ("Claim", "string", 0, _volume_claim),
+        ("StorageClass", "string", 0, _field("spec.storageClassName")),
+        ("VolumeAttributesClass", "string", 0, _field("spec.volumeAttributesClassName", "<unset>")),
+        ("Reason", "string", 0, _field("status.reason")),
+        AGE,
+        ("VolumeMode", "string", 1, _field("spec.volumeMode")),
+    ),
+    ("", "resourcequotas"): (
+        NAME,
+        ("Request", "string", 0, _quota("limits", wanted=False)),
+        ("Limit", "string", 0, _quota("limits", wanted=True)),
+        AGE,
+    ),
+    ("", "limitranges"): (NAME, ("Created At", "date", 0, _field("metadata.creationTimestamp"))),
+    ("autoscaling", "horizontalpodautoscalers"): (
+        NAME,
+        ("Reference", "string", 0, _scale_target),
+        ("Targets", "string", 0, _scale_metrics),
+        ("MinPods", "string", 0, _field("spec.minReplicas", "<unset>")),
+        ("MaxPods", "integer", 0, _field("spec.maxReplicas", 0)),
+        ("Replicas", "integer", 0, _field("status.currentReplicas", 0)),
+        AGE,
+    ),
+    ("policy", "poddisruptionbudgets"): (
+        NAME,
+        ("Min Available", "string", 0, _field("spec.minAvailable", "N/A")),
+        ("Max Unavailable", "string", 0, _field("spec.maxUnavailable", "N/A")),
+        ("Allowed Disruptions", "integer", 0, _field("status.disruptionsAllowed", 0)),
+        AGE,
+    ),
+    ("storage.k8s.io", "storageclasses"): (
+        ("Name", "string", 0, _class_name),
+        ("Provisioner", "string", 0, _field("provisioner")),
+        ("ReclaimPolicy", "string", 0, _field("reclaimPolicy", "Delete")),
+        ("VolumeBindingMode", "string", 0, _field("volumeBindingMode", "Immediate")),
+        ("AllowVolumeExpansion", "string", 0, lambda body, now: bool(body.get("allowVolumeExpansion"))),
+        AGE,
+    ),
+    ("certificates.k8s.io", "certificatesigningrequests"): (
+        NAME,
+        AGE,
+        ("SignerName", "string", 0, _field("spec.signerName")),
+        ("Requestor", "string", 0, _field("spec.username")),
+        ("RequestedDuration", "string", 0, _requested),
+        ("Condition", "string", 0, _request_state),
+    ),
+    ("networking.k8s.io", "networkpolicies"): (
+        NAME,
+        ("Pod-Selector", "string", 0, _selector("spec.podSelector")),
+        AGE,
+    ),
+    ("networking.k8s.io", "ingressclasses"): (
+        NAME,
+        ("Controller", "string", 0, _field("spec.controller")),
+        ("Parameters", "string", 0, _field("spec.parameters.name", NONE)),
+        AGE,
+    ),
+    ("node.k8s.io", "runtimeclasses"): (NAME, ("Handler", "string", 0, _field("handler")), AGE),
+    ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"): (
+        NAME,
+        ("Webhooks", "integer", 0, _count("webhooks")),
+        AGE,
+    ),
+    ("admissionregistration.k8s.io", "validatingwebhookconfigurations"): (
+        NAME,
+        ("Webhooks", "integer", 0, _count("webhooks")),
         AGE,
     ),
     ("apps", "deployments"): (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cloudcore.standalone import signing
 from cloudcore.standalone.kinds import Kind
 
 Json = dict[str, Any]
@@ -31,9 +32,17 @@ def warnings(kind: Kind, body: Json) -> list[str]:
             found.append(f"{path} is kept but not acted upon: {instead}")
     if kind.key == ("", "services") and _value(body, "spec.type") == "LoadBalancer":
         found.append("spec.type LoadBalancer: this server has nobody who assigns an external address")
+    if kind.key == signing.KEY and _value(body, "spec.signerName") not in signing.SIGNERS:
+        found.append(
+            f"spec.signerName {_value(body, 'spec.signerName')}: this server signs for none but its own signers"
+        )
     retention = _value(body, "spec.persistentVolumeClaimRetentionPolicy.whenScaled")
     if kind.key == ("apps", "statefulsets") and retention == "Delete":
         found.append("whenScaled Delete is kept but not acted upon: claims stay when the set is scaled down")
+    if kind.key == ("autoscaling", "horizontalpodautoscalers"):
+        for index, metric in enumerate(_value(body, "spec.metrics") or ()):
+            if metric.get("type") not in ("Resource", "ContainerResource"):
+                found.append(f"spec.metrics[{index}]: only cpu and memory of pods are measured here")
     return found
 
 

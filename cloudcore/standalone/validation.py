@@ -724,6 +724,50 @@ def _definition_update(body: Json, old: Json) -> Iterator[Cause]:
             yield invalid_value("spec." + ".".join(path), new_value, "field is immutable")
 
 
+def _autoscaler(body: Json) -> Iterator[Cause]:
+    spec = body.get("spec") or {}
+    least, most = spec.get("minReplicas", 1), spec.get("maxReplicas", 0)
+    reference = spec.get("scaleTargetRef") or {}
+    for name in ("kind", "name"):
+        if not reference.get(name):
+            yield required(f"spec.scaleTargetRef.{name}")
+    if least < 1:
+        yield invalid_value("spec.minReplicas", least, "must be greater than or equal to 1")
+    if most < 1:
+        yield invalid_value("spec.maxReplicas", most, "must be greater than 0")
+    elif most < least:
+        yield invalid_value("spec.maxReplicas", most, "must be greater than or equal to `minReplicas`")
+
+
+def _autoscaler_update(body: Json, old: Json) -> Iterator[Cause]:
+    yield from _autoscaler(body)
+
+
+def _claim(body: Json) -> Iterator[Cause]:
+    spec = body["spec"]
+    if not spec.get("accessModes"):
+        yield required("spec.accessModes", "at least 1 access mode is required")
+    storage = ((spec.get("resources") or {}).get("requests") or {}).get("storage")
+    if storage is None:
+        yield required("spec.resources[storage]")
+    elif quantity.parse(storage) <= 0:
+        yield invalid_value("spec.resources[storage]", storage, "must be greater than zero")
+
+
+def _claim_update(body: Json, old: Json) -> Iterator[Cause]:
+    """Its size may grow, and it is bound once."""
+    kept = ("resources", "volumeName", "volumeAttributesClassName")
+    new_spec, old_spec = body["spec"], old["spec"]
+    changed = {n: v for n, v in new_spec.items() if n not in kept} != {
+        n: v for n, v in old_spec.items() if n not in kept
+    }
+    if changed or old_spec.get("volumeName") not in (None, "", new_spec.get("volumeName")):
+        yield forbidden_field(
+            "spec",
+            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims",
+        )
+
+
 _APPS = "apps"
 _RBAC = "rbac.authorization.k8s.io"
 _CREATE: dict[Key, Callable[[Json], Iterator[Cause]]] = {
@@ -741,6 +785,8 @@ _CREATE: dict[Key, Callable[[Json], Iterator[Cause]]] = {
     ("coordination.k8s.io", "leases"): _lease,
     (_RBAC, "rolebindings"): _role_ref,
     (_RBAC, "clusterrolebindings"): _role_ref,
+    ("", "persistentvolumeclaims"): _claim,
+    ("autoscaling", "horizontalpodautoscalers"): _autoscaler,
     ("certificates.k8s.io", "certificatesigningrequests"): _csr,
     ("apiextensions.k8s.io", "customresourcedefinitions"): _definition,
 }
@@ -755,6 +801,8 @@ _UPDATE: dict[Key, Callable[[Json, Json], Iterator[Cause]]] = {
     ("", "configmaps"): _immutable_data,
     ("", "secrets"): _secret_update,
     ("", "services"): _service_update,
+    ("", "persistentvolumeclaims"): _claim_update,
+    ("autoscaling", "horizontalpodautoscalers"): _autoscaler_update,
     (_RBAC, "rolebindings"): _role_ref_kept,
     (_RBAC, "clusterrolebindings"): _role_ref_kept,
     ("apiextensions.k8s.io", "customresourcedefinitions"): _definition_update,

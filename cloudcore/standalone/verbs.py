@@ -23,6 +23,7 @@ from cloudcore.standalone import (
     quantity,
     rules,
     schema,
+    signing,
     unheeded,
     validation,
 )
@@ -292,6 +293,14 @@ class Resources:
                 metadata["ownerReferences"] = before["ownerReferences"]
             else:
                 metadata.pop("ownerReferences", None)
+        elif subresource == "approval":
+            # a decision is all that changes here
+            conditions = (body.get("status") or {}).get("conditions")
+            body["status"] = {**(old.get("status") or {}), "conditions": conditions or []}
+            body["spec"] = old.get("spec", {})
+            faults = signing.decided(conditions or [], (old.get("status") or {}).get("conditions") or [])
+            if faults:
+                raise invalid(kind.kind, kind.group, before["name"], faults)
         elif subresource == "ephemeralcontainers":
             kept = copy.deepcopy(old)
             added = (body.get("spec") or {}).get("ephemeralContainers")
@@ -308,6 +317,8 @@ class Resources:
                 body["spec"] = old.get("spec", {})
         elif subresource == "finalize":
             body["status"] = old.get("status", {})
+        if kind.key == signing.KEY:
+            signing.keep(body, old, subresource)
 
     # patch -------------------------------------------------------------------------------------------
 

@@ -11,16 +11,22 @@ from pathlib import Path
 
 import aiohttp
 
+from cloudcore.standalone.measured import UsageSource
 from cloudcore.standalone.server import ControlPlane, StandaloneConfig
 
 
 @contextlib.asynccontextmanager
 async def control_plane(
-    state_dir: Path, *, manifests: Sequence[Path] = (), node_grace_s: float = 40.0
+    state_dir: Path,
+    *,
+    manifests: Sequence[Path] = (),
+    node_grace_s: float = 40.0,
+    usage: UsageSource | None = None,
 ) -> AsyncIterator[ControlPlane]:
     plane = ControlPlane(
         StandaloneConfig(state_dir=state_dir, listen_port=0, node_grace_s=node_grace_s),
         bootstrap_manifests=manifests,
+        usage=usage,
     )
     task = asyncio.get_running_loop().create_task(plane.run())
     started = asyncio.get_running_loop().create_task(plane.started())

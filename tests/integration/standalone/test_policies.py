@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from cloudcore.cloudstream.usage import NodeUsage, Usage
 from tests.integration.standalone.test_workloads import Cluster, on_cluster, workload
 
 Json = dict[str, Any]
@@ -121,3 +130,101 @@ def test_a_pod_of_high_priority_makes_room_for_itself(tmp_path: Path) -> None:
         assert (await on.read("pod", "equal"))["status"]["phase"] == "Pending"
 
     on_cluster(tmp_path, story, "n1")
+
+
+class Busy:
+    """Every pod that the test names uses three times what it asks for."""
+
+    def __init__(self) -> None:
+        self.pods: list[str] = []
+
+    async def usage(self) -> Mapping[str, NodeUsage]:
+        part = Usage(cpu_nanocores=300_000_000, memory_bytes=2**20, window_s=15.0)
+        pods = {("default", name): {"c": part} for name in self.pods}
+        return {"n1": NodeUsage(at=1_000_000_000.0, node=part, pods=pods)}
+
+
+def test_an_autoscaler_follows_the_load(tmp_path: Path) -> None:
+    busy = Busy()
+
+    async def story(on: Cluster) -> None:
+        deployment = workload("Deployment", "web", replicas=1)
+        container = deployment["spec"]["template"]["spec"]["containers"][0]
+        container["resources"] = {"requests": {"cpu": "100m"}}
+        await on.apply(deployment)
+        await on.good("rollout", "status", "deploy/web", "--timeout=30s")
+        busy.pods = [item["metadata"]["name"] for item in await on.pods()]
+        target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}
+        metric = {
+            "type": "Resource",
+            "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 100}},
+        }
+        spec = {"scaleTargetRef": target, "maxReplicas": 5, "metrics": [metric]}
+        await on.apply(made("HorizontalPodAutoscaler", "web", spec, "autoscaling/v2"))
+
+        async def scaled() -> bool:
+            return bool((await on.read("deploy", "web"))["spec"]["replicas"] == 3)
+
+        await on.until(scaled)
+        status = (await on.read("hpa", "web"))["status"]
+        assert status["desiredReplicas"] == 3
+        assert {item["type"]: item["status"] for item in status["conditions"]} == {
+            "AbleToScale": "True",
+            "ScalingActive": "True",
+            "ScalingLimited": "False",
+        }
+        assert "300%/100%" in (await on.good("get", "hpa", "web"))
+        assert "SuccessfulRescale" in await on.good("describe", "hpa", "web")
+
+    on_cluster(tmp_path, story, "n1", usage=busy)
+
+
+def test_an_approved_request_makes_a_user(tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "devs"),
+            x509.NameAttribute(NameOID.COMMON_NAME, "ann"),
+        ]
+    )
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    pem = request.public_bytes(serialization.Encoding.PEM)
+
+    async def story(on: Cluster) -> None:
+        spec = {
+            "request": base64.b64encode(pem).decode(),
+            "signerName": "kubernetes.io/kube-apiserver-client",
+            "usages": ["client auth"],
+            "username": "somebody-else",
+        }
+        for name in ("ann", "refused"):
+            await on.apply(made("CertificateSigningRequest", name, spec, "certificates.k8s.io/v1"))
+        await on.good("certificate", "approve", "ann")
+        await on.good("certificate", "deny", "refused")
+        await on.until(lambda: on.says("csr", '"certificate"'))
+        found = await on.read("csr", "ann")
+        assert found["spec"]["username"] == "skerry-admin"
+        certificate = base64.b64decode(found["status"]["certificate"])
+        (tmp_path / "ann.crt").write_bytes(certificate)
+        (tmp_path / "ann.key").write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        await on.good(
+            "create", "rolebinding", "ann", "--clusterrole=view", "--user=ann", "--namespace=default"
+        )
+        config = tmp_path / "admin.kubeconfig"
+        context = yaml.safe_load(config.read_text())
+        context["users"][0]["user"] = {
+            "client-certificate": str(tmp_path / "ann.crt"),
+            "client-key": str(tmp_path / "ann.key"),
+        }
+        config.write_text(yaml.safe_dump(context))
+        assert "ann" in await on.good("auth", "whoami")
+        await on.good("get", "pods")
+        assert 'User "ann" cannot create resource' in (await on.tried("create", "configmap", "x"))[1]
+
+    on_cluster(tmp_path, story)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from cloudcore.standalone.measured import UsageSource
 from tests.integration.standalone.kubelet import Kubelet, kubelet
 from tests.integration.standalone.server import client, control_plane, kubectl
 
@@ -68,10 +69,16 @@ class Cluster:
                 await asyncio.sleep(0.1)
 
 
-def on_cluster(tmp_path: Path, story: Story, *nodes: str, node_grace_s: float = 60.0) -> None:
+def on_cluster(
+    tmp_path: Path,
+    story: Story,
+    *nodes: str,
+    node_grace_s: float = 60.0,
+    usage: UsageSource | None = None,
+) -> None:
     async def main() -> None:
         async with (
-            control_plane(tmp_path, node_grace_s=node_grace_s) as plane,
+            control_plane(tmp_path, node_grace_s=node_grace_s, usage=usage) as plane,
             client(tmp_path) as session,
             kubelet(session, plane.server, *nodes) as played,
         ):
