@@ -12,7 +12,7 @@ IMAGE ?=
 BUILD_ARGS ?=
 BUILDER ?= $(firstword $(foreach program,podman buildah docker,$(if $(shell command -v $(program)),$(program))))
 
-.PHONY: help setup setup-dev up down status test lint format unit fuzz integration e2e faults bench image clean
+.PHONY: help setup setup-dev up install down status test lint format unit fuzz integration e2e faults bench image clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ setup-dev:
 
 up: setup ## cloud, edge, containers, broker and a device on this machine (UP_ARGS="--node-name edge-7")
 	@$(SUDO) $(BIN)/skerry up $(UP_ARGS)
+
+install: ## on a board: what a node needs, in /opt/skerry, before `skerry join` (again, it upgrades; pods run on)
+	@deploy/bootstrap.sh board
 
 down: ## stop all of it and remove every process, mount, interface and rule it made
 	@[ ! -x $(BIN)/skerry ] || $(SUDO) $(BIN)/skerry down

@@ -132,7 +132,10 @@ def check(settings: Mapping[str, Any], cloud: str) -> str | None:
         edged = _at(settings, "modules", "edged")
         endpoint = _at(edged, "tailoredKubeletConfig").get("containerRuntimeEndpoint") or _RUNTIME
         if told := _no_answer(str(endpoint).removeprefix("unix://")):
-            return f"no container runtime answers at {endpoint} ({told}): `apt-get install containerd runc`"
+            return (
+                f"no container runtime answers at {endpoint} ({told}): start it (`systemctl start containerd`), "
+                "or install it (`make install`)"
+            )
         mounts, kinds = Path("/proc/mounts").read_text(), Path("/proc/filesystems").read_text()
         return preflight.check_cgroups(kinds, mounts)
     return None

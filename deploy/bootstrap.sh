@@ -1,15 +1,18 @@
 #!/bin/sh
-# Set this machine up for Skerry: Debian packages that are missing, and a virtual environment in .venv.
+# Set this machine up for Skerry: Debian packages that are missing, and a virtual environment.
 #
-#   deploy/bootstrap.sh          to run it            (make up)
-#   deploy/bootstrap.sh dev      to test it, too      (make test)
+#   deploy/bootstrap.sh          to try it            (make up)       in .venv
+#   deploy/bootstrap.sh dev      to test it, too      (make test)     in .venv
+#   deploy/bootstrap.sh board    to be a node         (make install)  in /opt/skerry, commands in /usr/local/bin
 #
-# Quick and offline when everything is there.  No service of a package that is installed here is started or enabled:
-# Skerry runs its own, and leaves the machine's as they were.
+# Quick and offline when everything is there.  A trial starts and enables no service of a package that is installed here:
+# it runs its own, and leaves the machine's as they were.  A board uses the machine's containerd and mosquitto.
 set -eu
 
 cd "$(dirname "$0")/.."
 kind=${1:-run}
+venv=.venv
+[ "$kind" != board ] || venv=/opt/skerry
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
@@ -21,7 +24,7 @@ export PATH
 if [ "$(id -u)" -eq 0 ]; then
     as_root() { "$@"; }
 elif command -v sudo >/dev/null; then
-    as_root() { sudo "$@"; }
+    as_root() { sudo --preserve-env=SODIUM_INSTALL "$@"; }
 else
     die "this needs root, and there is no sudo: run it again as root"
 fi
@@ -52,12 +55,22 @@ want containerd has containerd
 want runc has runc
 want containernetworking-plugins has_cni
 want mosquitto has mosquitto
-want busybox-static has_static_busybox
 want iproute2 has ip
 want iptables has iptables
 want nftables has nft
 want ca-certificates test -s /etc/ssl/certs/ca-certificates.crt
-has kubectl || missing="$missing kubernetes-client"
+if [ "$kind" != board ]; then
+    want busybox-static has_static_busybox
+    want kubernetes-client has kubectl
+elif ! grep -qs piwheels /etc/pip.conf; then
+    # PyPI has no built msgspec and PyNaCl for 32-bit ARM; Raspberry Pi OS has an index that does.
+    case $(uname -m) in
+        armv*)
+            export SODIUM_INSTALL=system
+            [ -x $venv/bin/python ] || missing="$missing gcc libc6-dev libffi-dev libsodium-dev pkg-config python3-dev"
+            ;;
+    esac
+fi
 if [ "$kind" = dev ]; then
     # for the libraries that tests put between a daemon and its disk or clock
     want gcc has cc
@@ -65,7 +78,7 @@ if [ "$kind" = dev ]; then
 fi
 
 python=$(find_python)
-if [ ! -x .venv/bin/python ]; then
+if [ ! -x $venv/bin/python ]; then
     if [ -z "$python" ]; then
         missing="$missing python3 python3-venv"
     elif ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
@@ -79,7 +92,9 @@ install_packages() {
     has apt-get || die "these packages are missing and this is no Debian to install them on:$missing"
     say "installing$missing"
     guard=/usr/sbin/policy-rc.d
-    if [ ! -e $guard ]; then
+    if [ "$kind" = board ]; then
+        guard=
+    elif [ ! -e $guard ]; then
         # Asked by Debian's packages before they start a service; 101 is no.
         trap 'as_root rm -f $guard' EXIT INT TERM
         printf '#!/bin/sh\nexit 101\n' | as_root tee $guard >/dev/null
@@ -92,7 +107,7 @@ install_packages() {
         as_root apt-get -q update &&
             as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends $missing
     } >&2 || die "apt-get could not install$missing: see above"
-    if has systemctl; then
+    if [ "$kind" != board ] && has systemctl; then
         # What was not there before must not start at the next boot either.
         for service in containerd mosquitto; do
             case " $missing " in *" $service "*) as_root systemctl disable -q $service.service >&2 || true ;; esac
@@ -107,21 +122,38 @@ install_packages() {
 if [ -n "$missing" ]; then
     install_packages
 fi
+if [ "$kind" = board ] && [ -d /run/systemd/system ]; then
+    as_root systemctl enable -q --now containerd.service mosquitto.service >&2
+fi
 
 # --- the virtual environment -------------------------------------------------------------------------------------
 
-stamp=.venv/.skerry-$kind
+stamp=$venv/.skerry-$kind
 wanted=$(sha256sum pyproject.toml | cut -d' ' -f1)
-if [ ! -x .venv/bin/python ] || [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
-    if [ ! -x .venv/bin/python ]; then
+make_venv() { # "as_root" or nothing
+    if [ ! -x $venv/bin/python ]; then
         python=$(find_python)
         [ -n "$python" ] || die "Python 3.11 or newer is needed, and there is none: install python3.11"
-        say "making .venv with $python"
-        "$python" -m venv .venv
+        say "making $venv with $python"
+        "$@" "$python" -m venv $venv
     fi
-    say "installing Skerry into .venv"
+    say "installing Skerry into $venv"
     # Dependency groups need pip 25.1; Debian 12 has 23.0.
-    .venv/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
+    "$@" $venv/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
+}
+if [ "$kind" = board ]; then
+    make_venv as_root
+    # What an earlier build left here would be installed, too.
+    as_root rm -rf build
+    as_root $venv/bin/python -m pip install -qq --disable-pip-version-check --upgrade ".[${SKERRY_EXTRAS:-board}]"
+    as_root rm -rf build ./*.egg-info
+    for command in skerry edgecore mapper; do
+        as_root ln -sf "$venv/bin/$command" "/usr/local/bin/$command"
+    done
+    # Pods run on while it restarts.
+    [ ! -d /run/systemd/system ] || as_root systemctl try-restart edgecore.service skerry-supervisor.service >&2
+elif [ ! -x $venv/bin/python ] || [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+    make_venv
     if [ "$kind" = dev ]; then
         .venv/bin/python -m pip install -qq --disable-pip-version-check -e '.[all]' --group dev
         printf '%s\n' "$wanted" >.venv/.skerry-run # it holds all that running needs, too
