@@ -2,7 +2,10 @@
 
 A part is an object with a `name` and `async def run()` that never returns by itself; a return is a fault and ends the
 daemon, as does an exception, so that whoever started the daemon restarts it whole.  The first SIGTERM or SIGINT stops the parts
-in reverse order of start, each within its budget; the second ends the process at once."""
+in reverse order of start, each within its budget; the second ends the process at once.
+
+An end that has begun comes to its end: a part or a thread that hangs (a dead disk, a call that nobody answers) would leave a
+daemon that does nothing and is not restarted either, so after a while the process ends without them."""
 
 from __future__ import annotations
 
@@ -10,13 +13,23 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 
 log = logging.getLogger(__name__)
 
 STOP_S = 10.0
 """How long one part may take to stop."""
+
+FAULT_S = 30.0
+"""How long all parts together may take to end when one of them failed; then the process ends without them."""
+
+EXIT_S = 20.0
+"""How long what is left may take once all parts have ended: threads that are still at work, files to close."""
+
+HANGS = 70
+"""The exit code of a process that could not end by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,15 +57,16 @@ async def supervise(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _on_signal, stop, number)
     failure: BaseException | None = None
-    ending = asyncio.Event()
+    tasks: list[asyncio.Task[None]] = []
+    ending = _Ending(lambda: ", ".join(task.get_name() for task in tasks if not task.done()))
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_guard(part, stop, ending), name=part.name) for part in parts]
+            tasks += [group.create_task(_guard(part, stop, ending), name=part.name) for part in parts]
             try:
                 await stop.wait()
             finally:
                 # also when our caller is cancelled: from here on a cancelled part is no fault
-                ending.set()
+                ending.begin(FAULT_S + (sum(part.stop_s for part in parts) if stop.is_set() else 0.0))
             for task, part in zip(reversed(tasks), reversed(parts), strict=True):
                 task.cancel()
                 done, _ = await asyncio.wait([task], timeout=part.stop_s)
@@ -62,6 +76,7 @@ async def supervise(
         # one fault is the cause; the rest are its echoes and are in the log already
         failure = faults.exceptions[0]
     finally:
+        ending.is_over()
         if signals:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
@@ -69,23 +84,68 @@ async def supervise(
         raise failure
 
 
-async def _guard(part: Part, stop: asyncio.Event, ending: asyncio.Event) -> None:
+def run_daemon(main: Coroutine[None, None, None], *, close: Callable[[], None] = lambda: None) -> None:
+    """asyncio.run, then `close`; both come to an end.  Raises what `main` raises."""
+    ending = _Ending(lambda: "a thread or a file")
+
+    async def run() -> None:
+        try:
+            await main
+        finally:
+            ending.begin(EXIT_S)
+
+    try:
+        asyncio.run(run())
+    finally:
+        close()
+        ending.is_over()
+
+
+class _Ending:
+    """From `begin` to `is_over`, or the process ends.  A thread measures it, since the loop itself may hang."""
+
+    def __init__(self, what_hangs: Callable[[], str]) -> None:
+        self._what_hangs = what_hangs
+        self._timer: threading.Timer | None = None
+
+    @property
+    def begun(self) -> bool:
+        return self._timer is not None
+
+    def begin(self, seconds: float) -> None:
+        """Only the first counts."""
+        if self._timer is None:
+            self._timer = threading.Timer(seconds, self._end_process, (seconds,))
+            self._timer.daemon = True
+            self._timer.start()
+
+    def is_over(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _end_process(self, seconds: float) -> None:
+        what = self._what_hangs() or "what was to follow"
+        log.critical("Ending the process: %s does not end within %.0f s", what, seconds)
+        os._exit(HANGS)
+
+
+async def _guard(part: Part, stop: asyncio.Event, ending: _Ending) -> None:
     """Run one part.  `ending`: the group is going down because another part failed."""
     try:
         await part.run()
     except asyncio.CancelledError:
-        if stop.is_set() or ending.is_set():
+        if stop.is_set() or ending.begun:
             raise
         # nobody of ours cancelled it: without this it would be gone without a word and the daemon would run on
-        ending.set()
+        ending.begin(FAULT_S)
         log.error("Part %s was cancelled from within", part.name)
         raise PartEnded(f"part {part.name} was cancelled from within") from None
     except Exception as error:
-        ending.set()
+        ending.begin(FAULT_S)
         log.error("Part %s failed: %s", part.name, error, exc_info=error)
         raise
     if not stop.is_set():
-        ending.set()
+        ending.begin(FAULT_S)
         raise PartEnded(f"part {part.name} ended")
 
 

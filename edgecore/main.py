@@ -4,13 +4,12 @@ Pods start from the store before anybody looks for the network; without a link e
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import logging
 
 from beehive import clock, session
 from beehive.errors import ConfigError, NotFound, Unavailable
-from beehive.supervise import Part, supervise
+from beehive.supervise import Part, run_daemon, supervise
 from beehive.tunnelpeer import BinaryConnection
 from devicetwin.module import DeviceTwin
 from edgecore.config import EdgeConfig, default_node_name
@@ -40,10 +39,7 @@ log = logging.getLogger(__name__)
 def run(config: EdgeConfig) -> None:
     """Run until a signal.  Raises: SkerryError, when it cannot start or a part failed."""
     store = Store.open(config.database, config.key_file)
-    try:
-        asyncio.run(_run(config, store))
-    finally:
-        store.close()
+    run_daemon(_run(config, store), close=store.close)
 
 
 async def _run(config: EdgeConfig, store: Store) -> None:

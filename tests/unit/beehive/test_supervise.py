@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+import threading
 
 import pytest
 
-from beehive.supervise import Part, PartEnded, supervise
+from beehive.supervise import HANGS, Part, PartEnded, run_daemon, supervise
 
 
 def test_parts_stop_in_reverse_order() -> None:
@@ -82,3 +85,57 @@ def test_the_whole_stops_when_its_caller_is_cancelled() -> None:
             await task
 
     asyncio.run(main())
+
+
+HANGING = """
+import asyncio, sys, time
+from beehive import supervise
+supervise.FAULT_S = supervise.EXIT_S = 0.2
+
+async def fail():
+    raise OSError("broken")
+
+async def hang():
+    try:
+        await asyncio.Event().wait()
+    finally:
+        {clean_up}
+
+async def main():
+    await supervise.supervise([supervise.Part(name="hangs", run=hang), supervise.Part(name="fails", run=fail)])
+
+supervise.run_daemon(main(), close=lambda: {close})
+"""
+
+
+@pytest.mark.parametrize(
+    ("clean_up", "close"),
+    [
+        ("await asyncio.sleep(3600)", "None"),
+        ("time.sleep(3600)", "None"),
+        ("asyncio.get_running_loop().run_in_executor(None, time.sleep, 3600)", "None"),
+        ("pass", "time.sleep(3600)"),
+    ],
+    ids=["a part", "the loop", "a thread", "closing"],
+)
+def test_a_daemon_of_which_something_hangs_ends_all_the_same(clean_up: str, close: str) -> None:
+    """Else it would do nothing for ever, and whoever restarts what has ended would not."""
+    program = HANGING.format(clean_up=clean_up, close=close)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == HANGS, done.stderr
+    assert "Ending the process" in done.stderr
+
+
+def test_the_error_of_a_part_comes_out_of_a_daemon_that_ends_by_itself() -> None:
+    closed = []
+
+    async def fail() -> None:
+        raise OSError("broken")
+
+    with pytest.raises(OSError, match="broken"):
+        run_daemon(supervise([Part(name="f", run=fail)], signals=False), close=lambda: closed.append(True))
+    assert closed == [True]
+    timers = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+    assert all(timer.finished.is_set() for timer in timers)
