@@ -149,8 +149,10 @@ def stop(trial: Trial, part: str, *, kill: bool) -> None:
 @click.argument("part", type=click.Choice(PARTS))
 @click.pass_obj
 def start(trial: Trial, part: str) -> None:
-    """Start one part again, without waiting for the others as `skerry up` does."""
-    click.echo(f"{part} {'started' if trial.start_part(part) else 'was running'}")
+    """Start one part again, and wait until it answers, but not for the others as `skerry up` does."""
+    with Progress(sys.stdout).step(part) as step:
+        step.result = "started" if trial.start_part(part) else "was running"
+        trial.await_part(part, step)
 
 
 @main.command()

@@ -6,6 +6,7 @@ import json
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -141,11 +142,12 @@ def watch(kubectl: Kubectl, name: str, namespace: str) -> None:
     if name:
         Found.of(kubectl.items(devices.KINDS)).device(namespace, name)
     before: dict[tuple[str, str], devices.Object] = {}
-    for status in kubectl.watch("devicestatuses", *([name] if name else ()), f"--namespace={namespace}"):
-        at = devices.key(status)
-        for change in devices.changes(before.get(at), status):
-            click.echo(f"{devices.clock_time(time.time())}  {at[1]}  {change}")
-        before[at] = status
+    with suppress(KeyboardInterrupt):  # how a watch ends
+        for status in kubectl.watch("devicestatuses", *([name] if name else ()), f"--namespace={namespace}"):
+            at = devices.key(status)
+            for change in devices.changes(before.get(at), status):
+                click.echo(f"{devices.clock_time(time.time())}  {at[1]}  {change}")
+            before[at] = status
 
 
 @device.command("set", context_settings={"ignore_unknown_options": True})  # a value may begin with a minus

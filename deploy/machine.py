@@ -117,6 +117,13 @@ def port_answers(port: int, *, host: str = "127.0.0.1") -> bool:
         return probe.connect_ex((host, port)) == 0
 
 
+def socket_answers(path: Path) -> bool:
+    """Whether somebody accepts connections at the unix socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(str(path)) == 0
+
+
 def listener_of(port: int) -> str:
     """Who listens on the TCP port: `name (pid N)`, or `another program` when that cannot be seen."""
     inodes = set()

@@ -263,9 +263,8 @@ class Trial:
 
     def _up_mapper(self, progress: Progress) -> None:
         with progress.step("thermostat mapper") as step:
-            # whole seconds, as the API gives lastOnlineTime
             # lastOnlineTime has whole seconds.
-            self._mapper_began = 0 if self.daemons["mapper"].pid() is not None else int(time.time()) // 1
+            self._mapper_began = 0 if self.daemons["mapper"].pid() is not None else int(time.time())
             self._start("mapper", step, lambda: self.daemons["mapper"].pid() is not None, "it runs")
 
     def _up_samples(self, progress: Progress) -> None:
@@ -450,6 +449,21 @@ class Trial:
                 return False
             self.daemons[part].start(self.command(part))
             return True
+
+    def await_part(self, part: str, progress: Progress) -> None:
+        """Wait until a part that was started answers on this machine.  Raises PartFailed."""
+        home, ports = self.home, (self._load() or Settings()).ports
+        answers: dict[str, tuple[Callable[[], bool], str]] = {
+            "containerd": (lambda: runtime.answers(home), "its socket answers"),
+            "mosquitto": (lambda: machine.port_answers(ports.mqtt), f"port {ports.mqtt} answers"),
+            "cloudcore": (
+                lambda: self.kubectl.is_ready() is None and machine.port_answers(ports.hub),
+                "the API is ready and the hub answers",
+            ),
+            "edgecore": (lambda: machine.socket_answers(home.edge / "edgecore.sock"), "its socket answers"),
+        }
+        if part in answers:
+            self._wait(part, answers[part][0], progress, answers[part][1], _START_TIMEOUT_S, lambda: "")
 
     def stop_part(self, part: str, *, kill: bool = False) -> bool:
         """Stop one part, as a fault would; whether it ran.  Pods run on whatever is stopped."""

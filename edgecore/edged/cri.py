@@ -108,9 +108,12 @@ class Cri:
         except GRPCError as err:
             text = (err.message or "")[:MAX_ERROR_CHARS]
             if err.status is Status.NOT_FOUND:
-                raise NotFound(f"cannot {name}: {text}") from err
+                raise NotFound(f"cannot {name}: {text}", said=text) from err
             raise CriError(
-                f"cannot {name}: {text}", retryable=err.status in _RETRYABLE, code=err.status.name
+                f"cannot {name}: {text}",
+                retryable=err.status in _RETRYABLE,
+                code=err.status.name,
+                said=text,
             ) from err
         except TimeoutError as err:
             raise CriError(

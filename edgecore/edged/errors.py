@@ -23,21 +23,23 @@ class CriError(EdgedError):
 
     retryable: the runtime was away, busy or slow; the same call may succeed later.  When it is False the runtime has
     judged the request itself and will judge it the same way again.
+    said: the runtime's own words, for events and conditions, which have them bare.
     """
 
     reason = "RuntimeError"
 
-    def __init__(self, message: str, *, retryable: bool, code: str = "") -> None:
+    def __init__(self, message: str, *, retryable: bool, code: str = "", said: str = "") -> None:
         super().__init__(message)
         self.retryable = retryable
         self.code = code
+        self.said = said or message
 
 
 class NotFound(CriError):
     """The runtime has no such sandbox, container or image."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, retryable=False, code="NOT_FOUND")
+    def __init__(self, message: str, *, said: str = "") -> None:
+        super().__init__(message, retryable=False, code="NOT_FOUND", said=said)
 
 
 class BadPod(EdgedError):

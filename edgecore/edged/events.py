@@ -36,10 +36,10 @@ class PodEvents:
         self._tokens = float(BURST)
         self._refilled = 0.0
 
-    def make(self, kind: str, reason: str, message: str, *, now: float, container: str = "") -> bytes | None:
-        """kind: Normal or Warning.  container: adds the fieldPath a kubelet writes."""
+    def make(self, kind: str, reason: str, message: str, *, now: float, field: str = "") -> bytes | None:
+        """kind: Normal or Warning.  field: the part of the pod that it is about, as in `Pod.field_path`."""
         message = message[:MAX_MESSAGE]
-        key = (kind, reason, message, container)
+        key = (kind, reason, message, field)
         seen = self._seen.get(key)
         if seen is not None:
             seen.count += 1
@@ -61,8 +61,8 @@ class PodEvents:
             "uid": self._meta.uid,
             "resourceVersion": self._meta.resource_version,
         }
-        if container:
-            involved["fieldPath"] = f"spec.containers{{{container}}}"
+        if field:
+            involved["fieldPath"] = field
         return msgspec.json.encode(
             {
                 "apiVersion": "v1",

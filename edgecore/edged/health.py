@@ -10,6 +10,13 @@ from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 SERVING = b"\x08\x01"
+# other values of HealthCheckResponse's one field, status = 1; the default is not sent
+STATUSES = {
+    b"": "UNKNOWN",
+    b"\x08\x00": "UNKNOWN",
+    b"\x08\x02": "NOT_SERVING",
+    b"\x08\x03": "SERVICE_UNKNOWN",
+}
 
 
 class _Bytes(CodecBase):  # type: ignore[misc]  # grpclib has no types
@@ -48,4 +55,6 @@ async def check(host: str, port: int, service: str, timeout_s: float) -> tuple[b
         return False, str(err)[:128]
     finally:
         channel.close()
-    return answer == SERVING, "" if answer == SERVING else "service unhealthy"
+    if answer == SERVING:
+        return True, ""
+    return False, f'service unhealthy (responded with "{STATUSES.get(answer, "?")}")'

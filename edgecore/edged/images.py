@@ -11,6 +11,7 @@ import base64
 import binascii
 import contextlib
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
@@ -31,6 +32,17 @@ REFRESH_S = 30.0
 REGISTRY_AWAY_S = 60.0
 # How often a pull under way is looked at.
 WATCH_S = 1.0
+
+# What `Held` says when an image is the cause.
+REASONS = ("InvalidImageName", "ErrImageNeverPull", "ErrImagePull", "ImagePullBackOff")
+
+# Source: the grammar of references in distribution/reference.
+_HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9A-Fa-f:]+\])"
+_PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_DIGEST = r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9A-Fa-f]{32,}"
+_REFERENCE = re.compile(
+    rf"(?:{_HOST}(?::[0-9]+)?/)?{_PART}(?:/{_PART})*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(?:@{_DIGEST})?"
+)
 
 Emit = Callable[[str, str, str], Awaitable[None]]
 """(type, reason, message) of an event on the pod."""
@@ -61,6 +73,11 @@ def should_pull(policy: str, *, present: bool) -> bool:
     if policy == "Never":
         raise Held("ErrImageNeverPull", "")
     return True
+
+
+def is_reference(text: str) -> bool:
+    """Whether it can be the name of an image."""
+    return len(text) <= 1024 and _REFERENCE.fullmatch(text) is not None
 
 
 def registry_of(ref: str) -> str:
@@ -192,17 +209,19 @@ class Images:
         when the runtime is away.
         """
         ref = container.image.strip()
-        if not ref or any(c.isspace() or c in "\0" for c in ref) or ref != ref.strip("/") or len(ref) > 1024:
-            raise Held("InvalidImageName", f'Failed to apply default image tag "{ref[:128]}"')
+        if not is_reference(ref):
+            text = f'Failed to apply default image tag "{ref[:128]}": invalid reference format'
+            await emit("Warning", "InspectFailed", text)
+            raise Held("InvalidImageName", text)
         present = await self._runtime.image_status(ref)
         if present is None and known:
             present = await self._runtime.image_status(known)
         try:
             pull = should_pull(container.pull_policy, present=present is not None)
         except Held as err:
-            raise Held(
-                err.reason, f'Container image "{ref}" is not present with pull policy of Never'
-            ) from None
+            text = f'Container image "{ref}" is not present with pull policy of Never'
+            await emit("Warning", err.reason, text)
+            raise Held(err.reason, text) from None
         if not pull and present is not None:
             await emit("Normal", "Pulled", f'Container image "{ref}" already present on machine')
             return present
@@ -213,6 +232,7 @@ class Images:
             delay, failed_at, cause = entry
             left = backoff.remaining_s(delay, failed_at=failed_at, failed_for_s=now - failed_at)
             if left > 0:
+                await emit("Normal", "BackOff", f'Back-off pulling image "{ref}"')
                 raise Held("ImagePullBackOff", f'Back-off pulling image "{ref}": {cause}')
         if present is not None and now < self._away.get(registry_of(ref), 0.0):
             await emit(
@@ -234,11 +254,12 @@ class Images:
                 return present
             failed_at = self._clock.monotonic()
             previous = entry[0] if entry is not None else None
-            cause = f"ErrImagePull: {err}"
+            cause = f"ErrImagePull: {err.said}"
+            await emit("Warning", "Failed", f'Failed to pull image "{ref}": {err.said}')
             # the delay applies from this failure on: a kubelet waits before its second try, unlike after a crash
             new = backoff.after_try(previous, failed_at=failed_at, now=failed_at)
             self._delays[key] = (new, failed_at, cause)
-            raise Held("ErrImagePull", str(err)) from err
+            raise Held("ErrImagePull", err.said) from err
         if image is None:
             raise Held("ErrImagePull", f'image "{ref}" was pulled and is not there')
         self._delays.pop(key, None)

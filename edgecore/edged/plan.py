@@ -249,7 +249,10 @@ class _Planner:
             why = self.unhealthy(c, status)
             if why is not None:
                 # only killed here: whether and when it starts again is decided on what it left behind
-                self.kill(c, status, *why)
+                reason, message = why
+                self.kill(
+                    c, status, reason, message if policy == "Never" else f"{message}, will be restarted"
+                )
         elif status.state is ContainerState.UNKNOWN:
             # dead or alive, nobody can say: make sure before another one starts (P4)
             self.kill(c, status, "Unknown", f"Container {c.name} is in an unknown state")

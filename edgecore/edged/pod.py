@@ -527,6 +527,16 @@ class Pod(_Wire, frozen=True, kw_only=True):
                 return c
         raise KeyError(name)
 
+    def field_path(self, name: str) -> str:
+        """Where a container is in the pod, as a kubelet's events have it."""
+        for field, found in (
+            ("initContainers", self.spec.init_containers),
+            ("ephemeralContainers", self.spec.ephemeral_containers),
+        ):
+            if any(c.name == name for c in found):
+                return f"spec.{field}{{{name}}}"
+        return f"spec.containers{{{name}}}"
+
     def is_sidecar(self, container: Container) -> bool:
         """Whether it is an init container that keeps running beside the others."""
         return container.restart_policy == "Always" and any(

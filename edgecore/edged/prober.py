@@ -1,17 +1,21 @@
 """Run one probe or hook: exec in the container, an HTTP request, a TCP connection, a gRPC health check, a sleep.
 
-Nothing is decided here; an attempt gives (success, text).  What a pod answers is read up to a bound.
+Nothing is decided here; an attempt gives (success, text).  What a pod answers is read up to a bound.  The texts are a
+kubelet's, whose words people look up and watch for.
 Source: kubelet, prober/prober.go and lifecycle/handlers.go.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import socket
 import ssl
 from typing import Protocol
 from urllib.parse import urljoin, urlsplit
 
-from edgecore.edged.errors import CriError, EdgedError
+from edgecore.edged.errors import CriError
 from edgecore.edged.pod import Container, HttpGetAction, IntOrString, LifecycleHandler, Probe
 from edgecore.edged.runtime import ExecResult
 
@@ -21,6 +25,12 @@ MAX_REDIRECTS = 10
 # RFC 7231 lets these redirect; others with 3xx are a success as they are
 REDIRECTS = (301, 302, 303, 307, 308)
 
+_ATTEMPT = re.compile(r'exec "[0-9a-f]{64}"')
+
+
+class _Failed(Exception):
+    """The pod did not answer as it should; the text says how."""
+
 
 class Runner(Protocol):
     async def exec_sync(self, container_id: str, argv: list[str], timeout_s: float) -> ExecResult: ...
@@ -29,26 +39,23 @@ class Runner(Protocol):
 async def probe(
     runner: Runner, container_id: str, container: Container, check: Probe, *, pod_ip: str, timeout_s: float
 ) -> tuple[bool | None, str]:
-    """One attempt.  None instead of a success when the runtime could not say: no verdict against the container (P5)."""
+    """One attempt.
+
+    None instead of a success when it could not be tried: no verdict against the container (P5).  With it, the text is
+    empty while the runtime is away, and otherwise worth telling."""
     try:
         if check.exec is not None:
             return await _exec(runner, container_id, check.exec.command, timeout_s)
-        async with asyncio.timeout(timeout_s):
-            if check.http_get is not None:
-                return await _http(check.http_get, container, pod_ip)
-            if check.tcp_socket is not None:
-                return await _tcp(
-                    check.tcp_socket.host or pod_ip, port_number(check.tcp_socket.port, container)
-                )
-            if check.grpc is not None:
-                from edgecore.edged import health
-
-                return await health.check(pod_ip, check.grpc.port, check.grpc.service, timeout_s)
-        return None, "no probe"
-    except TimeoutError:
-        return False, f"no answer in {timeout_s:g} s"
-    except (OSError, EdgedError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as err:
-        return False, str(err)[:MAX_OUTPUT]
+        if check.http_get is not None:
+            return await _http(check.http_get, container, pod_ip, timeout_s)
+        if check.tcp_socket is not None:
+            port = port_number(check.tcp_socket.port, container)
+            return await _tcp(check.tcp_socket.host or pod_ip, port, timeout_s)
+        if check.grpc is not None:
+            return await _grpc(pod_ip, check.grpc.port, check.grpc.service, timeout_s)
+    except ValueError as err:
+        return None, str(err)[:MAX_OUTPUT]
+    return None, ""
 
 
 async def _exec(
@@ -58,10 +65,10 @@ async def _exec(
         result = await runner.exec_sync(container_id, argv, timeout_s)
     except CriError as err:
         if err.code == "DEADLINE_EXCEEDED":
-            return False, f"command timed out after {timeout_s:g} s"
-        if err.code == "UNAVAILABLE":
-            return None, str(err)
-        return False, str(err)[:MAX_OUTPUT]
+            shown = " ".join(argv)[:MAX_OUTPUT]
+            return False, f'command timed out: "{shown}" timed out after {timeout_s:g}s'
+        # the id of the attempt would make each event another one
+        return None, "" if err.code == "UNAVAILABLE" else _ATTEMPT.sub("exec", err.said)[:MAX_OUTPUT]
     text = (result.stdout + result.stderr)[:MAX_OUTPUT].decode("utf-8", "replace")
     return result.exit_code == 0, text
 
@@ -78,33 +85,63 @@ def port_number(port: IntOrString, container: Container) -> int:
     return port
 
 
-async def _tcp(host: str, port: int) -> tuple[bool, str]:
-    _, writer = await asyncio.open_connection(host, port)
+async def _tcp(host: str, port: int, timeout_s: float) -> tuple[bool, str]:
+    try:
+        async with asyncio.timeout(timeout_s):
+            _, writer = await _dial(host, port)
+    except TimeoutError:
+        return False, f"dial tcp {_place(host, port)}: i/o timeout"
+    except _Failed as err:
+        return False, str(err)[:MAX_OUTPUT]
     writer.close()
     return True, ""
 
 
-async def _http(action: HttpGetAction, container: Container, pod_ip: str) -> tuple[bool, str]:
+async def _grpc(host: str, port: int, service: str, timeout_s: float) -> tuple[bool, str]:
+    # it takes memory that most nodes need not spend
+    from edgecore.edged import health
+
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await health.check(host, port, service, timeout_s)
+    except TimeoutError:
+        return False, f"timeout: health rpc did not complete within {timeout_s:g}s: context deadline exceeded"
+    except OSError as err:
+        return False, f'failed to connect service "{_place(host, port)}": {_undialled(host, port, err)}'
+
+
+async def _http(
+    action: HttpGetAction, container: Container, pod_ip: str, timeout_s: float
+) -> tuple[bool, str]:
+    """Raises ValueError for what cannot be asked."""
     scheme = action.scheme.lower() or "http"
-    host = action.host or pod_ip
     port = port_number(action.port, container)
-    shown = f"[{host}]" if ":" in host else host
     path = action.path if action.path.startswith("/") else "/" + action.path
-    url = f"{scheme}://{shown}:{port}{path}"
+    url = f"{scheme}://{_place(action.host or pod_ip, port)}{path}"
     headers = {h.name.title(): h.value for h in action.http_headers}
     first = urlsplit(url)
-    for _ in range(MAX_REDIRECTS):
-        status, location = await _get(url, headers)
-        target = urljoin(url, location) if location else ""
-        if status in REDIRECTS and target and urlsplit(target).hostname == first.hostname:
-            url = target
-            continue
-        # a redirect to another host is not followed and counts as success, as in a kubelet
-        return 200 <= status < 400, f"HTTP probe failed with statuscode: {status}" if status >= 400 else ""
-    return False, f"stopped after {MAX_REDIRECTS} redirects"
+    try:
+        async with asyncio.timeout(timeout_s):
+            for _ in range(MAX_REDIRECTS):
+                status, location = await _get(url, headers)
+                target = urljoin(url, location) if location else ""
+                if status in REDIRECTS and target and urlsplit(target).hostname == first.hostname:
+                    url = target
+                    continue
+                # a redirect to another host is not followed and counts as success, as in a kubelet
+                failed = f"HTTP probe failed with statuscode: {status}" if status >= 400 else ""
+                return 200 <= status < 400, failed
+    except TimeoutError:
+        why = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+    except _Failed as err:
+        why = str(err)[:MAX_OUTPUT]
+    else:
+        why = f"stopped after {MAX_REDIRECTS} redirects"
+    return False, f'Get "{url[:MAX_OUTPUT]}": {why}'
 
 
 async def _get(url: str, extra: dict[str, str]) -> tuple[int, str]:
+    """Status and location.  Raises _Failed; ValueError for what cannot be asked."""
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -118,19 +155,62 @@ async def _get(url: str, extra: dict[str, str]) -> tuple[int, str]:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    reader, writer = await asyncio.open_connection(host, port, ssl=context, limit=MAX_HEAD_BYTES)
+    reader, writer = await _dial(host, port, context)
     try:
         lines = "".join(f"{k}: {v}\r\n" for k, v in headers.items() if v)
         writer.write(f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1", "replace"))
         await writer.drain()
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    except asyncio.IncompleteReadError as err:
+        raise _Failed("EOF") from err
+    except asyncio.LimitOverrunError as err:
+        raise _Failed(f"server response headers exceeded {MAX_HEAD_BYTES} bytes; aborted") from err
+    except OSError as err:
+        if isinstance(err, TimeoutError) and err.errno is None:
+            raise  # the probe's own, not the network's
+        raise _Failed(f"read tcp {_place(host, port)}: read: {_words(err)}") from err
     finally:
         writer.close()
     words = head[0].split(" ", 2)
     if len(words) < 2 or not words[0].startswith("HTTP/") or not words[1].isdigit():
-        raise ValueError(f"not an HTTP answer: {head[0][:64]!r}")
+        raise _Failed(f'malformed HTTP response "{head[0][:64]}"')
     location = next((h.partition(":")[2].strip() for h in head[1:] if h.lower().startswith("location:")), "")
     return int(words[1]), location
+
+
+async def _dial(
+    host: str, port: int, context: ssl.SSLContext | None = None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Raises _Failed; TimeoutError of the caller's own time limit."""
+    try:
+        return await asyncio.open_connection(host, port, ssl=context, limit=MAX_HEAD_BYTES)
+    except OSError as err:
+        if isinstance(err, TimeoutError) and err.errno is None:
+            raise
+        raise _Failed(_undialled(host, port, err)) from err
+
+
+def _undialled(host: str, port: int, err: OSError) -> str:
+    """Why there is no connection, as Go says it."""
+    if isinstance(err, socket.gaierror):
+        return f"dial tcp: lookup {host}: no such host"
+    if isinstance(err, ssl.SSLError):
+        return f"tls: {err.reason or err}"
+    return f"dial tcp {_place(host, port)}: connect: {_words(err)}"
+
+
+def _words(err: OSError) -> str:
+    """What the system says of an error, without the address that asyncio adds.
+
+    A host with several addresses gives one error made of theirs; the first counts, as in Go."""
+    number = err.errno
+    if number is None and (first := re.search(r"\[Errno (\d{1,4})\]", str(err))):
+        number = int(first[1])
+    return os.strerror(number).lower() if number is not None else str(err)
+
+
+def _place(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def hook(
@@ -151,11 +231,11 @@ async def hook(
             if handler.exec is not None:
                 ok, text = await _exec(runner, container_id, handler.exec.command, timeout_s)
             elif handler.http_get is not None:
-                ok, text = await _http(handler.http_get, container, pod_ip)
+                ok, text = await _http(handler.http_get, container, pod_ip, timeout_s)
             else:
                 return ""
     except TimeoutError:
         return f"no end in {timeout_s:g} s"
-    except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as err:
-        return str(err)[:MAX_OUTPUT] or type(err).__name__
+    except ValueError as err:
+        return str(err)[:MAX_OUTPUT]
     return "" if ok else text or "failed"

@@ -89,11 +89,11 @@ def payload(pod: Pod, volume: Volume, sources: Sources) -> dict[str, File] | Non
     try:
         files = _payload(pod, volume, sources)
     except Held as err:
-        raise VolumeError(f'volume "{volume.name}": {err}') from err
+        raise VolumeError(str(err)) from err
     if files is None:
         return None
     if sum(len(f.data) for f in files.values()) > MAX_VOLUME_BYTES:
-        raise VolumeError(f'volume "{volume.name}": more than {MAX_VOLUME_BYTES} bytes')
+        raise VolumeError(f"more than {MAX_VOLUME_BYTES} bytes")
     if gid is None:
         return files
     # a pod with an fsGroup reads its files as that group
@@ -215,12 +215,12 @@ def volume_dir(root: Path, uid: str, volume: Volume) -> Path:
 
 
 def prepare(pod: Pod, sources: Sources, *, root: Path, stamp: str) -> None:
-    """Bring every volume of a pod to what it should hold.  Idempotent.  Raises VolumeError."""
+    """Bring every volume of a pod to what it should hold.  Idempotent.  Raises VolumeError, which begins as in a kubelet."""
     for volume in pod.spec.volumes:
         try:
             _prepare(pod, volume, sources, root, stamp)
-        except OSError as err:
-            raise VolumeError(f'volume "{volume.name}": {err}') from err
+        except (OSError, VolumeError) as err:
+            raise VolumeError(f'volume "{volume.name}" : {err}') from err
 
 
 def _prepare(pod: Pod, volume: Volume, sources: Sources, root: Path, stamp: str) -> None:
@@ -282,7 +282,7 @@ def _claim(pod: Pod, volume: Volume, sources: Sources, root: Path) -> None:
     name = volume.persistent_volume_claim.claim_name
     claim = sources.claims.get(name, f'persistentvolumeclaim "{name}" not found')
     if isinstance(claim, str):
-        raise VolumeError(f'volume "{volume.name}": {claim}')
+        raise VolumeError(claim)
     path = Path(claim.path)
     if claim.create:
         path.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -313,9 +313,9 @@ def _host_path(volume: Volume) -> None:
         "BlockDevice": path.is_block_device,
     }
     if kind and kind not in checks:
-        raise VolumeError(f'volume "{volume.name}": hostPath type {kind[:32]!r} is not known')
+        raise VolumeError(f"hostPath type {kind[:32]!r} is not known")
     if kind and not checks[kind]():
-        raise VolumeError(f'volume "{volume.name}": hostPath type check failed: {path} is not a {kind}')
+        raise VolumeError(f"hostPath type check failed: {path} is not a {kind}")
     if not kind and not path.exists():
         # what a kubelet leaves to the runtime, which makes a folder
         path.mkdir(mode=0o755, parents=True, exist_ok=True)

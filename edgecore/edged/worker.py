@@ -142,6 +142,8 @@ class Worker:
         self._delays: dict[str, backoff.Delay] = {}
         self._held: dict[str, tuple[str, str]] = {}
         self._waiting: Mapping[str, tuple[str, str]] = {}
+        # container name -> id of the one whose end was told as one that waits
+        self._backing_off: dict[str, str] = {}
         self._messages: dict[str, str] = {}
         self._exits: dict[str, float] = {}
         self._alive: set[str] = set()
@@ -540,6 +542,7 @@ class Worker:
                 exited_for_s=self._ages(),
             )
             self._waiting = decided.waiting
+            await self._tell_backing_off()
             actions = [
                 a
                 for a in decided.actions
@@ -562,6 +565,17 @@ class Worker:
         if self._done():
             return 0.0
         return self._next(decided)
+
+    async def _tell_backing_off(self) -> None:
+        """One event for each end of a container that is not started again at once."""
+        for name, (reason, _) in self._waiting.items():
+            last = self._runtime.latest(name)
+            if reason != "CrashLoopBackOff" or last is None or self._backing_off.get(name) == last.id:
+                continue
+            self._backing_off[name] = last.id
+            pod = f"{self.pod.name}_{self.pod.namespace}({self.pod.uid})"
+            text = f"Back-off restarting failed container {name} in pod {pod}"
+            await self._event("Warning", "BackOff", text, name)
 
     async def _resize(self) -> None:
         """Give running containers the resources that they should have by now."""
@@ -783,12 +797,14 @@ class Worker:
             await self._start_with(container, count, image)
         except Held as err:
             self._held[name] = (err.reason, str(err))
-            await self._event("Warning", "Failed", f"Error: {err.reason}: {err}"[:1024], name)
+            # what is wrong with an image was told where it was found
+            told = err.reason if err.reason in images.REASONS else err
+            await self._event("Warning", "Failed", f"Error: {told}", name)
         except CriError as err:
             if err.code == "UNAVAILABLE":
                 raise
-            self._held[name] = ("CreateContainerError", str(err)[:1024])
-            await self._event("Warning", "Failed", f"Error: {err}", name)
+            self._held[name] = ("CreateContainerError", err.said[:1024])
+            await self._event("Warning", "Failed", f"Error: {err.said}", name)
 
     async def _image(self, container: Container) -> Image:
         sandbox = self._runtime.sandbox
@@ -858,7 +874,7 @@ class Worker:
             if err.code == "UNAVAILABLE":
                 raise
             self._held[container.name] = ("RunContainerError", str(err)[:1024])
-            await self._event("Warning", "Failed", f"Error: {err}", container.name)
+            await self._event("Warning", "Failed", f"Error: {err.said}", container.name)
         else:
             await self._event("Normal", "Started", f"Started container {container.name}", container.name)
             log.info(
@@ -1147,12 +1163,10 @@ class Worker:
                 pod_ip=self._pod_ip(),
                 timeout_s=probes.timeout_s(state.probe),
             )
-            if ok is False:
+            if ok is False or (ok is None and text):
+                how = "failed" if ok is False else "errored and resulted in unknown state"
                 await self._event(
-                    "Warning",
-                    "Unhealthy",
-                    f"{state.kind.value.title()} probe failed: {text}",
-                    container.name,
+                    "Warning", "Unhealthy", f"{state.kind.value.title()} probe {how}: {text}", container.name
                 )
             if ok is not None and state.result(ok):
                 self.poke()
@@ -1255,7 +1269,8 @@ class Worker:
                 self._end_kept = end
 
     async def _event(self, kind: str, reason: str, message: str, container: str = "") -> None:
-        event = self._events.make(kind, reason, message, now=self._s.clock.now(), container=container)
+        field = self.pod.field_path(container) if container else ""
+        event = self._events.make(kind, reason, message, now=self._s.clock.now(), field=field)
         if event is None:
             return
         try:

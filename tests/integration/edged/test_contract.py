@@ -293,6 +293,9 @@ def test_a_crash_is_restarted_with_growing_delays(play: Play) -> None:
             await b.until(lambda: "back-off 40s" in waits(), "back-off 40s")
             records = [c for c in await b.containers(uid) if c.name == "c"]
             assert len(records) <= 2, "older dead containers are removed"
+            told = [e["message"] for e in b.reports.events if e["reason"] == "BackOff"]
+            assert told, "a container that waits is told once for each end"
+            assert told[0].startswith("Back-off restarting failed container c in pod crash_")
         # the delay and the count outlive the agent
         async with b.edged():
             await asyncio.sleep(0.5)

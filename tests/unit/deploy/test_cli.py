@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 from deploy.cli import main
 from deploy.errors import PartFailed, PreflightError, TrialError
 from deploy.home import Home
+from deploy.progress import Progress
 from deploy.trial import Trial
 
 
@@ -113,3 +115,29 @@ def test_restoring_starts_the_cloud_again_whatever_came_of_it(
     with pytest.raises(TrialError, match="not one of our backups"):
         trial.restore(tmp_path / "file")
     assert done == ["stop", "restore", "start run"]
+
+
+def test_start_waits_until_the_part_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = Trial(Home.at(tmp_path / "h"))
+    looked: list[Path] = []
+
+    class Edge:
+        log = tmp_path / "log"
+
+        def check(self) -> None: ...
+
+        def pid(self) -> int | None:
+            return 1 if len(looked) < 5 else None
+
+    def answers(path: Path) -> bool:
+        looked.append(path)
+        return len(looked) == 3
+
+    monkeypatch.setattr("deploy.machine.socket_answers", answers)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    trial.daemons["edgecore"] = cast("Any", Edge())
+    trial.await_part("edgecore", Progress(io.StringIO()))
+    assert looked == [tmp_path / "h" / "edge" / "edgecore.sock"] * 3
+    trial.await_part("mapper", Progress(io.StringIO()))  # nothing of it can be asked
+    with pytest.raises(PartFailed, match="it ended"):
+        trial.await_part("edgecore", Progress(io.StringIO()))

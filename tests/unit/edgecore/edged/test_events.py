@@ -4,11 +4,11 @@ import json
 from typing import Any
 
 from edgecore.edged.events import BURST, PodEvents
-from tests.unit.edgecore.edged.builders import make
+from tests.unit.edgecore.edged.builders import c, make
 
 
 def made(events: PodEvents, now: float, message: str = "m", reason: str = "Started") -> dict[str, Any] | None:
-    raw = events.make("Normal", reason, message, now=now, container="c")
+    raw = events.make("Normal", reason, message, now=now, field=make().field_path("c"))
     return json.loads(raw) if raw is not None else None
 
 
@@ -55,3 +55,12 @@ def test_messages_are_cut() -> None:
     event = made(PodEvents(make().metadata, "n"), 1.0, "x" * 5000)
     assert event is not None
     assert len(event["message"]) == 1024
+
+
+def test_the_part_of_the_pod() -> None:
+    pod = make(c("a"), initContainers=[c("i")], ephemeralContainers=[c("e")])
+    assert [pod.field_path(name) for name in "aie"] == [
+        "spec.containers{a}",
+        "spec.initContainers{i}",
+        "spec.ephemeralContainers{e}",
+    ]

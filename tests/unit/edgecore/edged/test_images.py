@@ -212,3 +212,63 @@ def test_what_was_started_before_is_used_when_its_name_is_gone() -> None:
 
     assert asyncio.run(story()).id == "sha256:7"
     assert "pull_image" not in fake.calls
+
+
+@pytest.mark.parametrize(
+    ("ref", "good"),
+    [
+        ("busybox", True),
+        ("skerry.local/hello:1", True),
+        ("Host.test:5000/a_b/c--d__e.f:V1.2-x", True),
+        ("[fd00::1]:5000/a@sha256:" + "0" * 64, True),
+        ("sha256:" + "0" * 64, True),
+        ("", False),
+        ("BAD//image", False),
+        ("a b", False),
+        ("a\n", False),
+        ("/a", False),
+        ("a/", False),
+        ("r.test/Upper", False),
+        ("a:" + "x" * 129, False),
+        ("a@sha256:0", False),
+        ("a" * 1025, False),
+    ],
+)
+def test_names_of_images(ref: str, good: bool) -> None:
+    assert images.is_reference(ref) is good
+
+
+def test_what_goes_wrong_with_an_image_is_told_as_by_a_kubelet() -> None:
+    fake = FakeCri()
+    events: list[str] = []
+
+    async def emit(kind: str, reason: str, message: str) -> None:
+        events.append(f"{kind} {reason}: {message}")
+
+    async def story() -> list[str]:
+        puller = Images(fake, SystemClock(), parallel=1)
+        held = []
+        for image, policy in (
+            ("r.test/x:1", "Always"),
+            ("r.test/x:1", "Always"),
+            ("A//", ""),
+            ("y", "Never"),
+        ):
+            container = make(
+                c(image=image, **({"imagePullPolicy": policy} if policy else {}))
+            ).spec.containers[0]
+            with pytest.raises(Held) as caught:
+                await puller.ensure("u", container, [], SANDBOX, emit)
+            held.append(caught.value.reason)
+        return held
+
+    reasons = asyncio.run(story())
+    assert reasons == ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"]
+    assert set(reasons) == set(images.REASONS)
+    assert events[0] == 'Normal Pulling: Pulling image "r.test/x:1"'
+    assert events[1].startswith('Warning Failed: Failed to pull image "r.test/x:1": ')
+    assert events[2:] == [
+        'Normal BackOff: Back-off pulling image "r.test/x:1"',
+        'Warning InspectFailed: Failed to apply default image tag "A//": invalid reference format',
+        'Warning ErrImageNeverPull: Container image "y" is not present with pull policy of Never',
+    ]

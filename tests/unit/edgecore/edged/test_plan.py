@@ -141,6 +141,7 @@ def test_unhealthy_containers_are_killed(health: Health, reason: str, grace: int
     (kill,) = planned(pod, rt(ran(pod)), health=health).actions
     assert isinstance(kill, KillContainer)
     assert (kill.reason, kill.grace_s, kill.container_id) == (reason, grace, "c0")
+    assert kill.message.endswith(" probe, will be restarted")
 
 
 def test_a_changed_image_kills_and_other_changes_do_not() -> None:

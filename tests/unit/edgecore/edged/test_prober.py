@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,6 +15,7 @@ from edgecore.edged.errors import CriError
 from edgecore.edged.pod import (
     Container,
     ExecAction,
+    GrpcAction,
     HttpGetAction,
     HttpHeader,
     LifecycleHandler,
@@ -64,7 +67,7 @@ async def serving(reply: Callable[[str], bytes | None], use: Callable[[int], Awa
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
         result = await use(server.sockets[0].getsockname()[1])
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             while open_ones:
                 await asyncio.sleep(0.001)
         await asyncio.sleep(0.001)
@@ -117,21 +120,29 @@ def test_redirects() -> None:
 
     assert http(local)[0] is False
     assert http(lambda _: b"HTTP/1.1 302 Found\r\nLocation: http://elsewhere.test/\r\n\r\n")[0] is True
-    assert http(lambda _: b"HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n") == (
-        False,
-        "stopped after 10 redirects",
-    )
+    ok, text = http(lambda _: b"HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n")
+    assert ok is False
+    assert text.endswith('/": stopped after 10 redirects')
 
 
 def test_bad_servers_fail_and_do_no_harm() -> None:
-    assert http(lambda _: b"X" * 200_000)[0] is False
-    assert http(lambda _: b"")[0] is False
-    assert http(lambda _: None, timeout_s=0.05) == (False, "no answer in 0.05 s")
+    for reply, why in (
+        (b"X" * 200_000, "server response headers exceeded 65536 bytes; aborted"),
+        (b"", "EOF"),
+        (b"SSH-2.0-x\r\n\r\n", 'malformed HTTP response "SSH-2.0-x"'),
+    ):
+        ok, text = http(lambda _, reply=reply: reply)  # type: ignore[misc]
+        assert ok is False
+        assert re.fullmatch(r'Get "http://127\.0\.0\.1:\d+/": ' + re.escape(why), text)
+    ok, text = http(lambda _: None, timeout_s=0.05)
+    assert ok is False
+    assert text.endswith('/": context deadline exceeded (Client.Timeout exceeded while awaiting headers)')
+    assert http(lambda _: b"HTTP/1.1 503 Down\r\n\r\n") == (False, "HTTP probe failed with statuscode: 503")
 
 
 @pytest.mark.parametrize("path", ["/a\r\nX: y", "/a b", "/\0"])
 def test_requests_cannot_be_split(path: str) -> None:
-    assert http(lambda _: b"HTTP/1.1 200 OK\r\n\r\n", path=path)[0] is False
+    assert http(lambda _: b"HTTP/1.1 200 OK\r\n\r\n", path=path)[0] is None
 
 
 def test_tcp() -> None:
@@ -140,24 +151,54 @@ def test_tcp() -> None:
 
     assert asyncio.run(serving(lambda _: None, use))[0] is True
 
-    async def closed() -> tuple[bool | None, str]:
-        server = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        server.close()
-        await server.wait_closed()
-        return await attempt(Probe(tcp_socket=TcpSocketAction(port=port)))
 
-    assert asyncio.run(closed())[0] is False
+def test_nobody_listens() -> None:
+    """In the words of a kubelet, without asyncio's."""
+    with socket.socket() as bound:  # a port that is taken and not listened at
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        refused = f"dial tcp 127.0.0.1:{port}: connect: connection refused"
+        assert asyncio.run(attempt(Probe(tcp_socket=TcpSocketAction(port=port)))) == (False, refused)
+        assert asyncio.run(attempt(Probe(http_get=HttpGetAction(port=port, path="a")))) == (
+            False,
+            f'Get "http://127.0.0.1:{port}/a": {refused}',
+        )
+        assert asyncio.run(attempt(Probe(grpc=GrpcAction(port=port)))) == (
+            False,
+            f'failed to connect service "127.0.0.1:{port}": {refused}',
+        )
+
+
+def test_several_addresses_and_none() -> None:
+    many = OSError("Multiple exceptions: [Errno 111] Connect call failed ('::1', 1, 0, 0), [Errno 113] x")
+    assert prober._words(many) == "connection refused"
+    assert prober._words(OSError("odd")) == "odd"
+    gone = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    assert prober._undialled("a.test", 1, gone) == "dial tcp: lookup a.test: no such host"
+    assert prober._place("fe80::1", 80) == "[fe80::1]:80"
 
 
 def test_exec() -> None:
-    check = Probe(exec=ExecAction(command=["x"]))
+    check = Probe(exec=ExecAction(command=["sh", "-c", "x"]))
     assert asyncio.run(attempt(check)) == (True, "outerr")
-    assert asyncio.run(attempt(check, Runner(code=1)))[0] is False
+    assert asyncio.run(attempt(check, Runner(code=1))) == (False, "outerr")
     late = CriError("slow", retryable=True, code="DEADLINE_EXCEEDED")
-    assert asyncio.run(attempt(check, Runner(error=late)))[0] is False
+    assert asyncio.run(attempt(check, Runner(error=late), 2.0)) == (
+        False,
+        'command timed out: "sh -c x" timed out after 2s',
+    )
+
+
+def test_no_verdict_where_it_could_not_be_tried() -> None:
+    check = Probe(exec=ExecAction(command=["x"]))
     away = CriError("away", retryable=True, code="UNAVAILABLE")
-    assert asyncio.run(attempt(check, Runner(error=away)))[0] is None, "no verdict while the runtime is away"
+    assert asyncio.run(attempt(check, Runner(error=away))) == (None, ""), "the runtime is away"
+    text = f'failed to start exec "{"0a" * 32}": executable file not found'
+    absent = CriError("cannot ExecSync: " + text, retryable=True, code="UNKNOWN", said=text)
+    told = "failed to start exec: executable file not found"
+    assert asyncio.run(attempt(check, Runner(error=absent))) == (None, told), "the same each time"
+    unnamed = Probe(tcp_socket=TcpSocketAction(port="nope"))
+    assert asyncio.run(attempt(unnamed)) == (None, "cannot find port 'nope'")
 
 
 def test_ports() -> None:

@@ -138,3 +138,18 @@ def test_host_paths_that_are_right(tmp_path: Path) -> None:
         pod = make(volumes=[{"name": "h", "hostPath": {"path": path, "type": kind}}])
         volumes.prepare(pod, Sources(), root=tmp_path / "pods", stamp="1")
     assert (tmp_path / "f").is_file()
+
+
+def test_what_cannot_be_mounted_reads_as_by_a_kubelet(tmp_path: Path) -> None:
+    for source, why in (
+        ({"secret": {"secretName": "none"}}, 'secret "none" not found'),
+        ({"persistentVolumeClaim": {"claimName": "pvc"}}, 'persistentvolumeclaim "pvc" not found'),
+        (
+            {"hostPath": {"path": "/dev/null", "type": "Directory"}},
+            "hostPath type check failed: /dev/null is not a Directory",
+        ),
+    ):
+        pod = make(volumes=[{"name": "v", **source}])
+        with pytest.raises(VolumeError) as raised:
+            volumes.prepare(pod, Sources(), root=tmp_path / "pods", stamp="1")
+        assert str(raised.value) == f'volume "v" : {why}'
