@@ -53,11 +53,12 @@ _REASONS = {
 
 
 class Refusal(Exception):
-    """An error for the client before anything was streamed."""
+    """An error for the client before anything was streamed.   plain: the node's own text, as it came."""
 
-    def __init__(self, code: int, text: str) -> None:
+    def __init__(self, code: int, text: str, *, plain: bool = False) -> None:
         super().__init__(text)
         self.code = code
+        self.plain = plain
 
 
 class PodStreams:
@@ -103,7 +104,7 @@ class PodStreams:
             return status_response(400, str(error))
         except Refusal as error:
             result = f"{error.code}: {error}"
-            return status_response(error.code, str(error))
+            return _plain(error) if error.plain else status_response(error.code, str(error))
         except StreamReset as error:
             # the answer had begun; the client's connection was cut
             result = f"broke off: {error}"
@@ -203,9 +204,13 @@ async def _expect(stream: Pipe, answer: tunnel.Answer, status: int) -> None:
     stream.reset("refused")
     if answer.status not in (400, 403, 404, 405, 429, 500):
         raise Refusal(502, f"the node answered with status {answer.status}")
+    text = text or f"the node answered with status {answer.status}"
+    if status == 101:
+        # an API server passes a kubelet's refusal of an upgrade on as it is; clients put their own words before it
+        raise Refusal(answer.status, text, plain=True)
     if answer.status == 500:
         text = f"Internal error occurred: {text}"
-    raise Refusal(answer.status, text or f"the node answered with status {answer.status}")
+    raise Refusal(answer.status, text)
 
 
 async def _text(stream: Pipe) -> str:
@@ -216,6 +221,12 @@ async def _text(stream: Pipe) -> str:
     except SkerryError as error:
         return str(error)
     return body[:MAX_ERROR_TEXT].decode("utf-8", "replace").strip()
+
+
+def _plain(refusal: Refusal) -> web.Response:
+    response = web.Response(status=refusal.code, text=f"{refusal}\n")
+    response.force_close()  # as below
+    return response
 
 
 def status_response(code: int, message: str) -> web.Response:

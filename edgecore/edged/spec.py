@@ -116,9 +116,7 @@ def hostname(pod: Pod) -> str:
     return (pod.spec.hostname or pod.name)[:63].rstrip("-.")
 
 
-def sandbox_config(
-    pod: Pod, *, attempt: int, config: EdgedConfig, dns: Dns, node_name: str, kept: bytes
-) -> SandboxConfig:
+def sandbox_config(pod: Pod, *, attempt: int, config: EdgedConfig, dns: Dns, kept: bytes) -> SandboxConfig:
     """The sandbox of a pod.
 
     kept: the pod as JSON, put on the sandbox so that a lost store can be rebuilt from what runs.
@@ -134,7 +132,8 @@ def sandbox_config(
         namespace=pod.namespace,
         uid=pod.uid,
         attempt=attempt,
-        hostname=node_name if host else hostname(pod),
+        # the machine keeps its own: runtimes refuse to start a pod that names one in the machine's namespace
+        hostname="" if host else hostname(pod),
         log_directory=pod_log_dir(config, pod),
         dns=dns,
         ports=()

@@ -712,7 +712,6 @@ class Worker:
             attempt=attempt,
             config=config,
             dns=dns,
-            node_name=self._s.node_name,
             kept=kept_pod(self._raw),
         )
 

@@ -112,6 +112,9 @@ class Kubelet:
         pod, container = await self._find(route)
         instance = next((i for i in container.instances if i.running), None)
         if instance is None:
+            # in a kubelet's two ways to say the same
+            if route.verb is Verb.ATTACH:
+                raise Unavailable(f"container {container.name} not found in pod {pod.name}_{pod.namespace}")
             raise Unavailable(f'container not found ("{container.name}")')
         if route.verb is Verb.EXEC:
             return await runtime.exec_url(

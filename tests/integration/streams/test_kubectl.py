@@ -119,7 +119,7 @@ def test_errors_are_a_kubelets(play: Play) -> None:
         assert re.search(r'container "c" in pod "stuck" is waiting to start: \w+', stuck.err), stuck.err
         for env in (WEBSOCKET, SPDY):
             got = await r.kubectl("exec", "stuck", "--", "true", env=env)
-            assert 'container not found ("c")' in got.err, got.err
+            assert got.err == 'error: unable to upgrade connection: container not found ("c")\n'
         await r.cut()
         r.tunnels._peers.clear()
         for args in (("logs", "web", "-c", "c"), ("exec", "web", "-c", "c", "--", "true")):

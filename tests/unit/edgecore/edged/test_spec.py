@@ -35,7 +35,7 @@ def told(pod: Pod, user: ImageUser = ROOT) -> ContainerConfig:
 
 
 def box_of(pod: Pod) -> Any:
-    return spec.sandbox_config(pod, attempt=1, config=CONFIG, dns=HOST, node_name="n", kept=b"{}")
+    return spec.sandbox_config(pod, attempt=1, config=CONFIG, dns=HOST, kept=b"{}")
 
 
 def test_a_sandbox_is_labelled_as_a_kubelet_does() -> None:
@@ -51,7 +51,7 @@ def test_a_sandbox_is_labelled_as_a_kubelet_does() -> None:
     assert config.annotations == {"x": "y", "skerry.dev/pod": "{}"}
     assert config.log_directory == "/logs/ns_p_u"
     assert config.hostname == "p"
-    assert box_of(make(hostNetwork=True)).hostname == "n"
+    assert box_of(make(hostNetwork=True)).hostname == ""
 
 
 def test_a_container_is_labelled_as_a_kubelet_does() -> None:
