@@ -42,7 +42,8 @@ class Item:
     """One thing to deliver.
 
     key: the object's UID, or what reports coalesce by.   version: only grows per key; compared, never shown.
-    delete: the object is gone.   force: send although the version is not newer (an object that is being deleted)."""
+    delete: the object is gone.   force: send although the version is not newer (an object that is being deleted).
+    back: the API went back to an older state, so the version may be older; what comes after grows from there."""
 
     key: str
     version: int
@@ -50,6 +51,7 @@ class Item:
     priority: Priority = Priority.BULK
     delete: bool = False
     force: bool = False
+    back: bool = False
 
 
 @dataclass(slots=True)
@@ -61,6 +63,9 @@ class _Slot:
     applied: int = -1
     deleted: bool = False
     queued: bool = False
+    back: bool = False
+    """What the peer holds may be of versions that the API forgot: nothing is compared with it until it took one of now."""
+    flying_back: bool = False
 
 
 @dataclass(slots=True)
@@ -80,6 +85,8 @@ class Counters:
 class Delivery:
     """The outgoing side of one peer.  Not safe for threads."""
 
+    marks: bool = False
+    """Whether the peer refuses versions that go back unless they are said to."""
     window: int = WINDOW
     resend_s: float = RESEND_S
     counters: Counters = field(default_factory=Counters)
@@ -97,6 +104,12 @@ class Delivery:
         slot = self._slots.setdefault(key, _Slot())
         slot.applied = max(slot.applied, version)
 
+    def lost(self, key: str, version: int = -1) -> None:
+        """The peer turned out to hold `version` (-1: nothing), whatever it committed before."""
+        slot = self._slots.get(key)
+        if slot is not None and slot.waiting is None and slot.flying is None:
+            slot.applied = min(slot.applied, version)
+
     def applied(self, key: str) -> int:
         """The version that the peer committed or declined, or -1."""
         slot = self._slots.get(key)
@@ -108,9 +121,9 @@ class Delivery:
         slot = self._slots.setdefault(item.key, _Slot())
         if slot.deleted:
             return False
-        if not item.delete and not item.force:
+        if not item.delete and not item.force and not item.back:
             newest = max(
-                slot.applied,
+                -1 if slot.back else slot.applied,
                 slot.flying.version if slot.flying else -1,
                 slot.waiting.version if slot.waiting else -1,
             )
@@ -119,6 +132,7 @@ class Delivery:
         if slot.waiting is not None:
             self.counters.coalesced += 1
         slot.waiting = item
+        slot.back = slot.back or item.back
         slot.deleted = item.delete
         slot.not_before = 0.0
         slot.failures = 0
@@ -142,7 +156,8 @@ class Delivery:
             self._flying[item.message.id] = key
             self._sent.append((now + self.resend_s, item.message.id))
             self.counters.sent += 1
-            out.append(item.message)
+            slot.flying_back = slot.back
+            out.append(item.message.restored() if slot.back and self.marks else item.message)
         return out
 
     def ack(self, message_id: str) -> Item | None:
@@ -167,7 +182,11 @@ class Delivery:
             # keep nothing of a finished object; a late offer for its UID cannot come, since its watch has ended
             self._slots.pop(key, None)
             return item
-        slot.applied = max(slot.applied, item.version)
+        if slot.flying_back:
+            slot.applied = item.version
+            slot.back = slot.waiting is not None and slot.waiting.back
+        else:
+            slot.applied = max(slot.applied, item.version)
         if slot.waiting is not None:
             self._enqueue(key, slot)
         return item

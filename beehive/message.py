@@ -5,7 +5,9 @@ it, so that the hub can pass an object on without building it.  Pure; ids and ti
 
 from __future__ import annotations
 
+import hashlib
 import uuid
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -41,7 +43,9 @@ class Op:
     ACK = "ack"
     """content: JSON array of message ids that are committed at the sender."""
     INVENTORY = "inventory"
-    """content: an `Inventory`; the edge's first frame."""
+    """Up: an `Inventory`; the edge's first frame.   Down: no content; the edge is asked for one more."""
+    DIGEST = "digest"
+    """content: a `Digest`; sent now and then, so that a silent difference is found without a reconnect."""
     JOIN = "join"
     """content: a `JoinRequest`; the only frame a connection without certificate may send."""
     RENEW = "renew"
@@ -73,6 +77,10 @@ class Group:
     USER = "user"
     HUB = "hub"
     TASKMANAGER = "taskmanager"
+
+
+RESTORED = "restored"
+"""header.type of a push to an edge of ours: the API went back to an older state, so an older version is right."""
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,6 +140,15 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
         if raw.lstrip()[:1] == b'"':
             return self.decode(str)
         return raw.decode("utf-8", "replace")
+
+    @property
+    def is_restored(self) -> bool:
+        """Whether it carries an older version on purpose."""
+        return self.header.type == RESTORED
+
+    def restored(self) -> Message:
+        """The same, said to be older on purpose."""
+        return msgspec.structs.replace(self, header=msgspec.structs.replace(self.header, type=RESTORED))
 
     @property
     def is_ok(self) -> bool:
@@ -202,6 +219,19 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
 
     objects: dict[str, InventoryEntry]
     session: int = 0
+
+
+class Digest(msgspec.Struct, frozen=True, kw_only=True):
+    """What an edge holds, in short: how many objects, and a hash over their uids and versions."""
+
+    count: int
+    sum: str
+
+
+def digest(held: Mapping[str, int]) -> Digest:
+    """Of uid → version; -1 and 0 are both a version that is not known."""
+    lines = "\n".join(f"{uid} {max(0, version)}" for uid, version in sorted(held.items()))
+    return Digest(count=len(held), sum=hashlib.sha256(lines.encode()).hexdigest()[:32])
 
 
 class JoinRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from beehive.errors import ProtocolError
-from beehive.message import Failure, Group, Inventory, Message, Op, Source, new
+from beehive.message import Digest, Failure, Group, Inventory, Message, Op, Source, new
 
 PROTOCOL_VERSION = 1
 HEADER_PROTOCOL = "Skerry-Protocol"
@@ -104,6 +104,18 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
+class Compare:
+    """Compare what the edge says it holds, in short, with what it acknowledged."""
+
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Say once more what we hold."""
+
+
+@dataclass(frozen=True, slots=True)
 class Alive:
     """The node said it is alive."""
 
@@ -123,7 +135,7 @@ class Close:
     reason: str
 
 
-Command = Send | Forward | Acked | Failed | Declined | Difference | Alive | Answered | Close
+Command = Send | Forward | Acked | Failed | Declined | Difference | Compare | Tell | Alive | Answered | Close
 
 # Cloud modules: an up-going frame with such a source that is no acknowledgement is not for anybody.
 _CLOUD_SOURCES = frozenset(
@@ -186,6 +198,13 @@ class HubSession:
     state: State = State.OPENING
     last_heard: float = 0.0
     bad_frames: int = 0
+    asked: bool = False
+
+    def ask(self) -> bool:
+        """Whether the edge may be asked to say once more what it holds; notes that it was."""
+        may = self.ours and self.state is State.LIVE and not self.asked
+        self.asked = self.asked or may
+        return may
 
     def opened(self, now: float) -> list[Command]:
         self.last_heard = now
@@ -204,7 +223,7 @@ class HubSession:
         operation = message.route.operation
         if operation == Op.KEEPALIVE:
             return [Alive()]
-        if self.ours and operation in (Op.INVENTORY, Op.ACK):
+        if self.ours and operation in (Op.INVENTORY, Op.ACK, Op.DIGEST):
             return self._own_frame(message, operation)
         # while SYNCING everything else is welcome too: the edge may report before it has listed what it holds
         if operation == Op.RESPONSE:
@@ -231,12 +250,16 @@ class HubSession:
         try:
             if operation == Op.ACK:
                 return [Acked(tuple(message.decode(list[str])))]
-            if self.state is State.LIVE:
-                # each costs the hub a look at everything that it names: once a session
+            if operation == Op.DIGEST:
+                digest = message.decode(Digest)
+                return [Compare(digest)] if self.state is State.LIVE else []
+            if self.state is State.LIVE and not self.asked:
+                # each costs the hub a look at everything that it names: once a session, and when asked
                 raise ProtocolError("a second inventory in one session")
             inventory = message.decode(Inventory)
         except ProtocolError as error:
             return self.bad_frame(str(error))
+        self.asked = False
         self.state = State.LIVE
         return [Difference(inventory)]
 
@@ -289,17 +312,7 @@ class EdgeSession:
         self.last_heard = self.last_keepalive = now
         commands: list[Command] = [Send(keepalive())]
         if self.ours:
-            commands.append(
-                Send(
-                    new(
-                        source=Source.METAMANAGER,
-                        group=Group.RESOURCE,
-                        operation=Op.INVENTORY,
-                        resource=f"null/node/{self.node}",
-                        content=inventory,
-                    )
-                )
-            )
+            commands.append(Send(holding(self.node, Op.INVENTORY, inventory)))
         return commands
 
     def heard(self, now: float) -> None:
@@ -318,6 +331,8 @@ class EdgeSession:
                 return [Acked(tuple(message.decode(list[str])))]
             except ProtocolError as error:
                 return self.close(CLOSE_BAD_FRAME, str(error)[:120])
+        if self.ours and message.route.operation == Op.INVENTORY:
+            return [Tell()]
         part = downstream_part(message)
         if message.parent and message.route.group not in (Group.TWIN, Group.TASKMANAGER):
             return [Answered(message)]
@@ -341,6 +356,17 @@ class EdgeSession:
             return []
         self.state = State.CLOSED
         return [Close(code, reason)]
+
+
+def holding(node: str, operation: str, content: Inventory | Digest) -> Message:
+    """What `node` holds, as a frame to a hub of ours: its inventory or its digest."""
+    return new(
+        source=Source.METAMANAGER,
+        group=Group.RESOURCE,
+        operation=operation,
+        resource=f"null/node/{node}",
+        content=content,
+    )
 
 
 def keepalive() -> Message:

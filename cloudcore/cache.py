@@ -4,6 +4,9 @@ List, then watch from that version, and again whenever the watch cannot go on: w
 between two lists.  Subscribers are called in order, synchronously, with each real change; before the first list is complete
 they hear of it as additions and `synced` is false.
 
+An API that was restored from a backup has older versions.  They are looked at before each watch, since a watch from a version
+that is still to come is silent; then everything is listed again, and what is older now is told as a change back.
+
 An object that cannot be read is unknown, and still there: what was known of it stays, and its absence is never told.  While one
 is there of which not even the name can be read, no absence is believed at all."""
 
@@ -19,7 +22,7 @@ from beehive.backoff import Backoff
 from beehive.errors import Unavailable
 from cloudcore.errors import ApiError, ApiGone
 from cloudcore.kube import Kube, WatchEvent
-from cloudcore.objects import Change, Kind, Object, Unread
+from cloudcore.objects import Change, Kind, Object, Unread, number
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +50,10 @@ class Cache:
         self._subscribers: list[Subscriber] = []
         self._unread: dict[tuple[str, str] | None, Unread] = {}
         self._doubted = False
+        self._listed = False
+        self._went_back = False
+        self.went_back = 0
+        """How often the API turned out to have gone back to an older state."""
         self._synced = asyncio.Event()
         self.on_unread: Callable[[Unread], None] | None = None
         """Told of each object that cannot be read, once as long as it stays so."""
@@ -128,6 +135,7 @@ class Cache:
             page = await self._kube.list_all(self.kind, self._namespace, query=self._query)
         self.take_list(page.objects, page.unread)
         self.version = page.version
+        self._listed = True
         self._synced.set()
 
     def take_list(self, objects: list[Object], unread: Sequence[Unread] = ()) -> None:
@@ -145,6 +153,7 @@ class Cache:
             self._set(old.key, None)
         for item in objects:
             self._set(item.key, item)
+        self._went_back = False
 
     def _note(self, doubtful: Unread, before: Unread | None) -> None:
         self._unread[doubtful.key] = doubtful
@@ -157,6 +166,11 @@ class Cache:
             self.on_unread(doubtful)
 
     async def _follow(self, backoff: Backoff) -> None:
+        if not self._listed:
+            await self._check_back()
+        self._listed = False
+        if not self.version:
+            return
         began = clock.monotonic()
         try:
             async with asyncio.timeout(BLIND_S if self._doubted else None):
@@ -164,6 +178,9 @@ class Cache:
                     self.kind, self.version, self._namespace, query=self._query
                 ):
                     for event in batch:
+                        if 0 < number(event.version) < number(self.version):
+                            self._back(event.version)
+                            return
                         self.take_event(event)
                     backoff.reset()
         except TimeoutError:
@@ -171,6 +188,22 @@ class Cache:
             return
         if clock.monotonic() - began < QUICK_S:
             await asyncio.sleep(QUICK_S)
+
+    async def _check_back(self) -> None:
+        current = await self._kube.current_version(self.kind, self._namespace, query=self._query)
+        if number(current) < number(self.version):
+            self._back(current)
+
+    def _back(self, current: str) -> None:
+        log.error(
+            "The API went back to an older state (was it restored?): %s were at %s and are at %s; listing again",
+            self.kind.plural,
+            self.version,
+            current,
+        )
+        self.version = ""
+        self._went_back = True
+        self.went_back += 1
 
     def take_event(self, event: WatchEvent) -> None:
         if event.version:
@@ -194,7 +227,9 @@ class Cache:
             # the delete event carries the last state, and a version after everything that was seen
             self._tell(Change(last if last is not None and last.uid == old.uid else old, None))
             return
-        if old is not None and old.uid == new.uid and old.version == new.version:
+        same = old is not None and old.uid == new.uid and old.version == new.version
+        # a version may have been given twice, if the API went back between
+        if old is not None and same and (not self._went_back or old.raw == new.raw):
             return
         self._objects[key] = new
         if old is not None and old.uid != new.uid:

@@ -216,6 +216,23 @@ class Kube:
             if not token:
                 return Page(objects, page.metadata.resourceVersion, unread)
 
+    async def current_version(
+        self,
+        kind: Kind,
+        namespace: str = "",
+        *,
+        query: Mapping[str, str] | None = None,
+        user: User | None = None,
+    ) -> str:
+        """The version that the API is at now: a list without a version is never older than what anybody was told."""
+        body = await self.request(
+            "GET", kind.path(namespace), query={**(query or {}), "limit": "1"}, user=user
+        )
+        try:
+            return _versioned.decode(body).metadata.resourceVersion
+        except UNREADABLE as error:
+            raise unavailable(f"the answer is no list: {error}", doing=f"list {kind.plural}") from error
+
     async def request(
         self,
         method: str,

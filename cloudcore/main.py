@@ -130,7 +130,7 @@ def _parts(
         streams.tunnels.bind(peers)
     if kubelets is not None:
         caches.nodes.subscribe(kubelets.on_node)
-    sessions = Sessions(client, caches.nodes, address, where)
+    sessions = Sessions(client, caches.nodes, address, where, nodes.number)
     edges = EdgeController(client, caches, nodes)
     view = View(edges.placement, caches)
     upstream = Upstream(
@@ -150,12 +150,14 @@ def _parts(
     )
     if config.devices:
         edges.differs += [devices.differ, hardware.differ]
+        edges.claims += [devices.placement.claims, hardware.claims]
     notices = Notices(client)
     for cache in (*caches.core, caches.devices):
         cache.on_unread = lambda unread: _tell_unread(notices, unread)
     dynamic = DynamicController(client, nodes, edges.placement)
     policy = PolicyController(client, nodes, caches.accounts, caches.pods, edges.placement.accounts)
     edges.differs.append(policy.differ)
+    edges.claims.append(policy.claims)
     dispatcher = Dispatcher(
         {
             "edgecontroller": upstream.handle,
@@ -164,6 +166,7 @@ def _parts(
         },
         edges.on_difference,
         lambda link, item, text: _tell_declined(notices, link, item, text),
+        edges.on_digest,
     )
     revocations = Revocations(caches.configmaps)
     joiner = join.Joiner(
@@ -209,7 +212,7 @@ def _parts(
     if peers is not None:
         parts.append(peers)
     if config.metrics is not None:
-        parts.append(MetricsServer(*config.metrics, lambda: _numbers(hub, nodes, upstream, client, caches)))
+        parts.append(MetricsServer(*config.metrics, lambda: _numbers(hub, nodes, upstream, client, edges)))
     if config.compat.enable:
         syncs = SyncController(client, nodes, caches.nodes)
         edges.recorded = syncs.inventory
@@ -258,7 +261,7 @@ class _Head(msgspec.Struct, frozen=True, kw_only=True):
     metadata: Metadata = Metadata()
 
 
-def _numbers(hub: Hub, nodes: Nodes, upstream: Upstream, client: Kube, caches: Caches) -> list[Metric]:
+def _numbers(hub: Hub, nodes: Nodes, upstream: Upstream, client: Kube, edges: EdgeController) -> list[Metric]:
     """What /metrics tells."""
     sent = nodes.counters()
     links = list(nodes)
@@ -294,8 +297,16 @@ def _numbers(hub: Hub, nodes: Nodes, upstream: Upstream, client: Kube, caches: C
         Metric(
             "skerry_api_objects_unreadable",
             "Objects that are there and cannot be read",
-            caches.unread,
+            edges.unread,
             counts=False,
+        ),
+        Metric(
+            "skerry_hub_drifts_total",
+            "Nodes asked for all that they hold, since it was not what it should be",
+            edges.drifts,
+        ),
+        Metric(
+            "skerry_api_went_back_total", "Times that the API was found at an older state", edges.went_back
         ),
         Metric(
             "skerry_api_requests_total",

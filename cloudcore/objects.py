@@ -274,6 +274,16 @@ class Change:
     new: Object | None
 
     @property
+    def back(self) -> bool:
+        """Whether the API went back: the same object has an older version now."""
+        return (
+            self.old is not None
+            and self.new is not None
+            and self.old.uid == self.new.uid
+            and self.new.number < self.old.number
+        )
+
+    @property
     def newest(self) -> Object:
         found = self.new or self.old
         assert found is not None, "a change without an object"

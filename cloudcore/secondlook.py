@@ -22,7 +22,7 @@ AT_ONCE = 4
 """Half of the API client's threads."""
 MAX_DOUBTS = 1000
 """Of one node in one comparison.  The rest is for the next one."""
-MAX_HELD = 20_000
+MAX_HELD = 10_000
 """Objects in one inventory that are looked at.  A node of 500 pods holds a few thousand."""
 RETRY_S = 5.0
 

@@ -11,18 +11,20 @@ from dataclasses import dataclass
 
 from beehive.delivery import Item
 from beehive.errors import Conflict, ProtocolError, Refused, SkerryError, Unavailable
-from beehive.message import Failure, Message, Op, Source, reply
+from beehive.message import Digest, Failure, Message, Op, Source, reply
 from beehive.session import (
     Acked,
     Alive,
     Answered,
     Close,
     Command,
+    Compare,
     Declined,
     Difference,
     Failed,
     Forward,
     Send,
+    Tell,
 )
 from cloudcore.cloudhub.nodes import Link, now
 
@@ -67,17 +69,19 @@ def lane_key(message: Message) -> str:
 
 class Dispatcher:
     """parts: by the names of beehive.session.upstream_part.   on_difference: called when a node may be told what it lacks.
-    on_declined: what a node can never use, and why."""
+    on_declined: what a node can never use, and why.   on_digest: what it holds, in short."""
 
     def __init__(
         self,
         parts: Mapping[str, Part],
         on_difference: Callable[[Link, Difference, str], None],
         on_declined: Callable[[Link, Item, str], None] = lambda link, item, text: None,
+        on_digest: Callable[[Link, Digest], None] = lambda link, digest: None,
     ) -> None:
         self._parts = parts
         self._on_difference = on_difference
         self._on_declined = on_declined
+        self._on_digest = on_digest
 
     def perform(
         self, link: Link, commands: Sequence[Command], message: Message | None = None
@@ -108,7 +112,9 @@ class Dispatcher:
                 case Close():
                     link.closing = command
                     link.wake.set()
-                case Alive() | Answered():
+                case Compare(digest):
+                    self._on_digest(link, digest)
+                case Alive() | Answered() | Tell():
                     pass
         return forwards
 

@@ -32,7 +32,14 @@ class Link:
         self.session = session
         self.certificate = certificate
         self.address = address
-        self.delivery = Delivery()
+        self.delivery = Delivery(marks=session.ours)
+        self.held: dict[str, int] = {}
+        """What an edge of ours holds, by its inventory and by what it acknowledged since: uid → version."""
+        self.tolerated: frozenset[str] = frozenset()
+        """Of that, what nobody knows and a comparison left where it is."""
+        self.digests = 0
+        self.disagreed = 0
+        """Digests in a row that did not agree."""
         self.wake = asyncio.Event()
         self.ready = False
         """Whether the difference was sent: before that, pushes are part of it."""
@@ -87,9 +94,32 @@ class Link:
 
     def forget(self) -> None:
         """What this edge committed is not known any more: everything is to be offered anew."""
-        self.delivery = Delivery(counters=self.delivery.counters)
+        self.delivery = Delivery(counters=self.delivery.counters, marks=self.ours)
         self._unacked.clear()
         self._pushes.clear()
+
+    def ask_inventory(self) -> bool:
+        """Ask an edge of ours to say once more what it holds.  Returns whether it was asked."""
+        if not self.session.ask():
+            return False
+        self.reply(
+            new(
+                source=Source.CLOUDHUB,
+                group=Group.RESOURCE,
+                operation=Op.INVENTORY,
+                resource=f"null/node/{self.node}",
+            )
+        )
+        return True
+
+    def held_version(self, uid: str) -> int:
+        """The version of it that the edge holds, or -1."""
+        return self.held.get(uid, -1)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is on its way that changes what the edge holds."""
+        return self.ready and not self._unacked and not self._inventory_id
 
     def await_committed(self, keys: set[str], inventory_id: str) -> None:
         """Acknowledge the inventory when the edge committed everything that it led to."""
@@ -115,6 +145,7 @@ class Link:
                 continue
             self._unacked.discard(item.key)
             self._awaited.discard(item.key)
+            self._note(item)
             if self.on_acked is not None:
                 self.on_acked(item)
             if item.delete and self.on_deleted is not None:
@@ -138,6 +169,14 @@ class Link:
         item = self.delivery.fail(message_id, now)
         self.wake.set()
         return item
+
+    def _note(self, item: Item) -> None:
+        if not self.ours or item.message.route.source == Source.DYNAMICCONTROLLER:
+            return  # what applications watch is kept apart
+        if item.delete:
+            self.held.pop(item.key, None)
+        else:
+            self.held[item.key] = item.version
 
     def _check_inventory(self) -> None:
         if self._inventory_id and not self._awaited:
@@ -182,6 +221,11 @@ class Nodes:
 
     def get(self, node: str) -> Link | None:
         return self._links.get(node)
+
+    def number(self, node: str) -> int:
+        """Of the link that is open; 0 without one."""
+        link = self._links.get(node)
+        return link.session.number if link is not None else 0
 
     def open(self, link: Link) -> bool:
         """Make `link` its node's.  An older one is closed; if the held one is newer, `link` is closed and False returned."""

@@ -5,6 +5,8 @@ registration writes it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from beehive.errors import Conflict, Unavailable
@@ -25,13 +27,23 @@ TRIES = 6
 
 class Sessions:
     """`address`: this hub's, written beside the number, as KubeEdge's router wants it.
-    where: as other cloudcores reach it; see objects.HUB_ANNOTATION."""
+    where: as other cloudcores reach it; see objects.HUB_ANNOTATION.
+    open_number: of the link that is open here, 0 without one; it counts too, since an API that was restored remembers an older
+    number."""
 
-    def __init__(self, kube: Kube, nodes: Cache, address: str, where: str = "") -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        nodes: Cache,
+        address: str,
+        where: str = "",
+        open_number: Callable[[str], int] = lambda _: 0,
+    ) -> None:
         self._kube = kube
         self._nodes = nodes
         self._address = address
         self._where = where
+        self._open_number = open_number
 
     async def next_number(self, node: str) -> int:
         """Take the next number for `node`.  Raises ApiError when the API is away: nobody may connect then."""
@@ -42,7 +54,7 @@ class Sessions:
                     held = await self._kube.get(NODE, node)
                 except ApiNotFound:
                     return 1
-            number = session_of(held) + 1
+            number = max(session_of(held), self._open_number(node)) + 1
             body = msgspec.json.encode(
                 {
                     "metadata": {

@@ -177,15 +177,21 @@ class DeviceController:
         pushes, known, extra = self.placement.difference(link.node, inventory)
         for item in known:
             link.delivery.know(item.uid, item.number)
+        for push in pushes:
+            link.delivery.lost(push.item.uid, link.held_version(push.item.uid))
         keys = {push.item.uid for push in pushes if link.offer(push.delivery())}
         link.devices_ready = True
         return Differed(keys, extra, self._take_back)
 
     async def _take_back(self, link: Link, uid: str, path: str) -> bool:
-        gone = await self._surplus(link, uid, path)
-        return gone is not None and link.offer(Push(link.node, gone, deleted=True).delivery())
+        found = await self._surplus(link, uid, path)
+        if found is None:
+            return False
+        back = found.uid == uid and bool(found.version)
+        return link.offer(Push(link.node, found, deleted=not back, back=back).delivery())
 
     async def _surplus(self, link: Link, uid: str, path: str) -> Object | None:
+        """A tombstone for what is surely not that node's, the older state of what the API went back with, else None."""
         target, kind = parse(path), kind_of(path)
         gone = tombstone(kind, target.namespace, target.name, uid)
         try:
@@ -198,10 +204,11 @@ class DeviceController:
             # it stays until the next comparison
             log.info("Cannot look again at %s of node %s: %s", path, link.node, error)
             return None
-        if found.uid == uid and any(wanted.uid == uid for wanted in self.placement.wanted(link.node)):
-            return None
-        if found.uid == uid and kind is not DEVICEMODEL and found.node == link.node:
-            return None
+        if found.uid == uid and (
+            any(wanted.uid == uid for wanted in self.placement.wanted(link.node))
+            or (kind is not DEVICEMODEL and found.node == link.node)
+        ):
+            return found if found.number < link.held_version(uid) else None
         return gone
 
     # -- up ------------------------------------------------------------------------------------------------------------

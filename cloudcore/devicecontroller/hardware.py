@@ -19,7 +19,7 @@ from beehive.apis.devices import decode_model
 from beehive.apis.hardware import Report, Rule, Seen
 from beehive.backoff import Backoff
 from beehive.delivery import Item
-from beehive.errors import ProtocolError, SkerryError
+from beehive.errors import ProtocolError, SkerryError, Unavailable
 from beehive.message import Inventory, InventoryEntry, Message
 from beehive.resource import parse
 from cloudcore.cache import Cache
@@ -93,7 +93,9 @@ class HardwareController:
         item = change.newest
         for link, _ in list(self._links.values()):
             if self._nodes.get(link.node) is link:
-                push = Push(link.node, item, deleted=change.new is None, first=change.old is None)
+                push = Push(
+                    link.node, item, deleted=change.new is None, first=change.old is None, back=change.back
+                )
                 link.offer(push.delivery())
 
     async def differ(self, link: Link, inventory: Inventory) -> Differed:
@@ -104,7 +106,33 @@ class HardwareController:
         for node in [node for node, (old, _) in self._links.items() if self._nodes.get(node) is not old]:
             if node != link.node:
                 del self._links[node]
-        return Differed(self._difference(link, inventory) if self.rules.synced else set())
+        if not self.rules.synced:
+            return Differed(set())
+        held = _rules_of(inventory)
+        ahead = {
+            item.uid: item.path
+            for item in self.rules
+            if item.uid in held and number(held[item.uid].version) > item.number
+        }
+        return Differed(self._difference(link, inventory), ahead, self._go_back)
+
+    def claims(self, node: str) -> set[str]:
+        """The uids of what `node` may hold."""
+        return {item.uid for item in self.rules}
+
+    async def _go_back(self, link: Link, uid: str, path: str) -> bool:
+        """A node holds a newer version than is known here: push what the API went back to, if it did."""
+        where = parse(path)
+        try:
+            found = await self._kube.get(HARDWARERULE, where.name, where.namespace)
+        except Unavailable:
+            raise
+        except SkerryError as error:
+            log.info("Cannot look again at %s of node %s: %s", path, link.node, error)
+            return False
+        if found.uid != uid or found.number >= link.held_version(uid):
+            return False
+        return link.offer(Push(link.node, found, back=True).delivery())
 
     def _difference(self, link: Link, inventory: Inventory) -> set[str]:
         keys = set()
@@ -113,10 +141,14 @@ class HardwareController:
             held = extra.pop(item.uid, None)
             if held is not None and number(held.version) >= item.number:
                 link.delivery.know(item.uid, item.number)
-            elif link.offer(Push(link.node, item, first=held is None).delivery()):
+                continue
+            link.delivery.lost(item.uid, link.held_version(item.uid))
+            if link.offer(Push(link.node, item, first=held is None).delivery()):
                 keys.add(item.uid)
         for uid, entry in extra.items():
             where = parse(entry.resource)
+            if not self.rules.is_gone(where.namespace, where.name):
+                continue  # replaced by another of its name, which takes its place, or one that cannot be read
             gone = tombstone(HARDWARERULE, where.namespace, where.name, uid)
             delivery: Item = Push(link.node, gone, deleted=True).delivery()
             if link.offer(delivery):

@@ -45,6 +45,7 @@ class Push:
     item: Object
     deleted: bool = False
     first: bool = False
+    back: bool = False
 
     def delivery(self) -> Item:
         operation = Op.DELETE if self.deleted else Op.INSERT if self.first else Op.UPDATE
@@ -63,6 +64,7 @@ class Push:
             priority=Priority.BULK,
             delete=self.deleted,
             force=self.item.deleting,
+            back=self.back,
         )
 
 
@@ -160,8 +162,15 @@ class DevicePlacement:
             event_id=event_id, timestamp=now_ms, devices=[_member(p.item) for p in placed]
         )
 
+    def claims(self, node: str) -> set[str]:
+        """The uids of what `node` may hold, be it of use or not."""
+        placed = [self._devices[key] for key in self._of_node.get(node, ())]
+        models = (self._models.get(item.model_key) for item in placed if item.model_key is not None)
+        return {item.item.uid for item in placed} | {model[0].uid for model in models if model is not None}
+
     def difference(self, node: str, inventory: Inventory) -> tuple[list[Push], list[Object], dict[str, str]]:
-        """What to push to a node that holds `inventory`, what it holds as it is here, and what it holds in excess."""
+        """What to push to a node that holds `inventory`, what it holds as it is here, and what needs a second look: what it
+        holds in excess, or in a newer version than is known here."""
         pushes: list[Push] = []
         known: list[Object] = []
         extra: dict[str, str] = {}
@@ -175,6 +184,9 @@ class DevicePlacement:
             extra[uid] = entry.resource
         for item in self.wanted(node):
             entry_ = inventory.objects.get(item.uid)
+            if entry_ is not None and number(entry_.version) > item.number:
+                extra[item.uid] = item.path
+                continue
             extra.pop(item.uid, None)
             if entry_ is not None and number(entry_.version) >= item.number and not item.deleting:
                 known.append(item)
@@ -184,7 +196,8 @@ class DevicePlacement:
         missing: set[str] = set()
         for key in self._of_node.get(node, ()):
             placed = self._devices[key]
-            extra.pop(placed.item.uid, None)
+            if not placed.usable:
+                extra.pop(placed.item.uid, None)
             if placed.model_key is not None and placed.model_key not in self._models:
                 missing.add(f"{placed.model_key[0]}/{DEVICEMODEL.wire}/{placed.model_key[1]}")
         return pushes, known, {uid: path for uid, path in extra.items() if path not in missing}
@@ -205,7 +218,7 @@ class DevicePlacement:
             self._hold(placed)
             return [*actions, *self._add(placed)]
         old_model = held.model_key
-        changed = not same_substance(held.item, new_) or held.usable != placed.usable
+        changed = not same_substance(held.item, new_) or held.usable != placed.usable or change.back
         self._release(held)
         self._hold(placed)
         if not changed or not new_.node or not placed.usable:
@@ -213,7 +226,7 @@ class DevicePlacement:
         actions = []
         if placed.model_key is not None and (old_model != placed.model_key or not held.usable):
             actions += self._give_model(new_.node, placed.model_key)
-        actions.append(Push(new_.node, new_, first=not held.usable))
+        actions.append(Push(new_.node, new_, first=not held.usable, back=change.back))
         if not held.usable:
             actions.insert(0, Member(new_.node, _member(new_)))
         if old_model is not None and old_model != placed.model_key:
@@ -230,13 +243,13 @@ class DevicePlacement:
         known = key in self._models
         held = self._models.get(key)
         self._models[key] = _read_model(change.new)
-        if known and held is not None and same_substance(held[0], change.new):
+        if known and held is not None and same_substance(held[0], change.new) and not change.back:
             return []
         before = {user for user in self._users.get(key, ()) if self._devices[user].usable}
         self._judge(key)
         actions: list[Action] = []
         for node in sorted({self._devices[user].item.node for user in self._users.get(key, ())} - {""}):
-            actions.append(Push(node, change.new, first=not known))
+            actions.append(Push(node, change.new, first=not known, back=change.back))
         for user in sorted(self._users.get(key, ())):
             placed = self._devices[user]
             if placed.item.node and placed.usable and user not in before:

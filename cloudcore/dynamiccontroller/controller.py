@@ -387,8 +387,12 @@ class DynamicController:
 
     async def _follow(self, feed: Feed) -> None:
         backoff = Backoff()
+        opened = False
         while True:
             try:
+                if opened:
+                    await self._check_back(feed)
+                opened = True
                 async for batch in self._kube.watch(
                     feed.kind,
                     feed.version,
@@ -407,6 +411,14 @@ class DynamicController:
                 log.info("Watch of %s for edges is over: %s", feed.key.target.key, error)
                 self._give_up(feed, error)
                 return
+
+    async def _check_back(self, feed: Feed) -> None:
+        """Raises ApiGone: the API went back to an older state, and a watch from a version to come would be silent."""
+        current = await self._kube.current_version(
+            feed.kind, feed.key.target.namespace, query=_query(feed.key), user=feed.key.user
+        )
+        if number(current) < number(feed.version):
+            raise ApiGone(_status(410, "Expired", f"the API went back from {feed.version} to {current}"))
 
     async def _on_event(self, feed: Feed, event: WatchEvent) -> None:
         if event.version:

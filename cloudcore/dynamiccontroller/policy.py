@@ -82,7 +82,13 @@ class PolicyController:
 
     async def differ(self, link: Link, inventory: Inventory) -> Differed:
         """What the node holds of rights that it needs no more is taken back; the rest is pushed by `run`."""
-        wanted = {rights.uid_of(account) for account in self._accounts(link.node)}
+        wanted = self.claims(link.node)
+        told = self._told.get(link.node)
+        if told is not None and told[0] is link:
+            for account in [name for name in told[1] if rights.uid_of(name) not in inventory.objects]:
+                # it was told, and holds it no more
+                del told[1][account]
+                link.delivery.lost(rights.uid_of(account))
         keys: set[str] = set()
         for uid, entry in inventory.objects.items():
             parts = entry.resource.split("/")
@@ -90,6 +96,10 @@ class PolicyController:
                 keys |= self._take_back(link, (parts[0], parts[2]), uid)
         self._dirty.set()
         return Differed(keys)
+
+    def claims(self, node: str) -> set[str]:
+        """The uids of what `node` may hold."""
+        return {rights.uid_of(account) for account in self._accounts(node)}
 
     async def run(self) -> None:
         for cache in self.caches:
@@ -135,7 +145,11 @@ class PolicyController:
         # what the caches know need not have come in one order: two states must not go under one version
         if self._sent.get(account, (0, b""))[1] != body:
             self._sent[account] = (max(self._version(), self._sent.get(account, (0, b""))[0] + 1), body)
+        key = rights.uid_of(account)
         version = self._sent[account][0]
+        if link.held_version(key) > version:
+            # another hub's numbers, or those of an API that went back since: this node must take it all the same
+            version = link.held_version(key) + 1
         message = new(
             source=Source.POLICYCONTROLLER,
             group=Group.RESOURCE,
@@ -144,7 +158,6 @@ class PolicyController:
             content=rights.document(account, body, version),
             version=str(version),
         )
-        key = rights.uid_of(account)
         link.offer(Item(key=key, version=version, message=message, priority=Priority.STATUS))
 
     def _take_back(self, link: Link, account: Name, uid: str) -> set[str]:

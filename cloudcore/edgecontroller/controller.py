@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from beehive.delivery import Item
 from beehive.errors import ProtocolError, Unavailable
-from beehive.message import Inventory
-from beehive.resource import CLUSTER, parse
+from beehive.message import Digest, Inventory, InventoryEntry, digest
+from beehive.resource import CLUSTER, Resource, parse
 from beehive.session import CLOSE_RESTART, Difference
 from cloudcore.cache import Cache
 from cloudcore.cloudhub.nodes import Link, Nodes
@@ -29,6 +29,7 @@ from cloudcore.objects import (
     Change,
     Kind,
     Object,
+    number,
 )
 from cloudcore.secondlook import Differed, Looks, bounded
 
@@ -37,11 +38,13 @@ log = logging.getLogger(__name__)
 SWEEP_S = 30.0
 """What no pod of a node refers to any more is taken back after one to two of these."""
 DIFFER_AT_ONCE = 32
+WHOLE_EVERY = 20
+"""After so many digests that agreed, a node is asked for everything: what only other controllers can miss shows then."""
 
 Differ = Callable[[Link, Inventory], Awaitable[Differed]]
 """Another controller's part of a difference."""
 
-_HELD: dict[str, Kind] = {"pod": POD, "configmap": CONFIGMAP, "secret": SECRET}
+_HELD: dict[str, Kind] = {"node": NODE, "pod": POD, "configmap": CONFIGMAP, "secret": SECRET}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,10 @@ class EdgeController:
     def __init__(self, kube: Kube, caches: Caches, nodes: Nodes) -> None:
         self.placement = Placement(caches.lookup, caches.unclear)
         self.differs: list[Differ] = []
+        self.claims: list[Callable[[str], set[str]]] = [self.placement.claims]
+        """Each controller's uids that a node may hold."""
+        self.drifts = 0
+        """Comparisons that were made since what a node held was not what it should."""
         self.recorded: Callable[[str], Awaitable[Inventory]] | None = None
         """What a stock edge acknowledged before, by its node's name."""
         self._kube = kube
@@ -112,6 +119,16 @@ class EdgeController:
         caches.secrets.subscribe(lambda change: self._push(self.placement.config_changed(change)))
         caches.accounts.subscribe(lambda change: self._push(self.placement.account_changed(change)))
         nodes.on_open.append(self._on_open)
+
+    @property
+    def unread(self) -> int:
+        """Objects that are there and cannot be read."""
+        return self._caches.unread
+
+    @property
+    def went_back(self) -> int:
+        """How often the API was found at an older state."""
+        return max(cache.went_back for cache in self._caches.core)
 
     # -- events ----------------------------------------------------------------------------------------------------
 
@@ -139,9 +156,38 @@ class EdgeController:
             link.forget()
             self._jobs.put_nowait(_Job(link, Inventory(objects={}), ""))
 
+    def on_digest(self, link: Link, said: Digest) -> None:
+        """The edge said in short what it holds: if that is not what it acknowledged, or not what it should hold, compare."""
+        if not link.settled:
+            return  # something is on its way; the next one tells
+        held = Inventory(
+            objects={uid: InventoryEntry("", str(version)) for uid, version in link.held.items()}
+        )
+        pushes, _, ahead = self.placement.difference(link.node, held)
+        doubtful = self._unclaimed(link) | frozenset(ahead)
+        link.digests += 1
+        if said != digest(link.held) or not doubtful <= link.tolerated:
+            link.disagreed += 1
+            # what one comparison does not mend is not worth one each time: after 1, 2, 4, 8 … digests
+            if link.disagreed & (link.disagreed - 1) == 0 and link.ask_inventory():
+                self.drifts += 1
+                log.info("Node %s does not hold what it should; comparing in full", link.node)
+            return
+        link.disagreed = 0
+        for push in pushes:
+            # what was offered before is not news
+            link.offer(push.delivery())
+        if link.digests % WHOLE_EVERY == 0:
+            link.ask_inventory()
+
+    def _unclaimed(self, link: Link) -> frozenset[str]:
+        return frozenset(link.held.keys() - set().union(*(claims(link.node) for claims in self.claims)))
+
     def on_difference(self, link: Link, difference: Difference, message_id: str) -> None:
         """The edge said what it holds."""
-        self._jobs.put_nowait(_Job(link, difference.inventory, message_id))
+        inventory = bounded(link.node, difference.inventory)
+        link.held = {uid: number(entry.version) for uid, entry in inventory.objects.items()}
+        self._jobs.put_nowait(_Job(link, inventory, message_id))
 
     def _on_deleted(self, link: Link, item: Item) -> None:
         """What was taken back may be wanted again by now; until the delete was committed it could not be offered."""
@@ -182,10 +228,12 @@ class EdgeController:
         inventory = job.inventory
         if inventory is None:
             inventory = await self.recorded(link.node) if self.recorded else Inventory(objects={})
-        inventory = bounded(link.node, inventory)
+            link.held = {uid: number(entry.version) for uid, entry in inventory.objects.items()}
         pushes, known, extra = self.placement.difference(link.node, inventory)
         for item in known:
             link.delivery.know(item.uid, item.number)
+        for push in pushes:
+            link.delivery.lost(push.item.uid, link.held_version(push.item.uid))
         keys = {push.item.uid for push in pushes if link.offer(push.delivery())}
         link.ready = True
         found = [Differed(keys, extra, self._take_back)]
@@ -201,18 +249,33 @@ class EdgeController:
         return found
 
     async def _settle(self, job: _Job, found: list[Differed]) -> None:
+        link = job.link
         keys: set[str] = set()
         for part in found:
-            keys |= part.keys | await self._looks.settle(job.link, part)
+            keys |= part.keys | await self._looks.settle(link, part)
+        # what this comparison left where it is, the next need not be made for
+        link.tolerated = self._unclaimed(link) | {uid for part in found for uid in part.doubts}
         if job.message_id:
-            job.link.await_committed(keys, job.message_id)
+            link.await_committed(keys, job.message_id)
+        if not link.ours:
+            link.held = {}
 
     async def _take_back(self, link: Link, uid: str, path: str) -> bool:
-        gone = await self._surplus(link, uid, path)
-        return gone is not None and link.offer(Push(link.node, gone, deleted=True).delivery())
+        push = await self._second_look(link, uid, path)
+        return push is not None and link.offer(push.delivery())
 
-    async def _surplus(self, link: Link, uid: str, path: str) -> Object | None:
-        """None unless it is surely not that node's.  Raises Unavailable."""
+    async def _second_look(self, link: Link, uid: str, path: str) -> Push | None:
+        """A delete for what is surely not that node's, and the older state of what the API went back with.
+
+        Raises Unavailable."""
+        found = await self._look(link, uid, path)
+        if found is None:
+            return None
+        if found.uid == uid and found.version:
+            return Push(link.node, found, back=True)
+        return Push(link.node, found, deleted=True)
+
+    async def _look(self, link: Link, uid: str, path: str) -> Object | None:
         try:
             target = parse(path)
         except ProtocolError:
@@ -230,14 +293,16 @@ class EdgeController:
             return None
         if found.uid != uid:
             return tombstone(kind, namespace, target.name, uid)
-        if kind is POD and found.node == link.node:
-            return None  # the cache is behind
-        if kind is not POD and (
-            self.placement.refers(link.node, target.type, namespace, target.name)
-            or self.placement.holds_back(link.node)
-        ):
+        if kind is NODE or (kind is POD and found.node == link.node) or self._refers(link, target):
+            # the cache is behind, unless the API itself is
+            return found if found.number < link.held_version(uid) else None
+        if kind is not POD and self.placement.holds_back(link.node):
             return None
         return tombstone(kind, namespace, target.name, uid)
+
+    def _refers(self, link: Link, target: Resource) -> bool:
+        namespace = "" if target.namespace == CLUSTER else target.namespace
+        return self.placement.refers(link.node, target.type, namespace, target.name)
 
 
 class View:

@@ -35,12 +35,13 @@ PUSHED = frozenset({"configmap", "secret"})
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """Tell `node` about `item`.   deleted: it is gone, or no longer that node's."""
+    """Tell `node` about `item`.   deleted: it is gone, or no longer that node's.   back: the API went back to this."""
 
     node: str
     item: Object
     deleted: bool = False
     first: bool = False
+    back: bool = False
 
     def delivery(self) -> Item:
         """The frame to deliver, with what decides whether it is news."""
@@ -55,6 +56,7 @@ class Push:
             priority=Priority.BULK,
             delete=self.deleted,
             force=item.deleting,
+            back=self.back,
         )
 
 
@@ -153,10 +155,10 @@ class Placement:
                 self._since.pop(held.uid, None)
             return []
         self._nodes[name] = new_
-        if held is not None and same_substance(held, new_):
+        if held is not None and same_substance(held, new_) and not change.back:
             return []
         self._since[new_.uid] = new_.number
-        return [Push(name, new_)]
+        return [Push(name, new_, back=change.back)]
 
     def pod_changed(self, change: Change) -> list[Push]:
         """A pod: bound, changed, or gone.  One that cannot be read is left out and named in the log."""
@@ -183,9 +185,10 @@ class Placement:
             self._drop_account_user(held[1].account, new_.key)
         self._of_account.setdefault(found.account, set()).add(new_.key)
         pushes += self._count(new_.node, before, self._refs(found))
-        if held is None or not same_substance(held[0], new_):
+        if held is None or change.back or not same_substance(held[0], new_):
             self._since[new_.uid] = new_.number
-            pushes.append(Push(new_.node, new_, first=held is None and not new_.deleting))
+            first = held is None and not new_.deleting
+            pushes.append(Push(new_.node, new_, first=first, back=change.back))
         return pushes
 
     def _pod_gone(self, change: Change) -> list[Push]:
@@ -212,7 +215,7 @@ class Placement:
             for node in loose:
                 del self._loose[node, ref]
             return [Push(node, item, deleted=True) for node in sorted({*users, *loose})]
-        return [Push(node, change.new, first=change.old is None) for node in users]
+        return [Push(node, change.new, first=change.old is None, back=change.back) for node in users]
 
     def account_changed(self, change: Change) -> list[Push]:
         """A service account: its pull secrets follow its pods."""
@@ -254,24 +257,33 @@ class Placement:
 
     # -- difference ----------------------------------------------------------------------------------------------
 
+    def claims(self, node: str) -> set[str]:
+        """The uids of what `node` may hold: what it should, and what is not taken back yet."""
+        loose = (self._lookup(ref) for held, ref in self._loose if held == node)
+        return {item.uid for item in (*self.wanted(node), *loose) if item is not None}
+
     def difference(self, node: str, inventory: Inventory) -> tuple[list[Push], list[Object], dict[str, str]]:
         """What to tell a node that holds `inventory`.
 
-        Returns what to push because it is missing there or newer here, what it holds as it is here, and what it holds that
-        does not belong to it (uid → path), which is to be deleted only after a second look.  An edge is not told of a status
-        alone, so what it holds may be older than what is here and yet the same."""
+        Returns what to push because it is missing there or newer here, what it holds as it is here, and what needs a second
+        look (uid → path): what does not belong to it, which is deleted only then, and what it holds in a newer version than
+        is known here, which means that we are behind, or that the API went back.  An edge is not told of a status alone, so
+        what it holds may be older than what is here and yet the same."""
         pushes: list[Push] = []
         known: list[Object] = []
+        ahead: dict[str, str] = {}
         extra = {uid: entry.resource for uid, entry in inventory.objects.items()}
         for item in self.wanted(node):
             entry = inventory.objects.get(item.uid)
             extra.pop(item.uid, None)
             since = self._since.get(item.uid, item.number)
-            if entry is not None and number(entry.version) >= since and not item.deleting:
+            if entry is not None and number(entry.version) > item.number:
+                ahead[item.uid] = item.path
+            elif entry is not None and number(entry.version) >= since and not item.deleting:
                 known.append(item)
             else:
                 pushes.append(Push(node, item, first=entry is None and not item.deleting))
-        mine: dict[str, str] = {}
+        mine = ahead
         for uid, path in extra.items():
             if path.split("/", 2)[1:2] not in (["pod"], ["configmap"], ["secret"]):
                 continue

@@ -87,7 +87,7 @@ class SyncController:
         if item.delete:
             if held is not None or record.key in self._pending:
                 self._write(record.key, None)
-        elif plan.newer(held, record):
+        elif item.back or plan.newer(held, record):
             self._write(record.key, record)
 
     def _write(self, key: Key, record: Record | None) -> None:

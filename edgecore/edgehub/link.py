@@ -56,6 +56,10 @@ class Peer(Protocol):
         """Frames may be sent from now on.  A hub of ours acknowledges `inventory_id` when all it implies is committed."""
         ...
 
+    def telling(self, inventory_id: str) -> None:
+        """The hub asked again for what the node holds, and is told now."""
+        ...
+
     def disconnected(self) -> None:
         """They may not any more; what was in flight has to go again."""
         ...
@@ -312,6 +316,11 @@ class Link:
                     self._wake.set()
                 case session.Acked(ids):
                     self._peer.acked(ids)
+                    self._wake.set()
+                case session.Tell():
+                    told = session.holding(self.node, Op.INVENTORY, await self._peer.inventory())
+                    self._peer.telling(told.id)
+                    self._direct.append(told)
                     self._wake.set()
                 case session.Close(code, reason):
                     await socket.close(code, reason)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -31,9 +32,11 @@ from beehive.message import (
     Message,
     Op,
     Source,
+    digest,
     new,
     reply,
 )
+from beehive.session import holding
 from edgecore.edgehub.link import Session
 from edgecore.errors import Incomplete
 from edgecore.metamanager import answers, outbox, process, refusals, reports, tokens
@@ -61,6 +64,12 @@ QUIET_S = 30.0
 
 CONFIRM_S, COMPLETE_S = 0.2, 5.0
 """How often it is looked whether the store became complete, and whether it still is."""
+
+DIGEST_S = 60.0
+"""How often the hub is told in short what is held, more or less: a silent difference heals within two of these."""
+
+DAMAGE_S = 5.0
+"""How soon it is told when something was found damaged."""
 
 STORE_PART = "metamanager"
 """What the link calls us."""
@@ -119,6 +128,8 @@ class MetaManager:
         self._applying = False
         self._refusing = False
         self._greet = asyncio.Event()
+        self._rng = random.Random()
+        self._went_back = 0
 
     def bind(self, link: Down) -> None:
         self._link = link
@@ -141,6 +152,7 @@ class MetaManager:
             group.create_task(self._save_forever(), name="meta-save")
             group.create_task(self._confirm_complete(), name="meta-confirm")
             group.create_task(self._greet_forever(), name="meta-greet")
+            group.create_task(self._digest_forever(), name="meta-digest")
 
     @property
     def online(self) -> bool:
@@ -150,6 +162,8 @@ class MetaManager:
 
     async def inventory(self) -> Inventory:
         """Raises: Unavailable."""
+        if self.store.damaged:
+            await self.store.drop_damaged()
         held = await self.store.read(lambda view: view.held())
         known = await self.store.read(lambda view: view.state(_SESSION))
         objects = {
@@ -166,6 +180,13 @@ class MetaManager:
         for tell in self.on_connected:
             tell(current)
         self._greet.set()
+
+    def telling(self, inventory_id: str) -> None:
+        self._inventory_id = inventory_id
+        self._told = False
+        self._tidy = True
+        # what is damaged was left out, so the hub sends it again
+        self._damaged_before = self.store.counters.damaged_rows
 
     def disconnected(self) -> None:
         self.session = None
@@ -286,6 +307,10 @@ class MetaManager:
         if outcome.verdict is None or outcome.verdict.change is None:
             return
         change = outcome.verdict.change
+        if outcome.message.is_restored:
+            self._went_back += 1
+            if self._went_back == 1:
+                log.warning("The cloud's API went back to an older state: taking older versions from it")
         if change.resource.type in process.TWIN_TYPES and "devicetwin" in self.handlers:
             await self._hand_to("devicetwin", outcome.message)
         for tell in self.on_change:
@@ -384,6 +409,30 @@ class MetaManager:
             # after damage only the hub's word counts; a stock one does not send again what we once acknowledged
             return self._told
         return clock.monotonic() - self._last_push > QUIET_S
+
+    async def _digest_forever(self) -> None:
+        """Tell a hub of ours now and then in short what is here."""
+        due = self._next_digest()
+        while True:
+            await asyncio.sleep(DAMAGE_S)
+            if clock.monotonic() < due and not self.store.damaged:
+                continue
+            if self.session is None or not self.session.ours or self._applying or not self._inbox.empty():
+                continue  # soon again
+            due = self._next_digest()
+            try:
+                if self.store.damaged:
+                    await self.store.drop_damaged()
+                held = await self.store.read(lambda view: view.held())
+            except Unavailable as error:
+                log.debug("! cannot say what is held: %s", error)
+                continue
+            found = digest({uid: version for uid, _, version in held})
+            self._say(holding(self.node, Op.DIGEST, found))
+
+    def _next_digest(self) -> float:
+        # a fleet that came back together must not speak in step
+        return clock.monotonic() + DIGEST_S * self._rng.uniform(0.75, 1.25)
 
     async def _greet_forever(self) -> None:
         while True:

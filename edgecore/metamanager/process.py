@@ -1,8 +1,9 @@
 """What a frame pushed by the cloud does to the stored objects.  Pure.
 
 The rules are KubeEdge's (metamanager's insert, update and delete), with three of ours on top: a resourceVersion never goes
-back for one UID, a name whose object is of a newer life is not taken over by an older one, and a path or an object that
-does not say what it claims is refused before anything is stored.
+back for one UID (but where a hub of ours says that the API itself did, restored from a backup), a name whose object is of a
+newer life is not taken over by an older one, and a path or an object that does not say what it claims is refused before
+anything is stored.
 
 Theory of operation.  `target` reads where the frame points; `decide` is given what is stored there and says what to do.  Both
 run inside the store's transaction, so that two frames for one object cannot pass each other."""
@@ -82,7 +83,7 @@ def decide(message: Message, where: Resource, stored: Row | None) -> Verdict:
         return _decide_delete(message, where, stored)
     meta = read_meta(message, where)
     version = read_version(message, meta)
-    if stored is not None and stored.version >= 0:
+    if stored is not None and stored.version >= 0 and not message.is_restored:
         if version < 0 and stored.uid == meta.uid:
             # KubeEdge exempts objects that are being deleted from carrying one: keep the order of what did
             version = stored.version

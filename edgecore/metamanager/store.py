@@ -69,6 +69,7 @@ _DAMAGE_CODES = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 _LAST = "\U0010ffff"
+_OBJECT = "object "
 _META = "key, type, namespace, name, uid, version, value, checksum"
 _OUTBOX = "seq, key, kind, at_ms, message, checksum"
 
@@ -166,7 +167,7 @@ class View:
             )
             if row.checksum == checksum:
                 return row
-        self._on_damage(f"object {key}")
+        self._on_damage(f"{_OBJECT}{key}")
         return None
 
     def _pending(self, found: tuple[Any, ...]) -> Pending | None:
@@ -257,6 +258,8 @@ class Store:
         """Where the key is from that secrets are sealed with, and what is wrong with it, for people."""
         self.counters = Counters()
         self._sealer = Sealer(key.secret)
+        self.damaged: set[str] = set()
+        """Keys of objects that were found damaged while this ran, until `drop_damaged`."""
         self.set_aside = set_aside
         """Where a damaged file was put at this start, or None."""
         self._lock = lock
@@ -315,6 +318,19 @@ class Store:
         if not self._complete:
             await self.write(lambda tx: tx.set_state(_COMPLETE, b"1"))
             self._complete = True
+
+    async def drop_damaged(self) -> None:
+        """Forget what was found damaged, so that the cloud hears that it is not here.  Raises: Unavailable."""
+        keys = list(self.damaged)
+
+        def work(tx: Transaction) -> None:
+            for key in keys:
+                if tx.get(key) is None:
+                    tx.delete(key)
+            tx.drop_state(_COMPLETE)
+
+        await self.write(work)
+        self.damaged.difference_update(keys)
 
     async def drop_locked(self) -> None:
         """The cloud has sent all it wants here: what a lost key sealed is of no more use.  Raises: Unavailable."""
@@ -440,6 +456,8 @@ class Store:
     def _row_damaged(self, what: str) -> None:
         self.counters.damaged_rows += 1
         self._complete = False
+        if what.startswith(_OBJECT):
+            self.damaged.add(what.removeprefix(_OBJECT))
         log.error("Damaged in the store, ignored until the cloud sends it again: %s", what)
 
     def _drop_damaged_rows(self) -> bool:

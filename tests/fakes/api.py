@@ -34,8 +34,12 @@ class FakeApi:
     others: list[Reply] = field(default_factory=list)
     seen: list[tuple[str, str, dict[str, list[str]], bytes]] = field(default_factory=list)
     url: str = ""
+    versions: list[int] = field(default_factory=lambda: [10**9])
+    """What is answered to those who ask for no more than the version, used up likewise."""
 
     def next_reply(self, method: str, query: dict[str, list[str]]) -> Reply:
+        if method == "GET" and query.get("limit") == ["1"]:
+            return listed(self.versions.pop(0) if len(self.versions) > 1 else self.versions[0])
         script = self.others if method != "GET" else self.watches if "watch" in query else self.lists
         return script.pop(0) if len(script) > 1 else script[0]
 

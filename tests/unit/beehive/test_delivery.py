@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -224,3 +226,41 @@ def test_what_the_peer_can_never_use_is_not_sent_again_and_something_newer_is() 
     assert (delivery.take(1e6), len(delivery), delivery.counters.declined) == ([], 0, 1)
     assert delivery.offer(item("a", 6))
     assert len(delivery.take(1e6)) == 1
+
+
+def test_what_the_api_went_back_with_is_sent_marked_and_versions_grow_from_there() -> None:
+    delivery = Delivery(marks=True)
+    delivery.know("a", 50)
+    assert not delivery.offer(item("a", 12))
+    assert delivery.offer(replace(item("a", 12), back=True))
+    (frame,) = delivery.take(0)
+    assert frame.is_restored
+    assert delivery.offer(item("a", 13)), "newer than what is on its way"
+    delivery.fail(frame.id, 0)
+    (again,) = delivery.take(100)
+    assert (again.decode(list[object]), again.is_restored) == (["a", 13], True)
+    delivery.ack(again.id)
+    assert not delivery.offer(item("a", 13))
+    assert delivery.offer(item("a", 14))
+    (plain,) = delivery.take(100)
+    assert not plain.is_restored
+
+
+def test_a_peer_that_does_not_mark_gets_what_it_always_gets() -> None:
+    delivery = Delivery()
+    delivery.know("a", 50)
+    delivery.offer(replace(item("a", 12), back=True))
+    (frame,) = delivery.take(0)
+    assert not frame.is_restored
+    delivery.ack(frame.id)
+    assert delivery.applied("a") == 12
+
+
+def test_what_the_peer_lost_is_sent_again() -> None:
+    delivery = Delivery()
+    delivery.know("a", 5)
+    assert not delivery.offer(item("a", 5))
+    delivery.lost("a", 3)
+    assert delivery.offer(item("a", 5))
+    delivery.lost("a")
+    assert len(delivery.take(0)) == 1

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from beehive import codec, session
-from beehive.message import Failure, Inventory, InventoryEntry, Message, new, reply
+from beehive.message import Failure, Inventory, InventoryEntry, Message, digest, new, reply
 from beehive.session import (
     Acked,
     Alive,
     Answered,
     Close,
+    Compare,
     Declined,
     Difference,
     EdgeSession,
@@ -227,3 +228,34 @@ def test_an_edge_of_ours_says_whether_sending_again_can_help() -> None:
     assert error("text") == [Failed("m", "text")]
     assert error("text", ours=False) == [Failed("m", "text")]
     assert isinstance(error(bad, ours=False)[0], Failed)
+
+
+def test_a_second_inventory_is_welcome_when_it_was_asked_for() -> None:
+    machine = hub()
+    message = frame("metamanager", "resource", "inventory", "null/node/edge-1", {"objects": {}})
+    assert not machine.ask(), "the first has not come yet"
+    machine.handle_frame(message, 1.0)
+    assert machine.ask()
+    assert not machine.ask(), "one at a time"
+    assert machine.handle_frame(message, 2.0) == [Difference(Inventory(objects={}))]
+    assert machine.handle_frame(message, 3.0) == []
+    assert machine.bad_frames == 1
+    assert not hub(ours=False).ask()
+
+
+def test_a_digest_is_compared_once_the_inventory_came() -> None:
+    machine = hub()
+    said = frame("metamanager", "resource", "digest", "null/node/edge-1", digest({"u": 7}))
+    assert machine.handle_frame(said, 1.0) == []
+    machine.handle_frame(
+        frame("metamanager", "resource", "inventory", "null/node/edge-1", {"objects": {}}), 1.0
+    )
+    assert machine.handle_frame(said, 2.0) == [Compare(digest({"u": 7}))]
+
+
+def test_an_edge_that_is_asked_tells_and_one_of_a_stock_hub_is_not() -> None:
+    asked = frame("cloudhub", "resource", "inventory", "null/node/edge-1")
+    for ours, expected in ((True, [session.Tell()]), (False, [Forward("metamanager", asked)])):
+        edge = EdgeSession(node="edge-1", ours=ours)
+        edge.opened(Inventory(objects={}), 0.0)
+        assert edge.handle_frame(asked, 1.0) == expected

@@ -254,7 +254,7 @@ def test_after_a_cut_the_watch_goes_on_from_the_last_version() -> None:
     assert follow(api, "end@12") == [("add", "a@11"), ("add", "end@12")]
     watches = [query["resourceVersion"] for _, _, query, _ in api.seen if "watch" in query]
     assert watches == [["10"], ["11"], ["11"], ["11"]]
-    assert sum("watch" not in query for _, _, query, _ in api.seen) == 1  # never listed again
+    assert sum("watch" not in query and query["limit"] != ["1"] for _, _, query, _ in api.seen) == 1
 
 
 @pytest.mark.usefixtures("quick")
@@ -279,6 +279,36 @@ def test_what_was_missed_comes_out_of_the_difference(gone: Reply) -> None:
         ("add", "replaced@41"),
         ("add", "end@42"),
     ]
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("cut", [Reply(lines=[], then="cut"), Reply(lines=[], then="end")])
+def test_an_api_that_was_restored_is_listed_again_and_what_is_older_now_is_told(cut: Reply) -> None:
+    """Its watch from a version that is still to come would be silent."""
+    back = {**pod("same", 30), "metadata": {**pod("same", 30)["metadata"], "labels": {"now": "other"}}}
+    api = FakeApi(
+        [
+            listed(50, pod("a", 40), pod("kept", 3), pod("young", 45), pod("same", 30)),
+            listed(20, pod("a", 12), pod("kept", 3), back, pod("end", 20)),
+        ],
+        [cut, HOLD],
+        versions=[20],
+    )
+    assert follow(api, "end@20")[4:] == [
+        ("gone", "-young"),
+        ("change", "a@12"),
+        ("change", "same@30"),
+        ("add", "end@20"),
+    ]
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_event_of_the_past_is_a_sign_of_it_too() -> None:
+    api = FakeApi(
+        [listed(50, pod("a", 40)), listed(20, pod("a", 12), pod("end", 20))],
+        [Reply(lines=[event("MODIFIED", pod("a", 12))], then="hold"), HOLD],
+    )
+    assert follow(api, "end@20") == [("add", "a@40"), ("change", "a@12"), ("add", "end@20")]
 
 
 @pytest.mark.usefixtures("quick")

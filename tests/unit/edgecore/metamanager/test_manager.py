@@ -11,9 +11,10 @@ import msgspec
 import pytest
 
 from beehive.errors import NotFound, Refused, SkerryError, Unavailable
-from beehive.message import Failure, Group, Message, Op, Source, new, reply
+from beehive.message import Digest, Failure, Group, Message, Op, Source, digest, new, reply
 from edgecore.edgehub.link import Session
 from edgecore.errors import Incomplete
+from edgecore.metamanager import manager as managing
 from edgecore.metamanager import refusals
 from edgecore.metamanager.manager import MetaManager
 from edgecore.metamanager.process import Change
@@ -29,6 +30,7 @@ class Memory:
         self.notes: dict[str, bytes] = {}
         self.queue: dict[int, Pending] = {}
         self.counters = Counters()
+        self.damaged: set[str] = set()
         self.set_aside = None
         self.complete = True
         self.broken = False
@@ -45,6 +47,11 @@ class Memory:
 
     async def confirm_complete(self) -> None:
         self.complete = True
+
+    async def drop_damaged(self) -> None:
+        for key in self.damaged:
+            self.rows.pop(key, None)
+        self.damaged.clear()
 
     def get(self, key: str) -> Row | None:
         return self.rows.get(key)
@@ -405,6 +412,73 @@ def test_rows_lost_at_the_start_are_made_good_by_the_hubs_word() -> None:
         assert not meta._is_confirmed()
 
     asyncio.run(play())
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(managing, "DAMAGE_S", 0.01)
+    monkeypatch.setattr(managing, "DIGEST_S", 0.02)
+
+
+async def digests(line: Line, count: int) -> Digest:
+    """The newest, when there are so many."""
+    async with asyncio.timeout(30):
+        while len(line.of(Op.DIGEST)) < count:
+            await asyncio.sleep(0.01)
+    return line.of(Op.DIGEST)[-1].decode(Digest)
+
+
+@pytest.mark.usefixtures("often")
+def test_a_hub_of_ours_is_told_in_short_what_is_held_and_in_full_when_it_asks() -> None:
+    async def scene(meta: MetaManager, store: Memory, line: Line) -> None:
+        assert await digests(line, 1) == digest({})
+        await meta.forwarded("metamanager", push(version="12"))
+        await settle()
+        held = len(line.of(Op.DIGEST))
+        assert await digests(line, held + 2) == digest({"u1": 12})
+        meta.telling("again")
+        store.complete = False
+        meta.acked(["again"])
+        async with asyncio.timeout(30):
+            while not store.complete:
+                await asyncio.sleep(0.01)
+
+    on(scene)
+
+
+@pytest.mark.usefixtures("often")
+def test_what_is_damaged_is_said_not_to_be_here() -> None:
+    async def scene(meta: MetaManager, store: Memory, line: Line) -> None:
+        await meta.forwarded("metamanager", push(version="12"))
+        await settle()
+        store.damaged.add("d/configmap/a")
+        held = len(line.of(Op.DIGEST))
+        assert await digests(line, held + 2) == digest({})
+        assert (await meta.inventory()).objects == {}
+
+    on(scene)
+
+
+@pytest.mark.usefixtures("often")
+def test_a_stock_hub_is_told_nothing_of_the_kind() -> None:
+    async def scene(meta: MetaManager, store: Memory, line: Line) -> None:
+        await asyncio.sleep(0.1)
+        assert line.of(Op.DIGEST) == []
+
+    on(scene, ours=False)
+
+
+def test_a_version_goes_back_only_where_the_api_did() -> None:
+    async def scene(meta: MetaManager, store: Memory, line: Line) -> None:
+        for message in (push(version="50", data="new"), push(version="12", data="old")):
+            await meta.forwarded("metamanager", message)
+        await settle()
+        assert store.rows["d/configmap/a"].version == 50
+        await meta.forwarded("metamanager", push(version="12", data="old").restored())
+        await settle()
+        assert store.rows["d/configmap/a"].version == 12
+
+    on(scene)
 
 
 def test_a_bug_in_a_part_stays_with_the_frame_that_met_it() -> None:
