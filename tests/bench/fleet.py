@@ -122,6 +122,10 @@ class SimEdge:
             await link.send(codec.encode(session.keepalive()), text=True)
 
     def _apply(self, message: Message, group: asyncio.TaskGroup, link: ClientConnection) -> None:
+        if message.route.operation == Op.INVENTORY:
+            told = session.holding(self.name, Op.INVENTORY, Inventory(objects=self.held))
+            group.create_task(link.send(codec.encode(told), text=True))
+            return
         if message.route.operation not in (Op.INSERT, Op.UPDATE, Op.DELETE) or message.parent:
             return
         meta = msgspec.json.decode(message.content, type=Object).metadata

@@ -138,7 +138,7 @@ class Edge:
             self._answers.pop(message.parent).set_result(message)
         else:
             self.pushes.append(message)
-            if message.route.group == Group.RESOURCE:
+            if message.route.group == Group.RESOURCE and message.route.operation != Op.INVENTORY:
                 self._store(message)
                 if self.acks:
                     await self._acknowledge(message)

@@ -191,16 +191,16 @@ def _running(folder: Path, hub_port: int, options: list[str]) -> Iterator[subpro
 
 
 @contextlib.asynccontextmanager
-async def using(running: Process) -> AsyncIterator[Cloud]:
-    """A client of it, and an empty cluster."""
+async def using(running: Process, *, clean: bool = True) -> AsyncIterator[Cloud]:
+    """A client of it, and an empty cluster; or, unless `clean`, what is there."""
     api = Kube(kube.load(str(running.kubeconfig)))
     try:
         for kind in (NODE, POD, CONFIGMAP, SECRET, DEVICE, DEVICEMODEL, EVENT):
-            for item in (await api.list_all(kind)).objects:
+            for item in (await api.list_all(kind)).objects if clean else ():
                 if item.namespace in ("", "default") and item.name != "kube-root-ca.crt":
                     with contextlib.suppress(NotFound):
                         await api.delete(kind, item.name, item.namespace, options=b'{"gracePeriodSeconds":0}')
-        for record in await join.list_tokens(api):
+        for record in await join.list_tokens(api) if clean else ():
             await join.revoke_token(api, record.id)  # names that were given lately are free again
         authority = await ensure_authority(api)
         yield Cloud(running.hub, api, ssl.DER_cert_to_PEM_cert(authority.der))
