@@ -84,8 +84,13 @@ async def supervise(
         raise failure
 
 
-def run_daemon(main: Coroutine[None, None, None], *, close: Callable[[], None] = lambda: None) -> None:
-    """asyncio.run, then `close`; both come to an end.  Raises what `main` raises."""
+def run_daemon(
+    main: Coroutine[None, None, None],
+    *,
+    close: Callable[[], None] = lambda: None,
+    loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> None:
+    """asyncio.run, then `close`; both come to an end.  Raises what `main` raises.   loop: makes another than asyncio's."""
     ending = _Ending(lambda: "a thread or a file")
 
     async def run() -> None:
@@ -95,7 +100,8 @@ def run_daemon(main: Coroutine[None, None, None], *, close: Callable[[], None] =
             ending.begin(EXIT_S)
 
     try:
-        asyncio.run(run())
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(run())
     finally:
         close()
         ending.is_over()

@@ -32,6 +32,7 @@ from edgecore.metaserver.inject import TrustingObjects
 from edgecore.metaserver.module import MetaServer, MetaServerOptions
 from edgecore.nodestatus import NodeStatus
 from edgecore.questions import Questions
+from edgecore.resolver import Loop
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ log = logging.getLogger(__name__)
 def run(config: EdgeConfig) -> None:
     """Run until a signal.  Raises: SkerryError, when it cannot start or a part failed."""
     store = Store.open(config.database, config.key_file)
-    run_daemon(_run(config, store), close=store.close)
+    run_daemon(_run(config, store), close=store.close, loop=Loop)
 
 
 async def _run(config: EdgeConfig, store: Store) -> None:
