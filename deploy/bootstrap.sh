@@ -151,7 +151,11 @@ if [ "$kind" = board ]; then
         as_root ln -sf "$venv/bin/$command" "/usr/local/bin/$command"
     done
     # Pods run on while it restarts.
-    [ ! -d /run/systemd/system ] || as_root systemctl try-restart edgecore.service skerry-supervisor.service >&2
+    for service in edgecore skerry-supervisor; do
+        if [ -d /run/systemd/system ] && systemctl is-active -q $service.service; then
+            as_root systemctl restart $service.service >&2
+        fi
+    done
 elif [ ! -x $venv/bin/python ] || [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     make_venv
     if [ "$kind" = dev ]; then
