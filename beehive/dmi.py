@@ -269,6 +269,35 @@ class Client:
             raise Refused(f"cannot call {method.path}: the answer is empty")
         return reply
 
+    async def watch(self, method: Method, request: Message, *, limit: int = MAX_REQUEST_BYTES) -> Any:
+        """A call whose answer is a stream: its messages, each of at most `limit` bytes, until the peer ends it.
+
+        On a connection of its own.  Raises: Unavailable (lost, or never there), Refused (the peer's answer is an error)."""
+        channel = Channel(path=self.path)
+        try:
+            async with channel.request(
+                method.path, Cardinality.UNARY_STREAM, method.request, method.reply
+            ) as stream:
+                await stream.send_message(request, end=True)
+                await stream.recv_initial_metadata()
+                while True:
+                    # grpclib tells only who waits inside its wrapper that the connection was lost
+                    with stream._wrapper:
+                        reply = await _receive(stream, method.reply, limit)
+                    if reply is None:
+                        break
+                    yield reply
+                await stream.recv_trailing_metadata()
+        except GRPCError as error:
+            text = f"cannot follow {method.path}: {error.message or error.status.name}"
+            if error.status in (Status.UNAVAILABLE, Status.CANCELLED):
+                raise Unavailable(text) from error
+            raise Refused(text, reason=error.status.name) from error
+        except (OSError, StreamTerminatedError, ProtocolError, AssertionError) as error:
+            raise Unavailable(f"cannot follow {method.path} on {self.path}: {error}") from error
+        finally:
+            channel.close()
+
     def __enter__(self) -> "Client":
         return self
 

@@ -167,13 +167,16 @@ def _runs_pods(settings: Mapping[str, Any]) -> bool:
 
 
 def render(node_name: str) -> str:
-    """The configuration of a board: defaults, since the hub's address is kept with the identity.  Pure."""
+    """The configuration of a board: defaults, since the hub's address is kept with the identity.  Pure.
+
+    A board is one node, so that plugins find it where they look for a kubelet.
+    """
+    edged = {"hostnameOverride": node_name} if node_name else {}
     document: dict[str, Any] = {
         "apiVersion": "edgecore.config.kubeedge.io/v1alpha2",
         "kind": "EdgeCore",
+        "modules": {"edged": {**edged, "pluginDirectory": "/var/lib/kubelet"}},
     }
-    if node_name:
-        document["modules"] = {"edged": {"hostnameOverride": node_name}}
     return _HEADER + yaml.safe_dump(document, sort_keys=False)
 
 

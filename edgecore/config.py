@@ -167,6 +167,12 @@ def _edged_keys() -> Iterator[Key]:
     yield Key(f"{edged}.enable", "bool", True, "run pods")
     yield Key(f"{edged}.hostnameOverride", "str", "", "the node's name; empty: the host's")
     yield Key(f"{edged}.nodeIP", "str", "", "address of the node; empty: found by the default route")
+    yield Key(
+        f"{edged}.pluginDirectory",
+        "str",
+        "",
+        "where plugins look for a kubelet, /var/lib/kubelet; empty: none",
+    )
     yield Key(f"{edged}.rootDirectory", "str", "", "volumes of pods are in <this>/pods; empty: dataDir")
     yield Key(f"{edged}.nodeLabels", "map", {}, "labels that the node registers with")
     yield Key(f"{edged}.reportEvent", "bool", True, "send pods' events to the cloud")
@@ -460,6 +466,8 @@ def _edged(values: dict[str, Any], data_dir: Path, faults: list[str], version: s
     kubelet = "modules.edged.tailoredKubeletConfig"
     reserved = [_reserved(values, f"{kubelet}.{name}", faults) for name in ("systemReserved", "kubeReserved")]
     policy_file: str = values["modules.edged.policyFile"]
+    # a file of KubeEdge's names one folder for both
+    plugin_dir: str = values["modules.edged.pluginDirectory"] or values["modules.edged.rootDirectory"]
     sockets = []
     for name in ("containerRuntimeEndpoint", "imageServiceEndpoint"):
         text: str = values[f"{kubelet}.{name}"]
@@ -499,6 +507,7 @@ def _edged(values: dict[str, Any], data_dir: Path, faults: list[str], version: s
         evict=_evict(values[f"{kubelet}.evictionHard"], f"{kubelet}.evictionHard", faults),
         static_dir=Path(values[f"{kubelet}.staticPodPath"]) if values[f"{kubelet}.staticPodPath"] else None,
         policy_file=Path(policy_file) if policy_file else None,
+        plugin_dir=Path(plugin_dir) if plugin_dir else None,
         node_labels=tuple(sorted(labels.items())),
         version=version,
     )

@@ -119,7 +119,8 @@ def _short(pod: Pod, others: Sequence[Pod], room: Room) -> Outcome | None:
     for other in others:
         for name, value in pod_requests(other).items():
             used[name] = used.get(name, 0) + value
-    for name in _COUNTED:
+    extended = sorted(name for name in room.allocatable if "/" in name)
+    for name in (*_COUNTED, *extended):
         want, have, capacity = asked.get(name, 0), used.get(name, 0), room.allocatable.get(name)
         if want and capacity is not None and want + have > capacity:
             show = quantity.milli if name == "cpu" else quantity.units

@@ -31,6 +31,7 @@ class EdgedConfig:
     evict: what must stay free of this machine before pods are ended for it; None: never end one.
     pull_min_free_percent: a pull is given up when the images' disk has less left than this.
     pull_stall_s: a pull that has not brought a byte for this long is given up.
+    plugin_dir: where plugins look for a kubelet (/var/lib/kubelet); None: no plugin is listened to.
     static_dir: folder of pods that run without any cloud; see static.py.
     policy_file: what the owner of this machine forbids, whatever the cloud says; see policy.py.
     """
@@ -59,6 +60,7 @@ class EdgedConfig:
     pull_min_free_percent: float = 5.0
     pull_stall_s: float = 120.0
     policy_file: Path | None = None
+    plugin_dir: Path | None = None
     static_dir: Path | None = None
     system_reserved_cpu_milli: int = 0
     system_reserved_memory_bytes: int = 0

@@ -616,10 +616,11 @@ def _container_config(c: ContainerConfig) -> pb.ContainerConfig:
         working_dir=c.working_dir,
         envs=[pb.KeyValue(key=k, value=v) for k, v in c.env],
         mounts=[_mount(m) for m in c.mounts],
-        # to read and to write it, not to make nodes of other devices
         devices=[
-            pb.Device(container_path=inside, host_path=path, permissions="rw") for inside, path in c.devices
+            pb.Device(container_path=d.container_path, host_path=d.host_path, permissions=d.permissions)
+            for d in c.devices
         ],
+        CDI_devices=[pb.CDIDevice(name=name) for name in c.cdi],
         labels=c.labels,
         annotations=c.annotations,
         log_path=c.log_path,

@@ -17,10 +17,11 @@ from typing import Protocol
 import msgspec
 
 from beehive.errors import SkerryError, Unavailable
-from edgecore.edged import admission, claims, images, mirror, node, pleg, policy
+from edgecore.edged import admission, claims, images, mirror, node, pleg, policy, quantity
 from edgecore.edged import status as statuses
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.cri import Cri
+from edgecore.edged.deviceplugins import DevicePlugins
 from edgecore.edged.ends import Ends
 from edgecore.edged.errors import BadPod, CriError
 from edgecore.edged.housekeeping import Housekeeper
@@ -35,7 +36,7 @@ from edgecore.edged.pod import (
     decode_pod,
     decode_uid,
 )
-from edgecore.edged.ports import Clock, Objects, Reports, State, SystemClock
+from edgecore.edged.ports import Clock, NoPlugins, Objects, Reports, State, SystemClock
 from edgecore.edged.runtime import (
     ANNOTATION_POD,
     LABEL_POD_NAME,
@@ -160,6 +161,9 @@ class Edged:
         self._mirror_look = asyncio.Event()
         self._disk = ImageDisk()
         self._ends = Ends(config.ends_file)
+        self._plugins: DevicePlugins | None = None
+        if config.plugin_dir is not None:
+            self._plugins = DevicePlugins(config.plugin_dir, state, self, self._clock.monotonic)
         self.housekeeper = Housekeeper(
             config=config,
             house=self,
@@ -197,6 +201,7 @@ class Edged:
             permit_path=self._permit_path,
             starts=Starts(parallel(self._config.max_parallel_starts)),
             ends=self._ends,
+            plugins=self._plugins or NoPlugins(),
             service_env=self._service_env,
             find_device=self._devices.device if self._devices is not None else claims.none,
         )
@@ -208,6 +213,8 @@ class Edged:
                 group.create_task(self._relist_for_ever(), name="relist")
                 group.create_task(self._wanted_for_ever(group), name="wanted pods")
                 group.create_task(self.housekeeper.run(), name="housekeeping")
+                if self._plugins is not None:
+                    group.create_task(self._plugins.run(), name="device plugins")
                 if self._static is not None:
                     group.create_task(self._watch_static(self._static), name="static pods")
                 if self._mirroring is not None:
@@ -272,6 +279,7 @@ class Edged:
             runtime,
             previous=self._node_before,
             pressures=self.housekeeper.pressures,
+            plugins=self._plugins.counts() if self._plugins is not None else {},
             now=self._clock.now(),
             extended=claims.capacity(self._devices.plugged_in()) if self._devices is not None else {},
         )
@@ -557,6 +565,30 @@ class Edged:
         self._node.facts = await asyncio.to_thread(node.read_facts, self._config, node_name=self._node_name)
         return self._node.facts
 
+    # -- device plugins
+
+    def pods_with_devices(self) -> Collection[Pod]:
+        """Of which the pod resources socket tells."""
+        return [w.pod for w in self._workers.values() if not w.ended]
+
+    def may_hold_devices(self) -> Collection[str]:
+        """UIDs of pods of which anything runs or may run; those of which only the runtime knows count too."""
+        return {w.pod.uid for w in self._workers.values() if not w.ended} | {
+            uid for uid in self._listing.pods if uid not in self._workers
+        }
+
+    def devices_changed(self) -> None:
+        """Whoever waits for one looks again."""
+        for worker in self._workers.values():
+            worker.poke()
+
+    def _allocatable(self) -> dict[str, int]:
+        counts = self._plugins.counts() if self._plugins is not None else {}
+        return {
+            **self._node.facts.allocatable,
+            **{name: healthy * quantity.NANO for name, (_, healthy) in counts.items()},
+        }
+
     # -- room
 
     def _permit(self, pod: Pod) -> Outcome | None:
@@ -585,7 +617,7 @@ class Edged:
         others |= {w.pod.uid: w.pod for w in self._workers.values() if w.admitted and w.syncing}
         others.pop(worker.pod.uid, None)
         room = admission.Room(
-            allocatable=self._node.facts.allocatable,
+            allocatable=self._allocatable(),
             max_pods=self._config.max_pods,
             pressures=self.housekeeper.pressures,
         )

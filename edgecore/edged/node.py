@@ -129,8 +129,13 @@ def build_status(
     now: float,
     pressures: Collection[str] = frozenset(),
     extended: Mapping[str, str] = MappingProxyType({}),
+    plugins: Mapping[str, tuple[int, int]] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """NodeStatus as a kubelet reports it.  pressures: the conditions that are on.  extended: further resources."""
+    """NodeStatus as a kubelet reports it.
+
+    pressures: the conditions that are on.  extended: further resources.  plugins: capacity and allocatable of what
+    device plugins offer.
+    """
     memory_ki = facts.memory_bytes // 1024
     status: dict[str, Any] = {
         "capacity": {
@@ -166,6 +171,8 @@ def build_status(
         },
         "images": images(runtime.images),
     }
+    for name, (capacity, healthy) in plugins.items():
+        status["capacity"][name], status["allocatable"][name] = str(capacity), str(healthy)
     if config.kubelet_port:
         status["daemonEndpoints"] = {"kubeletEndpoint": {"Port": config.kubelet_port}}
     return status

@@ -7,6 +7,8 @@ from typing import Protocol
 import msgspec
 
 from beehive import clock
+from edgecore.edged.pod import Container, Pod
+from edgecore.edged.runtime import Given
 
 
 class Objects(Protocol):
@@ -60,6 +62,23 @@ class State(Protocol):
     async def save(self, key: str, value: bytes) -> None: ...
 
     async def drop(self, key: str) -> None: ...
+
+
+class Plugins(Protocol):
+    """Hardware that device plugins offer."""
+
+    async def allocate(self, pod: Pod, container: Container) -> Given:
+        """What a container gets with the devices that it asks for.  Raises Held while it cannot have them."""
+        ...
+
+
+class NoPlugins:
+    """No plugin is listened to: extended resources are numbers and nothing else."""
+
+    async def allocate(self, pod: Pod, container: Container) -> Given:
+        """Nothing."""
+        del pod, container
+        return Given()
 
 
 class Clock(Protocol):

@@ -124,6 +124,26 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceMap:
+    """A device node of this machine in a container.  permissions: of m (mknod), r, w."""
+
+    container_path: str
+    host_path: str
+    permissions: str = "mrw"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What a container gets with its devices.  cdi: names for the runtime's Container Device Interface."""
+
+    env: Mapping[str, str] = field(default_factory=dict)
+    mounts: tuple[Mount, ...] = ()
+    devices: tuple[DeviceMap, ...] = ()
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    cdi: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
     """0 means not limited, as in CRI."""
 
@@ -145,8 +165,8 @@ class ContainerConfig:
     working_dir: str = ""
     env: tuple[tuple[str, str], ...] = ()
     mounts: tuple[Mount, ...] = ()
-    devices: tuple[tuple[str, str], ...] = ()
-    """Path in the container, path on the machine."""
+    devices: tuple[DeviceMap, ...] = ()
+    cdi: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     log_path: str = ""

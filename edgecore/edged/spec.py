@@ -32,7 +32,9 @@ from edgecore.edged.runtime import (
     LABEL_POD_NAMESPACE,
     LABEL_POD_UID,
     ContainerConfig,
+    DeviceMap,
     Dns,
+    Given,
     ImageUser,
     Mount,
     Namespaces,
@@ -190,10 +192,12 @@ def container_config(
     memory_capacity: int,
     target_id: str = "",
     devices: Sequence[tuple[str, HostDevice]] = (),
+    given: Given = Given(),  # noqa: B008  # frozen
 ) -> ContainerConfig:
     """One container of a pod.  image: what the runtime knows it by.  Raises Held for what a kubelet refuses.
 
     target_id: id of the container whose processes an ephemeral one is to see.   devices: what it claims, by path in it.
+    given: what device plugins give it.
     """
     context = container.security_context or SecurityContext()
     user, group, username = _user(pod, context, image_user)
@@ -225,16 +229,25 @@ def container_config(
         command=command,
         args=args,
         working_dir=container.working_dir,
-        env=tuple(env.items()),
-        mounts=tuple(mounts),
-        devices=tuple((inside, device.path) for inside, device in devices),
+        # what the pod says wins over what a plugin says
+        env=tuple({**given.env, **env}.items()),
+        mounts=(*given.mounts, *mounts),
+        devices=(
+            # to read and to write it, not to make nodes of other devices
+            *(
+                DeviceMap(container_path=inside, host_path=device.path, permissions="rw")
+                for inside, device in devices
+            ),
+            *given.devices,
+        ),
+        cdi=given.cdi,
         labels={
             LABEL_CONTAINER_NAME: container.name,
             LABEL_POD_NAME: pod.name,
             LABEL_POD_NAMESPACE: pod.namespace,
             LABEL_POD_UID: pod.uid,
         },
-        annotations=annotations,
+        annotations={**given.annotations, **annotations},
         log_path=f"{container.name}/{restart_count}.log",
         stdin=container.stdin,
         stdin_once=container.stdin_once,

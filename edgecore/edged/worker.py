@@ -43,7 +43,7 @@ from edgecore.edged.errors import CriError, Held, NotFound, VolumeError
 from edgecore.edged.events import PodEvents
 from edgecore.edged.pod import Container, Pod, PodStatus, Probe
 from edgecore.edged.podworker import Life, PodWorker
-from edgecore.edged.ports import Clock, Objects, Reports, State
+from edgecore.edged.ports import Clock, NoPlugins, Objects, Plugins, Reports, State
 from edgecore.edged.runtime import (
     ANNOTATION_DEVICES,
     ANNOTATION_RESOURCES,
@@ -110,6 +110,7 @@ class Shared:
     images: images.Images
     starts: Starts
     ends: Ends
+    plugins: Plugins = field(default_factory=NoPlugins)
     admit: Callable[[Worker], Outcome | None] = lambda _: None
     permit: Callable[[Pod], Outcome | None] = lambda _: None
     permit_path: Callable[[Pod, str], str] = lambda _pod, _path: ""
@@ -830,6 +831,7 @@ class Worker:
     async def _start_with(self, container: Container, count: int, image: Image) -> None:
         sandbox = self._runtime.sandbox
         assert sandbox is not None
+        given = await self._s.plugins.allocate(self.pod, container)
         facts = self._facts()
         variables = env.environment(self.pod, container, self._sources.refs, facts)
         command, args = env.command(container, variables)
@@ -837,7 +839,7 @@ class Worker:
             mounts = await asyncio.to_thread(self._mounts, container, count, variables)
         except VolumeError as err:
             raise Held(env.CONFIG_ERROR, str(err)) from err
-        given = claims.resolve(self.pod, container, self._s.find_device)
+        claimed = claims.resolve(self.pod, container, self._s.find_device)
         config = spec.container_config(
             self.pod,
             container,
@@ -852,7 +854,8 @@ class Worker:
             config=self.config,
             memory_capacity=self._s.node.memory_bytes,
             target_id=self._target(container),
-            devices=given,
+            devices=claimed,
+            given=given,
         )
         before = self._runtime.latest(container.name)
         if image.id:

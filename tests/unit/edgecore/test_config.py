@@ -48,6 +48,7 @@ def test_what_the_trial_writes_is_read() -> None:
     assert found.edged is not None
     assert found.edged.runtime_endpoint == "/tmp/x/c.sock"
     assert found.edged.root_dir == Path("/tmp/x/edge/pods")
+    assert found.edged.plugin_dir is None
 
 
 def test_kubeedges_own_file_is_read() -> None:
@@ -116,6 +117,7 @@ def test_kubeedges_own_file_is_read() -> None:
     assert found.node == "board-7"
     assert found.edged is not None
     assert found.edged.cgroup_driver == "systemd"
+    assert found.edged.plugin_dir == Path("/var/lib/kubelet")
     # beside it lie the plugins of others
     assert found.edged.root_dir == Path("/var/lib/kubelet/pods")
     assert found.edged.resync_s == 60
