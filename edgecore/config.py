@@ -21,6 +21,7 @@ from edgecore.edged import quantity
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.evict import Thresholds
 from edgecore.edged.imagegc import Limits
+from edgecore.metaserver import writes
 
 API_VERSION = "edgecore.config.kubeedge.io/v1alpha2"
 KIND = "EdgeCore"
@@ -125,6 +126,12 @@ def _keys() -> Iterator[Key]:
         "str",
         "169.254.30.10:10550",
         "where it listens, by TLS; a link-local address is put on the loopback device",
+    )
+    yield Key(
+        f"{meta}.metaServer.offlineWrites",
+        "list",
+        [],
+        "kinds (configmaps, devices.devices.kubeedge.io) that may be written without the cloud, and are sent when it is back",
     )
     for name in ("tlsCaFile", "tlsCertFile", "tlsPrivateKeyFile"):
         yield Key(f"{meta}.metaServer.{name}", "str", "", ignored=True)
@@ -278,11 +285,13 @@ class MqttConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetaServerConfig:
-    """The local Kubernetes API.  host: an IP address.   audiences: for whom tokens may be made beside the issuer."""
+    """The local Kubernetes API.  host: an IP address.   audiences: for whom tokens may be made beside the issuer.
+    offline_writes: kinds that may be written while the cloud is away."""
 
     host: str
     port: int
     audiences: frozenset[str]
+    offline_writes: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -380,6 +389,7 @@ def _flatten(found: Mapping[Any, Any], prefix: str, faults: list[str]) -> Iterat
 
 
 _TYPES: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "bool": bool, "list": list, "map": dict}
+_KIND = re.compile(r"[a-z][a-z0-9]*(\.[a-z0-9]([-a-z0-9.]*[a-z0-9])?)?")
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
 
 
@@ -593,7 +603,20 @@ def _metaserver(values: dict[str, Any], faults: list[str]) -> MetaServerConfig |
         number = 0
     if not 0 < number < 65536:
         faults.append(f"{server}.dummyServer: {text!r} is not an IP address with a port")
-    return MetaServerConfig(host=host, port=number, audiences=frozenset(values[f"{server}.apiAudiences"]))
+    named = frozenset(values[f"{server}.offlineWrites"])
+    for kind in sorted(named):
+        if not _KIND.fullmatch(kind):
+            faults.append(
+                f"{server}.offlineWrites: {kind!r} is not a kind such as configmaps or devices.devices.kubeedge.io"
+            )
+        elif kind in writes.NEVER:
+            faults.append(f"{server}.offlineWrites: {kind} cannot be written without the cloud")
+    return MetaServerConfig(
+        host=host,
+        port=number,
+        audiences=frozenset(values[f"{server}.apiAudiences"]),
+        offline_writes=named,
+    )
 
 
 def addresses(text: str, where: str, faults: list[str]) -> tuple[str, ...]:

@@ -109,6 +109,7 @@ async def _run(config: EdgeConfig, store: Store) -> None:
         link=link,
         identity=identity,
         twins=twins,
+        local_api=local_api,
         hardware=hardware.answer if hardware is not None else None,
     )
     parts.append(Part(name="local socket", run=LocalSocket(config.socket, questions.by_verb()).run))
@@ -159,6 +160,7 @@ async def _local_api(config: EdgeConfig, name: str, meta: MetaManager) -> MetaSe
         pki=config.pki,
         socket=config.data_dir / "metaserver.sock",
         audiences=config.metaserver.audiences,
+        offline_writes=config.metaserver.offline_writes,
     )
     local_api = MetaServer(options, node=name, store=HeldObjects(meta), cloud=CloudLink(meta))
     meta.handlers["metaserver"] = local_api.pushed

@@ -35,8 +35,21 @@ class Twins(Protocol):
     def history(self, id_: str) -> Mapping[str, list[tuple[int, str]]]: ...
 
 
+class LocalApi(Protocol):
+    """The metaserver, as far as it is asked."""
+
+    @property
+    def writes(self) -> Writes: ...
+
+
+class Writes(Protocol):
+    """What was written while the cloud was away."""
+
+    def describe(self) -> dict[str, Any]: ...
+
+
 class Questions:
-    """edged, link, identity, twins: None where the part is off.   hardware: answers who watches what is plugged in."""
+    """edged, link, identity, twins, local_api: None where the part is off.   hardware: says what is plugged in."""
 
     def __init__(
         self,
@@ -47,12 +60,14 @@ class Questions:
         identity: Identity | None,
         twins: Twins | None = None,
         hardware: Question | None = None,
+        local_api: LocalApi | None = None,
     ) -> None:
         self._hardware = hardware
         self._meta = meta
         self._edged = edged
         self._link = link
         self._twins = twins
+        self._local_api = local_api
         self._identity = identity
         self._began = clock.monotonic()
 
@@ -135,6 +150,7 @@ class Questions:
                 "keyFault": meta.store.key_fault,
                 "setAside": str(meta.store.set_aside) if meta.store.set_aside else "",
             },
+            "offlineWrites": self._local_api.writes.describe() if self._local_api is not None else None,
             "pods": len(await self._edged.running_pods()) if self._edged is not None else 0,
         }
 

@@ -173,6 +173,7 @@ def render_status(answer: Mapping[str, Any]) -> str:
         ["dropped", dropped],
         ["store", f"{store['objects']} objects" + ("" if store["complete"] else ", not yet complete")],
     ]
+    rows += _offline_writes(answer.get("offlineWrites"))
     if store["keyFault"]:
         rows.append(["key of secrets", store["keyFault"]])
     if store["lockedRows"]:
@@ -182,6 +183,18 @@ def render_status(answer: Mapping[str, Any]) -> str:
     if store["setAside"]:
         rows.append(["damaged store", store["setAside"]])
     return columns(rows)
+
+
+def _offline_writes(found: Mapping[str, Any] | None) -> list[list[str]]:
+    if not found or not (found["waiting"] or found["dropped"]):
+        return []
+    rows = []
+    if found["waiting"]:
+        rows.append(["offline writes", f"{found['waiting']} wait, the oldest for {found['oldestSeconds']} s"])
+    if found["dropped"]:
+        text = ", ".join(f"{what} {count}" for what, count in found["dropped"].items())
+        rows.append(["dropped by the cloud", text])
+    return rows + [["", line] for line in found["lastDropped"][-3:]]
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:

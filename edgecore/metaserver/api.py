@@ -5,7 +5,8 @@
 | get                           | the cloud's answer, which is kept          | what is held or was asked for        |
 | list                          | the cloud's answer, which is kept          | the same, selected here              |
 | watch                         | from here; the hub keeps it fresh          | from here                            |
-| create, update, patch, delete | the cloud's answer                         | 503 with a sentence                  |
+| create, update, patch, delete | the cloud's answer                         | 202 for kinds that the operator      |
+|                               |                                            | named (`offline`), else 503          |
 | discovery, version, schemas   | the cloud's answer, which is kept          | what was kept, or a table of ours    |
 | healthz, livez, readyz        | `ok`: whether this API answers             | the same                             |
 
@@ -30,6 +31,7 @@ from edgecore.metaserver.access import OWNER, Access, Caller
 from edgecore.metaserver.http import Answer, Request
 from edgecore.metaserver.mirror import Mirror, TooOld, Watch
 from edgecore.metaserver.objects import Filter, Gvr, Page
+from edgecore.metaserver.offline import OfflineWrites
 from edgecore.metaserver.ports import Store
 from edgecore.metaserver.remote import Remote, Scope
 from edgecore.metaserver.request import Info, Query
@@ -53,6 +55,7 @@ BOOKMARK_S = 60.0
 FIRST_S = application.TIMEOUT_S
 """How long the first events of a watch wait for the cloud's."""
 
+_WAITS = '299 - "accepted on this node only: sent when the cloud can be reached, and dropped if the cloud refuses it then"'
 _REVIEWS = "selfsubjectaccessreviews"
 _HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
 
@@ -109,6 +112,7 @@ class Api:
         mirror: Mirror,
         remote: Remote,
         store: Store,
+        offline: OfflineWrites,
         *,
         monotonic: Callable[[], float],
         wall: Callable[[], float],
@@ -118,6 +122,7 @@ class Api:
         self._mirror = mirror
         self._remote = remote
         self._store = store
+        self._offline = offline
         self._monotonic = monotonic
         self._wall = wall
         self._rng = rng or random.Random()
@@ -378,9 +383,12 @@ class Api:
         review = (info.verb, info.group, info.resource) == ("create", "authorization.k8s.io", _REVIEWS)
         if review and not asked.body.startswith(application.PROTOBUF_MARK):
             return await self._review(caller, asked.body)
+        form = asked.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+        if not self._remote.online or self._offline.waits(info):
+            code, answer = await self._offline.take(info, query, form, asked.body, caller.account)
+            return Answer(code=code, body=answer, headers={"warning": _WAITS})
         gvr = Gvr(info.group, info.version, info.resource)
         verb, subresource, body, code = info.verb, info.subresource, None, 200
-        form = asked.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         if verb == "patch":
             option = options.for_patch(info, query, form, asked.body)
             subresource = ""

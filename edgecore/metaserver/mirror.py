@@ -3,7 +3,8 @@
 Two sources are shown as one: what the node *holds*, because the cloud gave it (metamanager's rows: pods, configmaps, the node,
 devices), and what was *asked* for through this API, kept here as notes in the same store.  Of an object that is in both the
 newer state counts.  The two are kept apart on purpose: a pod of another node that some application watches must never look
-like a pod to run, nor be counted among what the hub gave.
+like a pod to run, nor be counted among what the hub gave.  Over both lies what was written here and waits for the cloud: it is
+what clients see until the cloud has answered, whatever comes from there meanwhile.
 
 Theory of operation.  All that arrives goes through `look` or `learn`, one at a time; a change that is news goes into the
 history, then to the watches.  A watch hears of what it selects only, knows what it told its client, and derives from that
@@ -110,6 +111,7 @@ class Mirror:
         self._held: dict[
             str, set[tuple[str, str]]
         ] = {}  # wire kind → names, once somebody asked for the kind
+        self._overlay: dict[Key, Object | None] = {}  # None: deleted here
         self._watches: set[Watch] = set()
         self._signals: asyncio.Queue[HeldChange] = asyncio.Queue(MAX_SIGNALS)
 
@@ -255,6 +257,9 @@ class Mirror:
         return objects.bookmark(gvr, self._told(0))
 
     async def _get(self, gvr: Gvr, namespace: str, name: str) -> Object | None:
+        key = Key(str(gvr), namespace, name)
+        if key in self._overlay:
+            return self._overlay[key]
         best: Object | None = None
         for wire in gvr.wires:
             held = await self._store.held_one(wire, namespace, name)
@@ -284,6 +289,12 @@ class Mirror:
             item = objects.read(value, gvr)
             if item is not None and item.newer_than(found.get((item.namespace, item.name))):
                 found[item.namespace, item.name] = item
+        for key, item in self._overlay.items():
+            if key.resource == str(gvr) and wanted.namespace in ("", key.namespace):
+                if item is not None:
+                    found[key.namespace, key.name] = item
+                else:
+                    found.pop((key.namespace, key.name), None)
         return [found[name] for name in sorted(found) if wanted.matches(found[name])]
 
     def _know_held(self, wire: str, every: list[Held], *, whole: bool) -> None:
@@ -292,6 +303,43 @@ class Mirror:
             self._held[wire] = names
         elif wire in self._held:
             self._held[wire] |= names
+
+    # -- what waits for the cloud --------------------------------------------------------------------------------
+
+    async def overlay(self, gvr: Gvr, namespace: str, name: str, found: Object | None) -> None:
+        """Show this instead of what the cloud says, None for nothing, until `settle`.  Raises Unavailable (the disk)."""
+        async with self._lock:
+            key = Key(str(gvr), namespace, name)
+            before = await self._get(gvr, namespace, name)
+            self._overlay[key] = found
+            self._turn(gvr, key, before, found)
+
+    async def settle(self, gvr: Gvr, namespace: str, name: str) -> None:
+        """Show what the cloud says again.  Raises Unavailable (the disk)."""
+        async with self._lock:
+            key = Key(str(gvr), namespace, name)
+            if key not in self._overlay:
+                return
+            before = self._overlay.pop(key)
+            try:
+                found = await self._get(gvr, namespace, name)
+            except Unavailable:
+                self._overlay[key] = before
+                raise
+            self._turn(gvr, key, before, found)
+
+    def _turn(self, gvr: Gvr, key: Key, before: Object | None, found: Object | None) -> None:
+        """Tell of a change whose versions say nothing: this node's and the cloud's are in no order."""
+        if found is not None:
+            self.history.add(key, uid=found.uid, version=-1, gone=False, fresh=before is None)
+            self.history.mark(found.version)
+            for watch in self._watching(key):
+                watch.show(found, fresh=before is None)
+        elif before is not None:
+            last = objects.tombstone(gvr, key.namespace, key.name, before.uid, self.history.version)
+            self.history.add(key, uid=before.uid, version=-1, gone=True, tombstone=last)
+            for watch in self._watching(key):
+                watch.hide(key, last)
 
     # -- learning ------------------------------------------------------------------------------------------------
 
@@ -388,12 +436,16 @@ class Mirror:
     # -- telling -------------------------------------------------------------------------------------------------
 
     def _show(self, key: Key, found: Object, *, fresh: bool) -> None:
+        if key in self._overlay:
+            return
         if self.history.add(key, uid=found.uid, version=found.version, gone=False, fresh=fresh) is None:
             return
         for watch in self._watching(key):
             watch.show(found, fresh=fresh)
 
     def _hide(self, key: Key, uid: str, last: bytes, version: int = 0) -> None:
+        if key in self._overlay:
+            return
         if self.history.add(key, uid=uid, version=version or -1, gone=True, tombstone=last) is None:
             return
         for watch in self._watching(key):

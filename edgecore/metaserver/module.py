@@ -18,6 +18,7 @@ from edgecore.metaserver.access import Access
 from edgecore.metaserver.api import Api
 from edgecore.metaserver.http import Server, lean_tls
 from edgecore.metaserver.mirror import Mirror
+from edgecore.metaserver.offline import OfflineWrites
 from edgecore.metaserver.ports import Cloud, Store
 from edgecore.metaserver.remote import Remote
 from edgecore.metaserver.serving import Serving, ServingFiles
@@ -34,13 +35,15 @@ EPOCH = 1_767_225_600.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetaServerOptions:
     """host, port: where pods reach it; a link-local address is put on this machine's loopback device.   audiences: for whom
-    tokens may be made beside the issuer's own.   socket: for the machine's owner, mode 0600; None: none."""
+    tokens may be made beside the issuer's own.   offline_writes: kinds, `plural` or `plural.group`, that may be written while
+    the cloud is away.   socket: for the machine's owner, mode 0600; None: none."""
 
     host: str
     port: int
     pki: Path
     socket: Path | None = None
     audiences: frozenset[str] = frozenset()
+    offline_writes: frozenset[str] = frozenset()
 
 
 class MetaServer:
@@ -61,11 +64,19 @@ class MetaServer:
             audiences=options.audiences,
         )
         self.remote.on_connected.append(self.access.refresh)
+        self.writes = OfflineWrites(
+            store,
+            self.mirror,
+            self.remote,
+            options.offline_writes,
+            wall=lambda: clock.wall().timestamp(),
+        )
         api = Api(
             self.access,
             self.mirror,
             self.remote,
             store,
+            self.writes,
             monotonic=clock.monotonic,
             wall=lambda: clock.wall().timestamp(),
         )
@@ -105,6 +116,7 @@ class MetaServer:
             await self._load()
             group.create_task(self.mirror.run(), name="metaserver-mirror")
             group.create_task(self.remote.run(), name="metaserver-remote")
+            group.create_task(self.writes.run(), name="metaserver-writes")
             group.create_task(self._forever("port", self._serve_tcp), name="metaserver-tls")
             if self._options.socket is not None:
                 group.create_task(self._forever("socket", self._serve_socket), name="metaserver-socket")
@@ -114,6 +126,7 @@ class MetaServer:
             try:
                 await self.access.load()
                 await self.mirror.load()
+                await self.writes.load()
                 return
             except Unavailable as error:
                 log.error("The local API cannot read the store: %s", error)

@@ -102,6 +102,16 @@ def not_found(info: Info) -> ApiError:
     return ApiError(404, "NotFound", f'{_qualified(info)} "{info.name}" not found', details=_details(info))
 
 
+def already_exists(info: Info, name: str) -> ApiError:
+    message = f'{_qualified(info)} "{name}" already exists'
+    return ApiError(409, "AlreadyExists", message, details={**_details(info), "name": name})
+
+
+def conflict(info: Info, why: str) -> ApiError:
+    message = f'Operation cannot be fulfilled on {_qualified(info)} "{info.name}": {why}'
+    return ApiError(409, "Conflict", message, details=_details(info))
+
+
 def no_such_resource() -> ApiError:
     return ApiError(404, "NotFound", "the server could not find the requested resource", details={})
 

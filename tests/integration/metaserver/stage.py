@@ -174,7 +174,9 @@ class Stage:
         await cloud.create(POD, pod_body("p", NODE, serviceAccountName="ann"))
 
     @contextlib.asynccontextmanager
-    async def edge(self, *, port: int = 0) -> AsyncIterator[Edge]:
+    async def edge(
+        self, *, port: int = 0, offline_writes: frozenset[str] = frozenset()
+    ) -> AsyncIterator[Edge]:
         store = Store.open(self.folder / "edgecore.db")
         try:
             meta = MetaManager(store, NODE, query_s=10)
@@ -186,6 +188,7 @@ class Stage:
                 port=port,
                 pki=self.folder / "pki",
                 socket=self.folder / "metaserver.sock",
+                offline_writes=offline_writes,
             )
             server = MetaServer(options, node=NODE, store=HeldObjects(meta), cloud=CloudLink(meta))
             meta.handlers["metaserver"] = server.pushed

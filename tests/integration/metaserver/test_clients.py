@@ -71,6 +71,66 @@ def test_kubectl_with_the_cloud_gone_and_back(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
+def test_kubectl_writes_while_the_cloud_is_gone(tmp_path: Path) -> None:
+    async def story() -> None:
+        stage, kinds = Stage(tmp_path), frozenset({"configmaps"})
+        async with stage.cloud() as cloud:
+            await stage.furnish(cloud)
+            for name in ("settings", "contested"):
+                await cloud.create(CONFIGMAP, config_map(name, text="old"))
+            async with stage.edge(offline_writes=kinds) as edge:
+                edge.token = await pod_token(edge)
+                code, out, err = await edge.kubectl("get", "configmaps", "-o", "name")
+                assert "configmap/contested" in out.split(), err
+                manifest = {"apiVersion": "v1", "kind": "ConfigMap", **config_map("applied", text="1")}
+                code, out, err = await edge.kubectl("apply", "-f", "-", stdin=json.dumps(manifest).encode())
+                assert code == 0, err
+        async with stage.edge(offline_writes=kinds) as edge:
+            edge.token = _token_of(tmp_path)
+            manifest["data"] = {"text": "2"}
+            made = {**manifest, **config_map("made", a="1")}
+            code, _, err = await edge.kubectl("create", "configmap", "made", "--from-literal=a=1")
+            assert "kubectl with -f" in err  # this one sends protobuf
+            for arguments, stdin in (
+                (("create", "-f", "-"), json.dumps(made).encode()),
+                (("label", "configmap", "made", "color=red"), b""),
+                (("patch", "configmap", "settings", "-p", '{"data":{"edge":"1"}}'), b""),
+                (("apply", "-f", "-"), json.dumps(manifest).encode()),
+            ):
+                code, out, err = await edge.kubectl(*arguments, stdin=stdin)
+                assert code == 0, err
+                assert "accepted on this node only" in err
+            code, out, err = await edge.kubectl("get", "configmap", "contested", "-o", "json")
+            replaced = json.loads(out) | {"data": {"text": "edge"}}
+            code, out, err = await edge.kubectl("replace", "-f", "-", stdin=json.dumps(replaced).encode())
+            assert code == 0, err
+            code, out, err = await edge.kubectl("get", "configmaps", "-l", "color=red", "-o", "name")
+            assert out == "configmap/made\n", err
+            code, _, err = await edge.kubectl("delete", "pod", "p")
+            assert code == 1
+            assert "offlineWrites" in err
+            assert len(edge.server.writes) == 4
+        # the edge restarts, and meanwhile somebody changes one of the objects in the cloud
+        async with stage.cloud() as cloud:
+            await cloud.patch(CONFIGMAP, "contested", {"data": {"text": "cloud"}})
+            async with stage.edge(offline_writes=kinds) as edge:
+                await edge.until(lambda: len(edge.server.writes) == 0, 40)
+                assert edge.server.writes.describe()["dropped"] == {"configmaps/Conflict": 1}
+            texts = {}
+            for name in ("made", "settings", "applied", "contested"):
+                found = json.loads((await cloud.api.get(CONFIGMAP, name, "default")).raw)
+                texts[name] = found["data"]
+                assert "skerry.dev/pending" not in found["metadata"].get("annotations", {})
+            assert texts == {
+                "made": {"a": "1"},
+                "settings": {"text": "old", "edge": "1"},
+                "applied": {"text": "2"},
+                "contested": {"text": "cloud"},
+            }
+
+    asyncio.run(story())
+
+
 def _token_of(folder: Path) -> str:
     token: str = json.loads((folder / "kubeconfig").read_text())["users"][0]["user"]["token"]
     return token

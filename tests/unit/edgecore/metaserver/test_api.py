@@ -13,6 +13,7 @@ from edgecore.metaserver.access import Access
 from edgecore.metaserver.api import Api
 from edgecore.metaserver.http import Answer, Request
 from edgecore.metaserver.mirror import Mirror
+from edgecore.metaserver.offline import OfflineWrites
 from edgecore.metaserver.remote import Remote
 from edgecore.metaserver.status import ApiError
 from tests.unit.edgecore.metaserver.fakes import FakeCloud, FakeStore, Op, body, push
@@ -24,8 +25,8 @@ CM = "/api/v1/namespaces/web/configmaps"
 class Bench:
     """An API in front of fakes.  `now` is the wall clock."""
 
-    def __init__(self) -> None:
-        self.store, self.cloud = FakeStore(), FakeCloud()
+    def __init__(self, cloud: FakeCloud | None = None, offline: frozenset[str] = frozenset()) -> None:
+        self.store, self.cloud = FakeStore(), cloud or FakeCloud()
         self.now = NOW
         self.mirror = Mirror(self.store)
         self.remote = Remote(self.cloud, self.mirror, "edge-1", monotonic=self._monotonic)
@@ -36,11 +37,13 @@ class Bench:
             wall=lambda: self.now,
             monotonic=self._monotonic,
         )
+        self.offline = OfflineWrites(self.store, self.mirror, self.remote, offline, wall=lambda: self.now)
         self.api = Api(
             self.access,
             self.mirror,
             self.remote,
             self.store,
+            self.offline,
             monotonic=self._monotonic,
             wall=lambda: self.now,
         )
@@ -75,13 +78,14 @@ class Bench:
         return [item["metadata"]["name"] for item in json.loads(answer.body)["items"]]
 
 
-def run(test: Callable[[Bench], Awaitable[None]]) -> None:
+def run(test: Callable[[Any], Awaitable[None]], make: Callable[[], Bench] | None = None) -> None:
     async def main() -> None:
-        bench = Bench()
+        bench = (make or Bench)()
         await bench.mirror.load()
         await bench.access.load()
         loop = asyncio.get_running_loop()
-        tasks = [loop.create_task(bench.mirror.run()), loop.create_task(bench.remote.run())]
+        parts = (bench.mirror.run(), bench.remote.run(), bench.offline.run())
+        tasks = [loop.create_task(part) for part in parts]
         try:
             await test(bench)
         finally:

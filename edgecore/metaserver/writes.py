@@ -1,0 +1,231 @@
+"""What becomes of a write that is made while the cloud cannot be reached.  Pure.
+
+Of kinds that the operator names, a write is taken, shown to the node's clients at once, and sent when the cloud is back, in the
+name of the account that made it.  There is at most one for each object: later ones are folded into it, so that a client which
+writes each second for a week leaves one.
+
+The rule when it is sent, and the cloud's object is another meanwhile:
+
+| written offline                    | it counts                                                                       |
+|------------------------------------|---------------------------------------------------------------------------------|
+| create                             | unless an object of that name is there: then the cloud's stays                  |
+| update that says a resourceVersion | unless the object changed in the cloud since then: then the cloud's stays       |
+| update without one                 | always: the edge's replaces the cloud's                                         |
+| merge patch                        | always, for the members that it names; the others stay as the cloud has them    |
+| delete                             | for the object that was seen here, by its UID; one that was made anew stays     |
+
+What the cloud refuses for good is dropped and counted.  A write whose answer was lost is sent again: it counts as done when the
+cloud's object says all that it wanted.
+
+A strategic merge patch means the same as a merge patch as long as it has no list of objects and no directive.  Only such a
+one, a merge patch, or a whole object can be taken here: the others need the cloud's schemas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from beehive.errors import ProtocolError
+from edgecore.metaserver.objects import Gvr
+
+Verb = Literal["create", "update", "patch", "delete"]
+Json = dict[str, Any]
+
+PENDING = "skerry.dev/pending"
+"""An annotation of what is shown: the verb that waits.  It is never sent."""
+MERGE = "application/merge-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
+MAX_DEPTH = 64
+NEVER = frozenset(
+    {"pods", "nodes", "leases.coordination.k8s.io", "serviceaccounts", "tokenreviews.authentication.k8s.io"}
+)
+"""What cannot be written offline: the node itself acts on them, or they are worth nothing later."""
+
+
+NOTHING = msgspec.Raw(b"null")
+
+
+class Write(msgspec.Struct, frozen=True, kw_only=True):
+    """One that waits, as it is kept.
+
+    group … name: of the object.   account: who wrote.   body: the whole object, or the merge patch; none for a delete.
+    shown: the object as clients see it.   base: the cloud's resourceVersion that it builds on; conditional: whether it counts
+    only on that.   uid: of what is deleted.   query: options for the cloud.   at_ms: when the first of it was written."""
+
+    seq: int
+    verb: Verb
+    group: str
+    version: str
+    resource: str
+    namespace: str
+    name: str
+    account: str
+    at_ms: int
+    body: msgspec.Raw = NOTHING
+    shown: msgspec.Raw = NOTHING
+    base: str = ""
+    conditional: bool = False
+    uid: str = ""
+    query: dict[str, str] = {}
+
+    @property
+    def gvr(self) -> Gvr:
+        return Gvr(self.group, self.version, self.resource)
+
+    @property
+    def where(self) -> tuple[Gvr, str, str]:
+        return self.gvr, self.namespace, self.name
+
+
+class Clash(Exception):
+    """The write cannot be taken on top of what is shown; the text says why."""
+
+
+class CannotApply(Exception):
+    """Only the cloud can make of this what it means; the text says why."""
+
+
+def kind_name(group: str, resource: str) -> str:
+    """As `kubectl` and the configuration write it."""
+    return f"{resource}.{group}" if group else resource
+
+
+def read_object(body: bytes) -> Json:
+    """Raises ProtocolError."""
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        raise ProtocolError(f"cannot read the object: {error}") from error
+    if not isinstance(found, dict):
+        raise ProtocolError("what was sent is no object")
+    return found
+
+
+def merge(target: Any, patch: Any, *, keep_nulls: bool = False, depth: int = 0) -> Any:
+    """`patch` applied to `target` as RFC 7396 says.   keep_nulls: `target` is a patch itself, and what is removed stays said.
+
+    Raises CannotApply: too deep."""
+    if depth > MAX_DEPTH:
+        raise CannotApply("the patch is too deep")
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None and not keep_nulls:
+            merged.pop(key, None)
+        else:
+            merged[key] = merge(merged.get(key), value, keep_nulls=keep_nulls, depth=depth + 1)
+    return merged
+
+
+def as_merge_patch(form: str, body: bytes) -> Json:
+    """Raises CannotApply, ProtocolError."""
+    if form not in (MERGE, STRATEGIC):
+        raise CannotApply(f"a patch of type {form} needs the cloud: use a merge patch, or replace the object")
+    patch = read_object(body)
+    if form == STRATEGIC and _has_directives(patch):
+        raise CannotApply("a patch of a list needs the cloud: use --type=merge, or replace the object")
+    return patch
+
+
+def _has_directives(value: Any, depth: int = 0) -> bool:
+    if depth > MAX_DEPTH:
+        return True
+    if isinstance(value, dict):
+        return any(key.startswith("$") or _has_directives(item, depth + 1) for key, item in value.items())
+    return isinstance(value, list) and any(isinstance(item, dict | list) for item in value)
+
+
+def fold(before: Write | None, after: Write, patched: Json | None = None) -> Write | None:
+    """What waits for an object after another write to it; None when nothing does any more.
+
+    after: its `base` is the cloud's version if nothing waited.   patched: of a patch, what is shown with it.
+    Raises Clash."""
+    if before is None:
+        return after
+    if before.account != after.account:
+        raise Clash("a write of another account to it waits for the cloud")
+    kept: dict[str, Any] = {"seq": before.seq, "at_ms": before.at_ms, "base": before.base}
+    if before.verb == "delete":
+        raise Clash("it is being deleted: that waits for the cloud")
+    if before.verb == "create":
+        if after.verb == "delete":
+            return None
+        body = after.body if after.verb == "update" else encoded(patched or {})
+        return msgspec.structs.replace(after, verb="create", body=body, uid="", conditional=False, **kept)
+    if after.verb == "delete":
+        return msgspec.structs.replace(after, **kept)
+    if after.verb == "patch" and before.verb == "patch":
+        both = merge(read_object(bytes(before.body)), read_object(bytes(after.body)), keep_nulls=True)
+        return msgspec.structs.replace(after, body=encoded(both), **kept)
+    if after.verb == "patch":
+        # a patch of what was replaced: all of it is sent
+        return msgspec.structs.replace(
+            after, verb="update", body=encoded(patched or {}), conditional=before.conditional, **kept
+        )
+    conditional = after.conditional or (before.verb == "update" and before.conditional)
+    return msgspec.structs.replace(after, conditional=conditional, **kept)
+
+
+def show(body: Json, gvr: Gvr, *, verb: str, version: int, uid: str, namespace: str, name: str) -> Json:
+    """The object as clients of this node see it while the write waits."""
+    metadata = dict(body.get("metadata") or {})
+    metadata |= {"name": name, "uid": uid, "resourceVersion": str(version)}
+    if namespace:
+        metadata["namespace"] = namespace
+    metadata["annotations"] = {**(metadata.get("annotations") or {}), PENDING: verb}
+    return {"apiVersion": gvr.api_version, "kind": gvr.kind, **body, "metadata": metadata}
+
+
+def to_send(write: Write) -> bytes | None:
+    """The body of a create or an update as the cloud gets it."""
+    if write.verb not in ("create", "update"):
+        return None
+    body = read_object(bytes(write.body))
+    metadata = dict(body.get("metadata") or {})
+    annotations = {
+        key: value for key, value in (metadata.pop("annotations", None) or {}).items() if key != PENDING
+    }
+    metadata["name"] = write.name
+    if write.namespace:
+        metadata["namespace"] = write.namespace
+    if annotations:
+        metadata["annotations"] = annotations
+    for key in ("resourceVersion", "uid", "creationTimestamp", "managedFields", "selfLink", "generation"):
+        if write.verb == "create" or key == "resourceVersion":
+            metadata.pop(key, None)
+    if write.verb == "update" and write.conditional:
+        metadata["resourceVersion"] = write.base
+    return msgspec.json.encode({**body, "metadata": metadata})
+
+
+def is_done(write: Write, there: Json) -> bool:
+    """Whether the cloud's object says all that the write wanted: it was sent before, and its answer was lost."""
+    if write.verb == "delete":
+        return (there.get("metadata") or {}).get("uid") != write.uid
+    wanted = read_object(to_send(write) or bytes(write.body))
+    metadata: Mapping[str, Any] = wanted.get("metadata") or {}
+    wanted["metadata"] = {key: metadata[key] for key in ("labels", "annotations") if key in metadata}
+    wanted.pop("status", None)
+    return _says(there, wanted)
+
+
+def _says(there: Any, wanted: Any, depth: int = 0) -> bool:
+    if depth > MAX_DEPTH:
+        return False
+    if isinstance(wanted, dict):
+        return isinstance(there, dict) and all(
+            _says(there.get(key), value, depth + 1) for key, value in wanted.items()
+        )
+    if isinstance(wanted, list) and isinstance(there, list):
+        # the cloud fills in the defaults of what is in a list
+        return len(there) == len(wanted) and all(
+            _says(one, other, depth + 1) for one, other in zip(there, wanted, strict=True)
+        )
+    return bool(there == wanted) or (wanted in ({}, [], "") and there is None)
+
+
+def encoded(value: Json) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(value))
