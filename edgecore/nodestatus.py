@@ -66,7 +66,8 @@ class NodeStatus:
                         await self._register()
                         backoff.reset()
                     await self._tell(session)
-                except SkerryError as error:
+                except (SkerryError, OSError) as error:
+                    # OSError: something of the machine could not be read, such as a disk that fails
                     wait = backoff.next_s(self._rng)
                     log.warning("Cannot tell the cloud about this node: %s", str(error)[:256])
             with contextlib.suppress(TimeoutError):

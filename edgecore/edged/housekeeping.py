@@ -323,7 +323,12 @@ class Housekeeper:
         except CriError as err:
             log.warning("Cannot ask what pods use: %s", str(err)[:256])
         pods = [(w.config, w.pod) for w in workers]
-        sizes = await asyncio.to_thread(_measure, pods) if disk else {}
+        sizes: Mapping[str, int] = {}
+        try:
+            sizes = await asyncio.to_thread(_measure, pods) if disk else {}
+        except OSError as err:
+            # no memory to start `du` with, say: what is short of memory must be ended all the same
+            log.warning("Cannot measure what pods hold on the disk: %s", err)
         return {pod.uid: usage_of(config, pod, sizes, memory, layers) for config, pod in pods}
 
     async def _share_cpu(self, facts: Facts) -> None:

@@ -289,7 +289,8 @@ def read_facts(config: EdgedConfig, *, node_name: str = "") -> Facts:
     pids = loadavg[3].partition("/")[2] if len(loadavg) > 3 else ""
     uname = os.uname()
     return Facts(
-        hostname=socket.gethostname() or node_name,
+        # as a kubelet: a label with capitals would not be what a volume's node affinity names
+        hostname=socket.gethostname().strip().lower() or node_name,
         ips=(config.node_ip,) if config.node_ip else _addresses(),
         cpus=os.cpu_count() or 1,
         memory_bytes=memory.get("MemTotal", 0),

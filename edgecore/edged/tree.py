@@ -7,6 +7,7 @@ Lessons: CVE-2017-1002102 (removal through a link), CVE-2021-25741 (a link excha
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import stat
@@ -14,6 +15,8 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # How mountinfo writes blanks, tabs, line ends and backslashes.
@@ -257,28 +260,38 @@ def remove_tree(root: Path, name: str) -> None:
 
 
 def usage(paths: list[str], timeout_s: float = 60.0) -> dict[str, int]:
-    """Bytes that files and folders take on disk, by path; what is not there is left out.
+    """Bytes that files and folders take on disk, by path; what is not there, or cannot be counted in time, is left out.
 
     `du` walks by descriptors, follows no link, leaves out other file systems, and no depth of folders stops it.
+    Raises OSError (it cannot be run).
     """
-    there = [p for p in paths if os.path.lexists(p)]
-    if not there:
-        return {}
-    # it complains about what a pod removes while it looks: that is no error
-    done = subprocess.run(
-        ["du", "-skx", "--", *there],
-        check=False,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=timeout_s,
-    )
-    found = {}
-    for line in done.stdout.splitlines():
-        size, _, path = line.partition("\t")
-        if size.isdigit():
-            found[path] = int(size) * 1024
+    found: dict[str, int] = {}
+    left = [p for p in paths if os.path.lexists(p)]
+    while left:
+        text, finished = _du(left, timeout_s)
+        for line in text.splitlines():
+            size, _, path = line.partition("\t")
+            if size.isdigit():
+                found[path] = int(size) * 1024
+        if finished:
+            break
+        # it counts one after the other: the first without a size is what it was at, and must not hide the rest
+        at = next((i for i, path in enumerate(left) if path not in found), len(left))
+        log.warning("Cannot count in %.0f s what is in %s", timeout_s, left[at] if at < len(left) else "it")
+        left = left[at + 1 :]
     return found
+
+
+def _du(paths: list[str], timeout_s: float) -> tuple[str, bool]:
+    """What it says, and whether it came to its end."""
+    try:
+        # it complains about what a pod removes while it looks: that is no error
+        done = subprocess.run(
+            ["du", "-skx", "--", *paths], check=False, capture_output=True, timeout=timeout_s
+        )
+    except subprocess.TimeoutExpired as late:
+        return (late.stdout or b"").decode(errors="replace"), False
+    return done.stdout.decode(errors="replace"), True
 
 
 def mount_tmpfs(target: Path, size_bytes: int | None) -> None:

@@ -168,6 +168,7 @@ class Worker:
         self._resizing: frozenset[str] = frozenset()
         self._handler: str | None = None
         self._released = False
+        self._started_mono: float | None = None
         # whether the store lacks the status in `_status`, and how the pod ended, if that is kept somewhere
         self._unsaved = False
         self._end_kept: Outcome | None = None
@@ -352,7 +353,7 @@ class Worker:
         if machine.life is Life.SYNCING and not self.admitted:
             await self._admit()
         if machine.life is Life.SYNCING:
-            left = machine.deadline_in_s(self._s.clock.now())
+            left = machine.deadline_in_s(self._now_by_start())
             if left is not None and left <= 0:
                 machine.fail(
                     Outcome(
@@ -377,6 +378,13 @@ class Worker:
         elif machine.life is Life.TERMINATED and self._unsaved:
             await self._report(terminated=True)
         return None
+
+    def _now_by_start(self) -> float:
+        """Unix seconds by the clock that the pod was started with: one that is set by years since then, as at the first
+        contact of a board without a clock of its own, must not make it late.  A start of an earlier agent is by the wall."""
+        if self._started_mono is None or self.machine.started_at is None:
+            return self._s.clock.now()
+        return self.machine.started_at + self._s.clock.monotonic() - self._started_mono
 
     async def _admit(self) -> None:
         """Ask once whether there is room and whether it is allowed.  What has run here before needs not ask for room."""
@@ -649,7 +657,7 @@ class Worker:
             self._held = {}
         if self._refresh_at is not None:
             waits.append(max(0.0, self._refresh_at - self._s.clock.now()))
-        waits.append(self.machine.deadline_in_s(self._s.clock.now()))
+        waits.append(self.machine.deadline_in_s(self._now_by_start()))
         due = [w for w in waits if w is not None]
         return max(0.05, min(due)) if due else None
 
@@ -1219,6 +1227,7 @@ class Worker:
             return
         if self.machine.started_at is None:
             self.machine.started_at = self._s.clock.now()
+            self._started_mono = self._s.clock.monotonic()
         # what is said later builds on it, whether it can be kept now or not
         self._status, self._unsaved = status, True
         pod = self.pod

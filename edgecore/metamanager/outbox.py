@@ -228,7 +228,8 @@ class Outbox:
                     del self._touched[key]
             elif stored == report.seq:
                 del self._touched[key]
-            elif report.kind.durability is Durability.NOW or now_ms - report.at_ms >= SOON_MS:
+            # a clock that was set back must not keep it from the disk until that time has come again
+            elif report.kind.durability is Durability.NOW or abs(now_ms - report.at_ms) >= SOON_MS:
                 # the old row goes by the key
                 puts.append(_pending(report))
         return Unsaved(puts=tuple(puts), drops=tuple(drops))

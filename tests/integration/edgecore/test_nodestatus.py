@@ -93,3 +93,26 @@ def test_a_node_that_exists_is_gone_on_with_and_its_deletion_registers_again(
             task.cancel()
 
     asyncio.run(story())
+
+
+def test_a_disk_that_cannot_be_read_for_a_moment_does_not_end_the_daemon(
+    tmp_path: Path, authority: Authority, files: Files
+) -> None:
+    class Failing(Machine):
+        tries = 0
+
+        async def node_object(self) -> bytes:
+            self.tries += 1
+            if self.tries == 1:
+                raise OSError(5, "Input/output error")
+            return await super().node_object()
+
+    async def story() -> None:
+        async with pair(tmp_path, authority, files) as (hub, edge), asyncio.TaskGroup() as group:
+            hub.answers["insert node"] = lambda m: {"Object": m.decode(dict), "Err": None}
+            hub.answers["patch nodepatch"] = lambda m: {"Object": {}, "Err": None}
+            task = group.create_task(NodeStatus(edge.meta, Failing(), report_s=300).run())
+            await hub.until(lambda: hub.got(Op.INSERT, "node"))
+            task.cancel()
+
+    asyncio.run(story())

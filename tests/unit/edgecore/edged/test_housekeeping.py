@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from edgecore.edged import evict
+import pytest
+
+from edgecore.edged import evict, tree
 from edgecore.edged.config import EdgedConfig
-from edgecore.edged.housekeeping import signals, usage_of
+from edgecore.edged.housekeeping import Housekeeper, signals, usage_of
 from edgecore.edged.imagegc import Disk
 from edgecore.edged.node import Facts
 from tests.unit.edgecore.edged.builders import c, make
@@ -43,3 +48,22 @@ def test_usage_counts_each_thing_where_it_belongs() -> None:
     assert found.node_files == 12
     assert found.memory_bytes == 16
     assert found.disk_bytes == 47
+
+
+def test_a_machine_without_memory_for_a_child_still_counts_what_pods_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Measuring the disk comes before memory is looked at: what fails there must not keep the hog alive."""
+
+    def no_memory(paths: list[str]) -> dict[str, int]:
+        raise OSError(12, "Cannot allocate memory")
+
+    async def list_usage() -> list[Any]:
+        return [SimpleNamespace(uid="u", name="c", memory_bytes=7, disk_bytes=5)]
+
+    monkeypatch.setattr(tree, "usage", no_memory)
+    keeper: Any = object.__new__(Housekeeper)
+    keeper._cri = SimpleNamespace(list_usage=list_usage)
+    worker: Any = SimpleNamespace(config=CONFIG, pod=make(c()))
+    found = asyncio.run(keeper._usage([worker], disk=True))
+    assert (found["u"].memory_bytes, found["u"].disk_bytes) == (7, 5)

@@ -121,3 +121,8 @@ def test_this_machine_can_be_read(tmp_path: Path) -> None:
     assert facts.memory_bytes > 0
     assert facts.disk_bytes > 0
     assert facts.ips
+
+
+def test_the_host_is_named_as_its_label_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node.socket, "gethostname", lambda: "RaspberryPi")
+    assert node.read_facts(EdgedConfig(root_dir=tmp_path)).hostname == "raspberrypi"

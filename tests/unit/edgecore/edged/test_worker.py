@@ -198,3 +198,17 @@ def test_a_pod_that_is_over_is_remembered_although_the_runtime_forgot_it(tmp_pat
         assert ended["exitCode"] == 0
 
     asyncio.run(story())
+
+
+def test_a_clock_that_is_set_by_years_makes_no_pod_late(tmp_path: Path) -> None:
+    """A board without a clock of its own starts a pod in 1970 and hears the time a minute later."""
+    now = {"wall": 60.0, "mono": 60.0}
+    shared = _shared(tmp_path, _Runtime(ran(make())), _Store())
+    shared.clock = SimpleNamespace(now=lambda: now["wall"], monotonic=lambda: now["mono"])
+    worker = Worker(shared, make(activeDeadlineSeconds=600), raw())
+    asyncio.run(worker._report())
+    now.update(wall=1.8e9, mono=120.0)
+    left = worker.machine.deadline_in_s(worker._now_by_start())
+    assert left == 540
+    now.update(mono=661.0)
+    assert (worker.machine.deadline_in_s(worker._now_by_start()) or 0) < 0

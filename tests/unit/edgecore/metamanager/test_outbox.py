@@ -288,3 +288,11 @@ def test_the_newest_of_every_key_arrives_whatever_the_link_does(run: list[Step])
     assert {key: delivered.get(key) for key in wanted} == wanted
     table.follow(box, now)
     assert table.rows == {}
+
+
+def test_a_clock_that_is_set_back_does_not_keep_a_reading_from_the_disk() -> None:
+    box, table = Outbox(), Table()
+    years = 50 * 365 * 24 * 3_600_000
+    box.put(TWIN, "twin/t", report("t"), years)
+    table.follow(box, SOON_MS)
+    assert set(table.rows) == {"twin/t"}
