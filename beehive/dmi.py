@@ -22,6 +22,7 @@ from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from grpclib.server import Server as GrpcServer
 
 from beehive._generated import dmi_pb2 as pb
+from beehive._generated import methods_pb2
 from beehive.errors import NotFound, Refused, SkerryError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -44,20 +45,22 @@ class Method:
     reply: type[Message]
 
 
-def _methods(service: str) -> dict[str, Method]:
-    found = pb.DESCRIPTOR.services_by_name[service]
+def _methods(stubs: Any, service: str) -> dict[str, Method]:
+    found = stubs.DESCRIPTOR.services_by_name[service]
     return {
         m.name: Method(
             path=f"/{found.full_name}/{m.name}",
-            request=getattr(pb, m.input_type.name),
-            reply=getattr(pb, m.output_type.name),
+            request=getattr(stubs, m.input_type.name),
+            reply=getattr(stubs, m.output_type.name),
         )
         for m in found.methods
     }
 
 
-MANAGER = _methods("DeviceManagerService")
-MAPPER = _methods("DeviceMapperService")
+MANAGER = _methods(pb, "DeviceManagerService")
+MAPPER = _methods(pb, "DeviceMapperService")
+METHODS = _methods(methods_pb2, "DeviceMethodService")
+"""Ours: KubeEdge's mappers do not serve it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,7 @@ from cloudcore.cloudstream.proxy import PodStreams
 from cloudcore.cloudstream.server import KubeletServer, endpoint_context
 from cloudcore.cloudstream.tunnels import PodReader, Tunnels
 from cloudcore.config import Config
+from cloudcore.devicecontroller.calls import CallController
 from cloudcore.devicecontroller.controller import DeviceCaches, DeviceController
 from cloudcore.devicecontroller.hardware import HardwareController
 from cloudcore.dynamiccontroller.controller import DynamicController
@@ -148,6 +149,7 @@ def _parts(
     devices = DeviceController(
         client, device_caches, nodes, view, interval_s=config.device_interval_s, hardware=hardware
     )
+    calls = devices.calls = CallController(client, nodes, devices.placement)
     if config.devices:
         edges.differs += [devices.differ, hardware.differ]
         edges.claims += [devices.placement.claims, hardware.claims]
@@ -196,7 +198,7 @@ def _parts(
     upkeep = _Upkeep(client, config, authority, contexts, names)
     parts = [
         *caches.core,
-        *([*devices.caches.all, *hardware.caches] if config.devices else ()),
+        *([*devices.caches.all, *hardware.caches, calls.calls] if config.devices else ()),
         *policy.caches,
         edges,
         Leases(client, nodes, edges.placement),
@@ -206,7 +208,7 @@ def _parts(
         memory.Tidier(lambda: nodes.opened),
     ]
     if config.devices:
-        parts += [devices, hardware]
+        parts += [devices, hardware, calls]
     if kubelets is not None:
         parts.append(kubelets)
     if peers is not None:

@@ -89,6 +89,7 @@ DEVICEMODEL = Kind("DeviceModel", "devicemodels", "devices.kubeedge.io", "v1beta
 DEVICESTATUS = Kind("DeviceStatus", "devicestatuses", "devices.kubeedge.io", "v1beta1")
 
 HARDWARERULE = Kind("HardwareRule", "hardwarerules", "skerry.dev", "v1alpha1")
+DEVICECALL = Kind("DeviceCall", "devicecalls", "skerry.dev", "v1alpha1")
 DEVICECANDIDATE = Kind("DeviceCandidate", "devicecandidates", "skerry.dev", "v1alpha1")
 
 

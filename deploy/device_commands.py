@@ -150,6 +150,53 @@ def watch(kubectl: Kubectl, name: str, namespace: str) -> None:
             before[at] = status
 
 
+@device.command(context_settings={"ignore_unknown_options": True})  # a value may begin with a minus
+@click.argument("name")
+@click.argument("method")
+@click.argument("values", nargs=-1, metavar="[PROPERTY=VALUE]...")
+@_namespace
+@click.option(
+    "--timeout",
+    type=click.IntRange(1, 300),
+    default=10,
+    show_default=True,
+    help="Seconds that the method may take.",
+)
+@click.pass_obj
+def call(
+    kubectl: Kubectl, name: str, method: str, values: tuple[str, ...], namespace: str, timeout: int
+) -> None:
+    """Have a method of a device done, once, and print what it returned."""
+    found = Found.of(kubectl.items(devices.KINDS))
+    wanted = found.device(namespace, name)
+    given = devices.arguments(values)
+    if wrong := devices.call_refusal(wanted, found.model_of(wanted), method, given):
+        raise TrialError(f"cannot call {method} of {name}: {wrong}")
+    made = devices.call_object(namespace, name, method, given, timeout)
+    where = json.loads(kubectl.run("create", "-f", "-", "-o", "json", stdin=json.dumps(made).encode()))
+    id_ = where["metadata"]["name"]
+    began = time.monotonic()
+    try:
+        while True:
+            listed = kubectl.items("devicecalls", f"--namespace={namespace}")
+            now = next((item for item in listed if item["metadata"]["name"] == id_), None) or {}
+            status = now.get("status") or {}
+            if status.get("phase") == "Done":
+                click.echo(devices.printable(status.get("result") or "done"))
+                return
+            if status.get("phase") == "Failed":
+                raise TrialError(
+                    f"{method} of {name} failed: {devices.printable(status.get('message') or '')}"
+                )
+            if time.monotonic() - began > timeout + 15:
+                raise TrialError(
+                    f"nobody answers for {method} of {name}: it may have been done; does cloudcore run?"
+                )
+            time.sleep(_POLL_S)
+    finally:
+        kubectl.run("delete", "devicecall", id_, f"--namespace={namespace}", "--wait=false")
+
+
 @device.command("set", context_settings={"ignore_unknown_options": True})  # a value may begin with a minus
 @click.argument("name")
 @click.argument("property_", metavar="PROPERTY")

@@ -165,6 +165,55 @@ def patch(device: Object, name: str, value: str) -> list[dict[str, Any]]:
     return [{"op": "test", "path": f"{at}/name", "value": name}, change]
 
 
+# --- to call a method ------------------------------------------------------------------------------------------------
+
+
+def arguments(words: Sequence[str]) -> dict[str, str]:
+    """`PROPERTY=VALUE` words by property.  Raises TrialError."""
+    found = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise TrialError(f"{word!r} is not PROPERTY=VALUE")
+        found[name] = value
+    return found
+
+
+def call_refusal(device: Object, model: Object | None, method: str, values: Mapping[str, str]) -> str | None:
+    """Why a method cannot be called so, as far as the device and its model tell."""
+    methods = device["spec"].get("methods") or []
+    names = [each.get("name", "") for each in methods]
+    if method not in names:
+        return f"it has no method {method}{_near(method, names)}"
+    takes = methods[names.index(method)].get("propertyNames") or []
+    for name, value in values.items():
+        if name not in takes:
+            return (
+                f"it takes {', '.join(takes) or 'nothing'}, not {name}{_near(name, takes) if takes else ''}"
+            )
+        wrong = refusal({**declaration(model, name), "accessMode": "ReadWrite"}, value)
+        if wrong:
+            return f"{name}: {wrong}"
+    return None
+
+
+def call_object(
+    namespace: str, device: str, method: str, values: Mapping[str, str], timeout_s: int
+) -> Object:
+    """A DeviceCall under a name that the API chooses."""
+    return {
+        "apiVersion": "skerry.dev/v1alpha1",
+        "kind": "DeviceCall",
+        "metadata": {"generateName": f"{device[:40]}-", "namespace": namespace},
+        "spec": {
+            "deviceName": device,
+            "method": method,
+            "values": dict(values),
+            "timeoutSeconds": timeout_s,
+        },
+    }
+
+
 class Verdict(Enum):
     REACHED = "reached"
     REFUSED = "refused"
@@ -359,6 +408,11 @@ def _shown(value: str | None) -> str:
         return '""'
     text = "".join(character if character.isprintable() else "�" for character in value)
     return text if len(text) <= 40 else f"{text[:39]}…"
+
+
+def printable(text: str) -> str:
+    """A text of a device with nothing that a terminal would obey."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text)
 
 
 def _near(name: str, known: Sequence[str]) -> str:

@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from beehive import dmi
 from beehive._generated import dmi_pb2 as pb
+from beehive._generated import methods_pb2 as methods
 from beehive.backoff import Backoff
 from beehive.errors import NotFound, Refused, Unavailable
 from devicetwin.assign import Candidate
@@ -219,6 +220,23 @@ class Link:
             )
         except Refused as error:
             log.debug("! mapper %s had no device %s: %s", self.info.name, id_, error)
+
+    async def call_method(self, request: methods.CallMethodRequest) -> str:
+        """Do a method of a device, at once and once.  Raises: Unavailable, Refused, NotFound."""
+        # A connection of its own: a slow method must not stand before what the mapper is to be told.
+        with dmi.Client(self.info.address, uid=self.info.uid) as client:
+            method = dmi.METHODS["CallMethod"]
+            try:
+                reply = await client.call(method, request, timeout_s=request.timeoutMs / 1000 + 1.0)
+            except Refused as error:
+                if error.reason == "UNIMPLEMENTED":
+                    raise Refused(
+                        f"mapper {self.info.name} cannot call methods: it is not of Skerry's SDK"
+                    ) from error
+                raise Refused(
+                    str(error).removeprefix(f"cannot call {method.path}: "), reason=error.reason
+                ) from error
+        return str(reply.result)
 
     async def _call(self, method: str, request: Message) -> None:
         await self._client.call(dmi.MAPPER[method], request, timeout_s=CALL_TIMEOUT_S)

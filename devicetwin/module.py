@@ -21,12 +21,13 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from beehive._generated import methods_pb2 as methods
 from beehive.apis import devices as api
 from beehive.apis import twins as wire
 from beehive.apis.decode import ObjectError, decode
 from beehive.apis.devices import Device, DeviceModel, ModelProperty, Problem
 from beehive.apis.hardware import CANDIDATE_ANNOTATION
-from beehive.errors import ProtocolError
+from beehive.errors import NotFound, ProtocolError, Refused, SkerryError, Unavailable
 from beehive.message import Group, Message, Op, Source, new
 from devicetwin import documents, membership, twin
 from devicetwin.assign import ANNOTATION, Need, assign
@@ -43,6 +44,9 @@ log = logging.getLogger(__name__)
 
 COALESCE_S = 0.1  # at most one row and one message per device in this time; the first goes at once
 MAX_PUBLISH = 1000  # MQTT texts waiting; the oldest go first
+MAX_CALLS = 64
+MAX_CALL_S = 300.0
+MAX_RESULT = 64 * 1024  # characters
 HISTORY = 32  # readings kept in memory per property
 
 # What a note says is to be done for a device.
@@ -82,6 +86,8 @@ class DeviceTwin:
         self._history: dict[tuple[str, str], deque[tuple[int, str]]] = {}
         self._notes = Notes(self._work_off, clock, pace_s=COALESCE_S)
         self._present: frozenset[str] | None = None  # candidates whose hardware is there; None: not known
+        self._calls = 0  # of methods, under way
+        self._group: asyncio.TaskGroup | None = None
         self._texts: deque[tuple[str, bytes, int]] = deque(maxlen=MAX_PUBLISH)
         self._text = asyncio.Event()
         self._loaded = asyncio.Event()
@@ -93,6 +99,7 @@ class DeviceTwin:
         """Load what is stored, then serve mappers and work off what is due.  Never returns."""
         await self._load()
         async with asyncio.TaskGroup() as group:
+            self._group = group
             group.create_task(self.dmi.run(), name="dmi")
             group.create_task(self._notes.run(), name="twin flush")
             if self._publisher is not None:
@@ -189,6 +196,11 @@ class DeviceTwin:
         elif resource.endswith("/twin/cloud_updated"):
             id_ = "/".join(resource.split("/")[-4:-2])
             await self._cloud_updated(id_, message.text().encode())
+        elif resource.endswith(f"/{wire.CALL}"):
+            id_ = "/".join(resource.split("/")[-3:-1])
+            call = decode(message.text(), wire.MethodCall)
+            assert self._group is not None, "messages are taken after the start"
+            self._group.create_task(self._call_for_cloud(id_, call), name=f"call {call.id}")
         # Confirmations (a response OK to a report) are the outbox's business.
 
     async def on_connected(self) -> None:
@@ -252,6 +264,46 @@ class DeviceTwin:
         self._look(id_)
         self._owner.pop(id_, None)
         log.info("Device %s is gone", id_)
+
+    async def call(self, id_: str, method: str, values: Mapping[str, str], timeout_s: float) -> str:
+        """Do a method of a device by its mapper, once; what it returned.  Raises: SkerryError that says why not."""
+        device = self._good.get(id_)
+        if device is None:
+            raise NotFound(f"there is no device {id_[:256]} here that can be used")
+        wrong = api.check_call(device, self._rows(id_), method, values)
+        if wrong:
+            raise Refused(wrong)
+        if self._is_absent(id_):
+            raise Unavailable(f"device {id_} is not plugged in")
+        link = self.dmi.links.get(self._owner.get(id_, ""))
+        if link is None or not link.alive or not link.info.callbacks:
+            raise Unavailable(f"no mapper runs device {id_} now")
+        if self._calls >= MAX_CALLS:
+            raise Unavailable(f"{MAX_CALLS} calls are under way already")
+        namespace, _, name = id_.partition("/")
+        request = methods.CallMethodRequest(
+            deviceName=name,
+            deviceNamespace=namespace,
+            method=method,
+            values=dict(values),
+            timeoutMs=int(min(max(timeout_s, 0.001), MAX_CALL_S) * 1000),
+        )
+        self._calls += 1
+        try:
+            return await link.call_method(request)
+        finally:
+            self._calls -= 1
+
+    async def _call_for_cloud(self, id_: str, call: wire.MethodCall) -> None:
+        """Do a call and send its end.  It is done once: an answer that gets lost is not made good by a second call."""
+        try:
+            result, failed = await self.call(id_, call.method, call.values, call.timeout_ms / 1000), ""
+        except SkerryError as error:
+            result, failed = "", str(error)[:1024] or type(error).__name__
+        log.info("Called %s of %s for the cloud: %s", call.method[:64], id_, failed or "done")
+        content = wire.MethodResult(result=result[:MAX_RESULT], error=failed)
+        where = f"device/{id_}/{wire.CALL}/{call.id}"
+        await self._send(where, msgspec.json.encode(content), coalesce=f"call/{call.id}")
 
     def _members(self, change: MemberChange) -> None:
         self._records = change.records

@@ -98,9 +98,11 @@ def _parser() -> argparse.ArgumentParser:
         "reset", _reset, "Make this machine no node any more: end its pods, remove what is kept here."
     )
     reset.add_argument("--yes", action="store_true", help="do it: the pods end, and their data goes")
-    devices = verb("devices", _history, "Show what the daemon remembers of a device.")
-    devices.add_argument("what", choices=("history",), help="its last readings")
+    devices = verb("devices", _devices, "Show what the daemon remembers of a device, or call a method of it.")
+    devices.add_argument("what", choices=("history", "call"), help="its last readings; do a method")
     devices.add_argument("device", metavar="[NAMESPACE/]NAME")
+    devices.add_argument("method", nargs="?", default="", metavar="METHOD", help="to call")
+    devices.add_argument("values", nargs="*", metavar="PROPERTY=VALUE", help="for the method")
     devices.add_argument("--property", default="", metavar="P", help="of this property only")
     devices.add_argument("-o", "--output", choices=("table", "json"), default="table")
     status = verb("status", _status, "Show how the daemon and its link are.")
@@ -217,6 +219,27 @@ def _get(chosen: argparse.Namespace) -> int:
         print(questions.as_json({"apiVersion": "v1", "kind": "List", **answer}))
     else:
         print(tables.render(chosen.kind, answer))
+    return 0
+
+
+def _devices(chosen: argparse.Namespace) -> int:
+    if chosen.what == "history":
+        if chosen.method:
+            raise ConfigError("a history takes no more than the device and --property")
+        return _history(chosen)
+    from edgecore import local, questions
+
+    if not chosen.method:
+        raise ConfigError("which method?  edgecore devices call NAME METHOD [PROPERTY=VALUE ...]")
+    values = {}
+    for text in chosen.values:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"{text!r} is not PROPERTY=VALUE")
+        values[name] = value
+    id_ = chosen.device if "/" in chosen.device else f"default/{chosen.device}"
+    answer = local.ask(_load(chosen).socket, "call", device=id_, method=chosen.method, values=values)
+    print(questions.as_json(answer) if chosen.output == "json" else answer["result"] or "done")
     return 0
 
 

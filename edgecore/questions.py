@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from beehive import clock
-from beehive.errors import NotFound
+from beehive.errors import NotFound, ProtocolError
 from edgecore.edged.manager import RunningPod
 from edgecore.edgehub.certificate import Identity
 from edgecore.edgehub.link import Link
@@ -19,6 +19,10 @@ from edgecore.version import VERSION
 
 KINDS = {"pods": "pod", "nodes": "node", "devices": "device", "configmaps": "configmap"}
 """What may be asked for, and its type on the wire.  Secrets are not among them: nobody needs them on a screen."""
+
+
+CALL_LIMIT_S = 8.0
+"""How long a method may take that is called here: the socket's own limit is 10 s."""
 
 
 class Pods(Protocol):
@@ -33,6 +37,8 @@ class Twins(Protocol):
     def devices(self) -> list[dict[str, Any]]: ...
 
     def history(self, id_: str) -> Mapping[str, list[tuple[int, str]]]: ...
+
+    async def call(self, id_: str, method: str, values: Mapping[str, str], timeout_s: float) -> str: ...
 
 
 class LocalApi(Protocol):
@@ -72,7 +78,12 @@ class Questions:
         self._began = clock.monotonic()
 
     def by_verb(self) -> dict[str, Question]:
-        verbs: dict[str, Question] = {"get": self.get, "status": self.status, "history": self.history}
+        verbs: dict[str, Question] = {
+            "get": self.get,
+            "status": self.status,
+            "history": self.history,
+            "call": self.call,
+        }
         if self._hardware is not None:
             verbs["hardware"] = self._hardware
         return verbs
@@ -109,6 +120,15 @@ class Questions:
         if not any(device["id"] == id_ for device in self._twins.devices()):
             raise NotFound(f"there is no device {id_[:128]!r} here")
         return {"device": id_, "properties": self._twins.history(id_)}
+
+    async def call(self, question: Mapping[str, Any]) -> Any:
+        """Do a method of a device; what it returned."""
+        id_, method, values = str(question.get("device")), str(question.get("method")), question.get("values")
+        if self._twins is None:
+            raise NotFound("there are no devices here: the part is off")
+        if not isinstance(values, dict) or not all(isinstance(text, str) for text in values.values()):
+            raise ProtocolError("the values of a call are texts by property")
+        return {"result": await self._twins.call(id_, method, values, CALL_LIMIT_S)}
 
     async def status(self, question: Mapping[str, Any]) -> Any:
         """How the node and its parts are."""

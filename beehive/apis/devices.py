@@ -12,6 +12,7 @@ Sources: KubeEdge build/crds/devices, edge/pkg/devicetwin/dmicache/dmicache.go (
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -608,3 +609,22 @@ def deliverable(device: Device, model: DeviceModel) -> tuple[Device, list[Proble
         )
     spec = msgspec.structs.replace(device.spec, properties=kept)
     return merged(msgspec.structs.replace(device, spec=spec), model), problems
+
+
+def check_call(
+    device: Device, rows: Mapping[str, ModelProperty], method: str, values: Mapping[str, str]
+) -> str | None:
+    """Say what is wrong with a call of a device's method, or None.   rows: the model's properties.   values: by property."""
+    found = next((m for m in device.spec.methods if m.name == method), None)
+    if found is None:
+        known = ", ".join(sorted(m.name for m in device.spec.methods)) or "none"
+        return f"there is no method {method[:64]!r}; the device has {known}"
+    for name, text in values.items():
+        row = rows.get(name)
+        if name not in found.property_names or row is None:
+            takes = ", ".join(found.property_names) or "nothing"
+            return f"method {method} takes no {name[:64]!r}; it takes {takes}"
+        wrong = check_value(text, row.type, minimum=row.minimum, maximum=row.maximum)
+        if wrong:
+            return f"the value of {name} {wrong}"
+    return None

@@ -4,7 +4,9 @@ The same shapes are spoken on the node's MQTT bus, so `devicetwin.documents` bui
 1970; here they are numbers, in DeviceStatus they become decimal text (`status_twin`).
 Source: protocol notes on devices section 10 and 11, on MQTT section 5."""
 
-from msgspec import UNSET, Struct, UnsetType, field
+from typing import Annotated
+
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from beehive.apis.devices import Twin, TwinProperty
 
@@ -131,3 +133,23 @@ def _side(value: TwinValue | None, type_: str) -> TwinProperty | None:
     if type_:
         metadata["type"] = type_
     return TwinProperty(value=value.value, metadata=metadata)
+
+
+CALL = "call"
+"""Last part of the resource by which the cloud asks for a method, and last but one of that of the answer."""
+
+
+class MethodCall(Struct, frozen=True, kw_only=True):
+    """Ours.  Down as `device/<ns>/<name>/call`: do this method once.   id: of the call.   values: by property, as text."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^[a-z0-9.\-]+$")]
+    method: str
+    values: dict[str, str] = {}
+    timeout_ms: int = 10_000
+
+
+class MethodResult(Struct, frozen=True, kw_only=True):
+    """Ours.  Up as `device/<ns>/<name>/call/<id>`.   error: why it was not done, or may not have been; empty if it was."""
+
+    result: str = ""
+    error: str = ""

@@ -9,7 +9,7 @@ import uuid
 from beehive import clock
 from beehive.apis.decode import decode
 from beehive.apis.hardware import REPORT
-from beehive.apis.twins import StateUpdate, TwinUpdate
+from beehive.apis.twins import MethodResult, StateUpdate, TwinUpdate
 from beehive.delivery import Item
 from beehive.errors import ProtocolError, SkerryError, Unavailable
 from beehive.message import OK, Group, Inventory, Message, Op, Source, new
@@ -18,6 +18,7 @@ from beehive.session import State
 from cloudcore.cache import Cache
 from cloudcore.cloudhub.dispatch import LATER, Done, Outcome
 from cloudcore.cloudhub.nodes import Link, Nodes
+from cloudcore.devicecontroller.calls import CallController
 from cloudcore.devicecontroller.hardware import HardwareController
 from cloudcore.devicecontroller.placement import DETAIL, Action, DevicePlacement, Member, Push, kind_of
 from cloudcore.devicecontroller.reports import StatusChange, from_state, from_twins
@@ -74,6 +75,8 @@ class DeviceController:
     ) -> None:
         """hardware: who takes reports of hardware that edges have found."""
         self._hardware = hardware
+        self.calls: CallController | None = None
+        """Who follows calls of methods."""
         self.caches = caches
         self.placement = DevicePlacement()
         self._kube = kube
@@ -235,6 +238,10 @@ class DeviceController:
                 change = from_twins(decode(content, TwinUpdate), device, self.placement.model_of(device))
             case "state", "update":
                 change = from_state(decode(content, StateUpdate))
+            case "call", uid if self.calls is not None:
+                self.calls.answered(link, namespace, name, uid, decode(content, MethodResult))
+                _confirm(link, message)
+                return LATER
             case _:
                 raise ProtocolError(f"{message.route.resource[:120]!r} is no report")
         self._writer.submit((namespace, name), change, lambda: _confirm(link, message))

@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 
 from beehive import clock, dmi
 from beehive._generated import dmi_pb2 as pb
+from beehive._generated import methods_pb2 as methods
 from beehive.apis.devices import TWIN_TYPES
 from beehive.backoff import Backoff
 from beehive.errors import NotFound, Refused, SkerryError, Unavailable
@@ -29,6 +30,7 @@ CALL_TIMEOUT_S = 5.0
 LOOK_S = 1.0  # how often edgecore's socket is looked at while there is nothing to report
 RETRY_BASE_S, RETRY_CAP_S = 0.2, 5.0
 MAX_DEVICES = 10_000
+MAX_CALL_MS = 300_000
 API_VERSION = "v1.0.0"
 
 
@@ -40,6 +42,9 @@ class Devices(Protocol):
     def remove(self, id_: str) -> bool: ...
 
     def ids(self) -> frozenset[str]: ...
+
+    async def call(self, id_: str, method: str, texts: Mapping[str, str]) -> str:
+        """Do a method of a device.  Raises: SkerryError."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +85,7 @@ class EdgeLink:
                 (dmi.MAPPER["UpdateDeviceModel"], self._update_model),
                 (dmi.MAPPER["RemoveDeviceModel"], self._remove_model),
                 (dmi.MAPPER["GetDevice"], self._get_device),
+                (dmi.METHODS["CallMethod"], self._call_method),
             ],
         )
 
@@ -304,6 +310,20 @@ class EdgeLink:
         if device is None:
             raise NotFound(f"there is no device {request.deviceNamespace}/{request.deviceName}")
         return pb.GetDeviceResponse(device=device)
+
+    async def _call_method(
+        self, request: methods.CallMethodRequest, peer: dmi.Peer
+    ) -> methods.CallMethodResponse:
+        self._check(peer)
+        id_ = f"{request.deviceNamespace}/{request.deviceName}"
+        if id_ not in self._devices.ids():
+            raise NotFound(f"there is no device {id_[:256]}")
+        try:
+            async with asyncio.timeout(min(max(request.timeoutMs, 1), MAX_CALL_MS) / 1000):
+                result = await self._devices.call(id_, request.method, dict(request.values))
+        except TimeoutError:
+            raise Refused(f"{request.method} did not return within {request.timeoutMs} ms") from None
+        return methods.CallMethodResponse(result=result)
 
 
 class _Unknown(SkerryError):

@@ -138,9 +138,12 @@ class Driver:
         """One of online, ok, offline, unhealthy, unknown.  Called while the device answers."""
         return "online"
 
-    async def call(self, method: str, prop: Property, value: Value) -> None:
-        """Do a device's method; by default that is to write the property."""
-        await self.write(prop, value)
+    async def call(self, method: str, values: Mapping[str, Value]) -> Value:
+        """Do a device's method; what it returns is told to the caller.  By default each of the properties is written.
+
+        method: one of the Device's `spec.methods`.   values: by property, of those that the method names; already of their
+        properties' types and within their ranges."""
+        raise NotImplementedError  # the framework writes them
 
     def changed(self, name: str, value: Value) -> None:
         """Report a value that the device sent by itself.  May be called from any method, and from the event loop's

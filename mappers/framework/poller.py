@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from beehive.apis.devices import check_value
 from beehive.backoff import Backoff
 from beehive.errors import SkerryError
 from mappers.framework.convert import Value, from_text, to_text
@@ -91,6 +92,7 @@ class Poller:
         self._timeout_s = call_timeout_s
         self._wake = asyncio.Event()
         self._reopen = False
+        self._read_now = False
         self._written: dict[str, str] = {}
         self._refused: dict[str, str] = {}  # said once per property
         self._failing: set[str] = set()  # properties whose last read failed
@@ -138,7 +140,8 @@ class Poller:
             due = first_due(self.spec.properties.values(), self._now())
             next_state = self._now()
             while not self._reopen:
-                if await self._write_wishes(driver):
+                if await self._write_wishes(driver) or self._read_now:
+                    self._read_now = False
                     due.update(first_due(self.spec.properties.values(), self._now()))
                 for name in self.spec.properties:
                     due.setdefault(name, self._now())
@@ -250,16 +253,43 @@ class Poller:
         self._tell(state)
         return self._now() + self.spec.state_cycle_s
 
-    async def call(self, method: str, name: str, text: str) -> None:
-        """Do a method of the device.  Raises: SkerryError."""
-        prop = self.spec.properties.get(name)
+    async def call(self, method: str, texts: Mapping[str, str]) -> str:
+        """Do a method of the device.  texts: values by property.  Returns what it returned, as text, empty for nothing.
+
+        Raises: SkerryError; whatever the driver raises comes as one.  The device is not given up for it."""
+        named = self.spec.methods.get(method)
+        if named is None:
+            known = ", ".join(sorted(self.spec.methods)) or "none"
+            raise SkerryError(f"device {self.spec.id} has no method {method[:64]!r}; it has {known}")
+        values: dict[str, Value] = {}
+        for name, text in texts.items():
+            prop = self.spec.properties.get(name)
+            if prop is None or name not in named:
+                raise SkerryError(f"method {method} of device {self.spec.id} takes no {name[:64]!r}")
+            wrong = check_value(text, prop.type, minimum=prop.minimum, maximum=prop.maximum)
+            if wrong:
+                raise ValueRefused(f"the value of {name} {wrong}")
+            values[name] = from_text(text, prop.type)
         driver = self._driver
-        if method not in self.spec.methods or prop is None or name not in self.spec.methods[method]:
-            raise SkerryError(f"device {self.spec.id} has no method {method!r} for {name!r}")
         if driver is None:
             raise DeviceError(f"device {self.spec.id} does not answer")
-        await self._do(driver.call, method, prop, from_text(text, prop.type))
-        self._wake.set()
+        try:
+            if type(driver).call is Driver.call:
+                result: Value = None
+                for name, value in values.items():
+                    await self._do(driver.write, self.spec.properties[name], value)
+            else:
+                result = await self._do(driver.call, method, values)
+            return (
+                "" if result is None else to_text(result, "BYTES" if isinstance(result, bytes) else "STRING")
+            )
+        except SkerryError:
+            raise
+        except Exception as error:  # whatever a driver raises is the answer
+            raise DeviceError(f"{method} failed: {type(error).__name__}: {error}") from error
+        finally:
+            self._read_now = True  # what it changed is to be seen
+            self._wake.set()
 
     async def _do(self, method: Callable[..., Any], *args: Any) -> Any:
         """Call the driver, one call at a time, within the timeout.  Plain functions run in the device's own thread."""

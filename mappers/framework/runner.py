@@ -6,7 +6,7 @@ import importlib.util
 import logging
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -100,6 +100,13 @@ class Runner:
             self._closing[id_] = task
         log.info("Device %s removed", id_)
         return True
+
+    async def call(self, id_: str, method: str, texts: Mapping[str, str]) -> str:
+        """Do a method of a device.  Raises: SkerryError."""
+        poller = self.pollers.get(id_)
+        if poller is None:
+            raise DriverError(f"there is no device {id_}")
+        return await poller.call(method, texts)
 
     def ids(self) -> frozenset[str]:
         return frozenset(self.pollers)

@@ -11,8 +11,11 @@ date."""
 
 import math
 import time
+from collections.abc import Mapping
 
 from mappers.framework.driver import Driver, DriverError, Property, Value
+
+BOOST = 2.0  # celsius
 
 
 class Thermostat(Driver):
@@ -48,6 +51,13 @@ class Thermostat(Driver):
         self._live()
         self.target = value
 
+    async def call(self, method: str, values: Mapping[str, Value]) -> Value:
+        if method != "boost":
+            raise DriverError(f"a thermostat has no method {method}")
+        self._live()
+        self.temperature = min(self.temperature + BOOST, 35.0)
+        return f"{self.temperature:.1f} celsius now"
+
     def _live(self) -> None:
         """Let the time since the last look pass in the room."""
         now = time.monotonic()
@@ -82,6 +92,7 @@ class Thermostat(Driver):
                 "deviceModelRef": {"name": "thermostat"},
                 "protocol": {"protocolName": "virtual", "configData": {"timeConstant": 0.5}},
                 "stateReport": {"reportToCloud": True, "reportCycle": 5000},
+                "methods": [{"name": "boost", "description": "heats at once, by two degrees"}],
                 "properties": [
                     {"name": "temperature", "collectCycle": 500, "reportToCloud": True},
                     {

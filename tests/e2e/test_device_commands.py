@@ -54,6 +54,19 @@ def test_set_says_that_the_device_is_not_there(trial: Skerry) -> None:
     eventually(lambda: float(trial.readings()["target"]) == 27, "the wish", 30)
 
 
+def test_call_does_a_method_and_tells_what_came_of_it(trial: Skerry) -> None:
+    eventually(lambda: len(trial.readings()) == 3, "the readings", 30)
+    assert "celsius now" in trial.run("device", "call", "thermostat", "boost").stdout
+    assert "it has no method bost: did you mean boost?" in said(trial, "device", "call", "thermostat", "bost")
+    assert "it takes nothing, not target" in said(trial, "device", "call", "thermostat", "boost", "target=7")
+    config = ("--config", str(trial.home / "edge" / "edgecore.yaml"))
+    local = (str(BIN / "edgecore"), "devices", "call", "thermostat", "boost", *config)
+    told = subprocess.run(local, capture_output=True, text=True, timeout=60, check=False)
+    assert "celsius now" in told.stdout, told.stderr
+    # nothing is left of it
+    assert trial.get("devicecalls")["items"] == []
+
+
 def test_watch_prints_changes_and_ends_with_its_kubectl(trial: Skerry) -> None:
     trial.run("device", "set", "thermostat", "target", "21")
     watch = subprocess.Popen(

@@ -18,9 +18,16 @@ import yaml
 
 from beehive import clock, dmi
 from beehive._generated import dmi_pb2 as pb
-from beehive.errors import NotFound, Refused
+from beehive.errors import NotFound, Refused, Unavailable
 from devicetwin.module import DeviceTwin
-from tests.unit.devicetwin.fakes import MemoryBus, MemoryStore, MemoryUplink, resource_message, until
+from tests.unit.devicetwin.fakes import (
+    MemoryBus,
+    MemoryStore,
+    MemoryUplink,
+    resource_message,
+    twin_message,
+    until,
+)
 
 ROOT = Path(__file__).parents[3]
 SAMPLES = ROOT / "deploy" / "samples"
@@ -295,5 +302,89 @@ def test_two_mappers_of_one_protocol_share_its_devices(folder: Path) -> None:
                 await first.wait()
                 await until(lambda: owners(twin) == {"default/mine": "two", "default/free": "two"}, 20)
                 await until(lambda: edge.uplink.state("default/free") == "online")
+
+    asyncio.run(scenario())
+
+
+def test_a_method_is_called_and_its_failure_is_told(folder: Path) -> None:
+    async def scenario() -> None:
+        edge = Edge(folder)
+        async with edge.running() as twin:
+            await edge.put(twin, "devicemodel", sample("model"))
+            await edge.put(twin, "device", sample("device"))
+            with pytest.raises(Unavailable, match="no mapper runs"):
+                await twin.call(ID, "boost", {}, 5)
+            async with mapper(folder):
+                await until(lambda: edge.uplink.twin(ID).get("target") == ("21.5", "21.5"), 30)
+                assert (await twin.call(ID, "boost", {}, 5)).endswith("celsius now")
+                for method, values, words in (
+                    ("sing", {}, "no method 'sing'; the device has boost"),
+                    ("boost", {"target": "7"}, "takes no 'target'"),
+                ):
+                    with pytest.raises(Refused, match=words):
+                        await twin.call(ID, method, values, 5)
+                with pytest.raises(NotFound):
+                    await twin.call("default/nobody", "boost", {}, 5)
+                # by the cloud's message; the answer is a report
+                await twin.on_message(
+                    twin_message(f"device/{ID}/call", {"id": "uid-1", "method": "boost", "timeout_ms": 5000})
+                )
+                await until(lambda: "call/uid-1" in edge.uplink.latest, 30)
+                answer = edge.uplink.latest["call/uid-1"]
+                assert answer.route.resource == f"device/{ID}/call/uid-1"
+                assert msgspec.json.decode(answer.content)["result"].endswith("celsius now")
+                await twin.on_message(
+                    twin_message(f"device/{ID}/call", {"id": "uid-2", "method": "sing", "timeout_ms": 5000})
+                )
+                await until(lambda: "call/uid-2" in edge.uplink.latest, 30)
+                assert "no method" in msgspec.json.decode(edge.uplink.latest["call/uid-2"].content)["error"]
+
+    asyncio.run(scenario())
+
+
+DRIVERS = """
+import asyncio
+from mappers.framework.driver import Driver
+
+class Odd(Driver):
+    protocol = "virtual"
+
+    async def read(self, prop):
+        return 1.0 if prop.type == "FLOAT" else False
+
+    async def write(self, prop, value):
+        pass
+
+    async def call(self, method, values):
+        if method == "hang":
+            await asyncio.sleep(600)
+        if method == "echo":
+            return values["target"]
+        raise ValueError("odd")
+"""
+
+
+def test_a_method_that_hangs_or_fails_holds_nobody_up(folder: Path) -> None:
+    async def scenario() -> None:
+        edge = Edge(folder)
+        file = folder / "odd.py"
+        file.write_text(DRIVERS)
+        device = sample("device")
+        device["spec"]["methods"] = [
+            {"name": n, "propertyNames": ["target"]} for n in ("hang", "fail", "echo")
+        ]
+        async with edge.running() as twin:
+            await edge.put(twin, "devicemodel", sample("model"))
+            await edge.put(twin, "device", device)
+            async with mapper(folder, file=str(file)):
+                await until(lambda: edge.uplink.twin(ID).get("heating") == ("false", ""), 30)
+                with pytest.raises(Refused, match="fail failed: ValueError: odd"):
+                    await twin.call(ID, "fail", {}, 5)
+                with pytest.raises(Refused, match="did not return within 300 ms"):
+                    await twin.call(ID, "hang", {}, 0.3)
+                assert await twin.call(ID, "echo", {"target": "7"}, 5) == "7"
+                with pytest.raises(Refused, match="above the maximum"):
+                    await twin.call(ID, "echo", {"target": "99"}, 5)
+                assert twin.devices()[0]["state"] == "online"
 
     asyncio.run(scenario())

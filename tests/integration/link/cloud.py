@@ -92,7 +92,7 @@ def write_config(
     metrics_port: where the hub's numbers are, if anywhere.   hardware: 1 to have the kinds of found hardware, too."""
     path = folder / "cloudcore.yaml"
     names = ["devices", "devicemodels", "devicestatuses", *(["reliablesyncs"] if compat_port else [])]
-    names += ["hardware"] if hardware else []
+    names += ["hardware", "devicecalls"] if hardware else []
     manifests = [str(CRDS / f"{name}.yaml") for name in names]
     path.write_text(
         json.dumps(

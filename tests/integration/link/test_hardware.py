@@ -12,9 +12,10 @@ import pytest
 
 from beehive.apis import hardware
 from beehive.apis.hardware import REPORT, Report, Seen
+from beehive.apis.twins import CALL, MethodCall, MethodResult
 from beehive.errors import NotFound
 from beehive.message import Group, InventoryEntry, Op, Source, new
-from cloudcore.objects import DEVICE, DEVICECANDIDATE, DEVICEMODEL, HARDWARERULE, Kind
+from cloudcore.objects import DEVICE, DEVICECALL, DEVICECANDIDATE, DEVICEMODEL, HARDWARERULE, Kind
 from tests.fakes import edge
 from tests.integration.link.cloud import Cloud, Process, node_body, process, using
 
@@ -184,5 +185,92 @@ def test_a_rule_that_accepts_and_one_who_says_no(cloudcore: Process) -> None:
             await shown(cloud, DEVICECANDIDATE, name, lambda c: phase(c) == "Present")
             with pytest.raises(NotFound):
                 await cloud.api.get(DEVICE, name, "default")
+
+    in_cloud(cloudcore, test)
+
+
+def call(device: str = "lamp", method: str = "blink", **values: str) -> dict[str, Any]:
+    return {
+        "metadata": {"generateName": "call-"},
+        "spec": {"deviceName": device, "method": method, "values": values, "timeoutSeconds": 2},
+    }
+
+
+async def ask(cloud: Cloud, body: dict[str, Any]) -> str:
+    return (await cloud.create(DEVICECALL, body)).name
+
+
+async def ended(cloud: Cloud, name: str) -> tuple[str, str]:
+    """Phase, and result or message, of a call that is over."""
+    found = await shown(cloud, DEVICECALL, name, lambda c: phase(c) in ("Done", "Failed"))
+    return phase(found), str(found["status"].get("result") or found["status"].get("message") or "")
+
+
+async def lamp(cloud: Cloud, node: str) -> None:
+    rows = [{"name": "times", "type": "INT", "accessMode": "ReadWrite", "maximum": "9"}]
+    spec = {"protocol": "lamps", "properties": rows}
+    await cloud.create(DEVICEMODEL, {"metadata": {"name": "lamp"}, "spec": spec})
+    spec = {
+        "deviceModelRef": {"name": "lamp"},
+        "nodeName": node,
+        "protocol": {"protocolName": "lamps", "configData": {}},
+        "properties": [{"name": "times"}],
+        "methods": [{"name": "blink", "propertyNames": ["times"]}],
+    }
+    await cloud.create(DEVICE, {"metadata": {"name": "lamp"}, "spec": spec})
+
+
+def test_a_method_is_done_once_and_what_came_of_it_is_told(cloudcore: Process) -> None:
+    async def test(cloud: Cloud) -> None:
+        one, two = await cloud.node("edge-3"), await cloud.node("edge-4")
+        async with edge.connected(cloud.hub, one) as link, edge.connected(cloud.hub, two) as other:
+            for each in (link, other):
+                await each.request(
+                    Op.INSERT, f"null/node/{each.identity.node}", node_body(each.identity.node)
+                )
+            await lamp(cloud, "edge-3")
+            await link.until(lambda it: "default/device/lamp" in it.paths(), WAIT_S)
+            where = f"device/default/lamp/{CALL}"
+
+            async def asked(number: int) -> MethodCall:
+                await link.until(lambda it: len(it.pushed(Op.UPDATE, where)) == number, WAIT_S)
+                return link.pushed(Op.UPDATE, where)[-1].decode(MethodCall)
+
+            async def answer(by: edge.Edge, id_: str, **result: str) -> None:
+                await by.report(Op.UPDATE, f"{where}/{id_}", MethodResult(**result), source=Source.TWIN)
+
+            name = await ask(cloud, call(times="3"))
+            got = await asked(1)
+            assert (got.method, got.values, got.timeout_ms) == ("blink", {"times": "3"}, 2000)
+            # another node's word counts for nothing
+            await answer(other, got.id, result="forged")
+            await answer(link, got.id, result="blinked")
+            assert await ended(cloud, name) == ("Done", "blinked")
+            await answer(link, got.id, error="twice")
+            assert await ended(cloud, name) == ("Done", "blinked")
+
+            name = await ask(cloud, call(times="3"))
+            await answer(link, (await asked(2)).id, error="the bulb is broken")
+            assert await ended(cloud, name) == ("Failed", "the bulb is broken")
+
+            name = await ask(cloud, call(times="3"))
+            await asked(3)
+            state, why = await ended(cloud, name)
+            assert (state, "may have been done" in why) == ("Failed", True)
+
+            # what cannot be done is not sent
+            for body, words in (
+                (call("nobody"), "no device nobody"),
+                (call(method="sing"), "no method 'sing'; the device has blink"),
+                (call(times="10"), "times"),
+                (call(colour="red"), "takes no 'colour'"),
+            ):
+                state, why = await ended(cloud, await ask(cloud, body))
+                assert state == "Failed"
+                assert words in why
+            assert len(link.pushed(Op.UPDATE, where)) == 3
+            assert other.pushed(Op.UPDATE, where) == []
+        state, why = await ended(cloud, await ask(cloud, call(times="3")))
+        assert (state, "not connected" in why) == ("Failed", True)
 
     in_cloud(cloudcore, test)

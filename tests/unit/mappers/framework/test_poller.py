@@ -218,10 +218,10 @@ def test_a_hanging_read_times_out_and_is_a_loss() -> None:
 def test_methods_are_called_and_others_refused() -> None:
     async def scenario(poller: Poller, reports: Reports) -> None:
         await asyncio.sleep(0.1)
-        await poller.call("set", "a", "5")
+        assert await poller.call("set", {"a": "5"}) == ""
         for method, prop, text in (("set", "b", "5"), ("odd", "a", "5"), ("set", "a", "x")):
             with pytest.raises(SkerryError):
-                await poller.call(method, prop, text)
+                await poller.call(method, {prop: text})
 
     play(scenario, spec())
     assert ("a", 5) in Fake.instances[0].log
