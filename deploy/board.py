@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,13 +15,18 @@ from typing import Any
 
 import yaml
 
-from deploy import machine, preflight
+from deploy import machine, mosquitto, preflight
+from deploy.broker import Broker
 from deploy.containerd import render_network
 from deploy.errors import PreflightError, TrialError
 from deploy.home import DEFAULT_HOME, Home, choose_pod_subnet
 
 DEFAULT_CONFIG = Path("/etc/kubeedge/config/edgecore.yaml")
 UNIT = "edgecore.service"
+BROKER_UNIT = "skerry-broker.service"
+"""The node's own MQTT broker."""
+BROKER = Path("/etc/skerry/mqtt")
+_BROKER_PORT = 1883
 DRIVERS_UNIT = "skerry-supervisor.service"
 """Runs the drivers that the devices need."""
 UNITS = Path("/etc/systemd/system")
@@ -48,9 +54,18 @@ def join(config: Path, *, cloud: str, token: str, node_name: str, force: bool) -
     if told := (preflight.check_root(os.geteuid()) or check(settings, cloud)):
         raise PreflightError(told)
     yield from (f"note: {text}" for text in notes(settings))
+    own_broker = not config.exists() and needs_broker()
     if not config.exists():
-        _write(config, render(node_name), 0o600)
+        password = broker().password(mosquitto.EDGECORE) if own_broker else ""
+        _write(config, render(node_name, password), 0o600)
         yield f"wrote {config}"
+    if own_broker:
+        program = machine.find("mosquitto") or "mosquitto"
+        text = _UNIT_SOURCE.with_name(BROKER_UNIT).read_text()
+        _write(UNITS / BROKER_UNIT, unit(text, [program, "-c", broker().config]), 0o644)
+        machine.run(["systemctl", "daemon-reload"])
+        machine.run(["systemctl", "enable", "--quiet", "--now", BROKER_UNIT])
+        yield f"{BROKER_UNIT} is enabled and runs; devices and applications get accounts:  skerry mqtt add NAME --device NAME"
     if _runs_pods(settings) and not has_network() and preflight.find_cni_plugins() is not None:
         subnet = choose_pod_subnet(Home(DEFAULT_HOME), machine.routed_networks())
         _write(NETWORK, render_network(Home(DEFAULT_HOME), subnet), 0o644)
@@ -92,7 +107,7 @@ def leave(config: Path, *, yes: bool) -> Iterator[str]:
         )
     ours = [
         file
-        for name in (DRIVERS_UNIT, UNIT)
+        for name in (DRIVERS_UNIT, UNIT, BROKER_UNIT)
         if (file := UNITS / name).is_file() and file.read_text().startswith(_INSTALLED)
     ]
     if systemd_runs():
@@ -101,6 +116,9 @@ def leave(config: Path, *, yes: bool) -> Iterator[str]:
     yield machine.run(
         [machine.own("edgecore"), "reset", "--config", config, "--yes"], timeout_s=180.0
     ).strip()
+    if any(file.name == BROKER_UNIT for file in ours):
+        shutil.rmtree(BROKER, ignore_errors=True)
+        yield f"removed {BROKER}"
     for file in ours:
         file.unlink()
         yield f"removed {file}"
@@ -115,6 +133,17 @@ def leave(config: Path, *, yes: bool) -> Iterator[str]:
         if machine.interface_exists(bridge):
             machine.run(["ip", "link", "delete", bridge])
         yield f"removed {NETWORK}"
+
+
+def broker() -> Broker:
+    """The broker of this board."""
+    return Broker(BROKER, _BROKER_PORT, user="mosquitto")
+
+
+def needs_broker() -> bool:
+    """Whether to run one here: mosquitto is installed, and nothing listens where it would."""
+    installed = machine.find("mosquitto") is not None
+    return installed and systemd_runs() and not machine.port_answers(_BROKER_PORT)
 
 
 def systemd_runs() -> bool:
@@ -151,6 +180,8 @@ def notes(settings: Mapping[str, Any]) -> Iterator[str]:
     bus = _at(settings, "modules", "eventBus")
     broker = str(bus.get("mqttServerExternal") or _BROKER)
     host, _, port = broker.rpartition("//")[2].partition(":")
+    if not settings and needs_broker():
+        return
     if bus.get("enable", True) and not machine.port_answers(int(port or 1883), host=host):
         yield f"no MQTT broker answers at {broker}: devices that use it wait for one; `apt-get install mosquitto`"
 
@@ -166,16 +197,19 @@ def _runs_pods(settings: Mapping[str, Any]) -> bool:
     return bool(_at(settings, "modules", "edged").get("enable", True))
 
 
-def render(node_name: str) -> str:
+def render(node_name: str, mqtt_password: str = "") -> str:
     """The configuration of a board: defaults, since the hub's address is kept with the identity.  Pure.
 
     A board is one node, so that plugins find it where they look for a kubelet.
     """
     edged = {"hostnameOverride": node_name} if node_name else {}
+    modules: dict[str, Any] = {"edged": {**edged, "pluginDirectory": "/var/lib/kubelet"}}
+    if mqtt_password:
+        modules["eventBus"] = {"mqttUsername": mosquitto.EDGECORE, "mqttPassword": mqtt_password}
     document: dict[str, Any] = {
         "apiVersion": "edgecore.config.kubeedge.io/v1alpha2",
         "kind": "EdgeCore",
-        "modules": {"edged": {**edged, "pluginDirectory": "/var/lib/kubelet"}},
+        "modules": modules,
     }
     return _HEADER + yaml.safe_dump(document, sort_keys=False)
 

@@ -17,6 +17,7 @@ from deploy import board_commands, cluster_commands
 from deploy.device_commands import device as device_group
 from deploy.errors import PartFailed, TrialError
 from deploy.home import DEFAULT_HOME, DEFAULT_NODE_NAME, Home, Ports
+from deploy.mqtt_commands import mqtt as mqtt_group
 from deploy.processes import tail
 from deploy.progress import Progress
 from deploy.trial import PARTS, Status, Trial
@@ -195,6 +196,7 @@ def export(trial: Trial, output: Path | None) -> None:
 
 
 main.add_command(device_group)
+main.add_command(mqtt_group)
 main.add_command(cluster_commands.init)
 main.add_command(board_commands.token)
 main.add_command(board_commands.join)

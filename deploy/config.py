@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from deploy.home import Home, Ports
+from deploy.mosquitto import EDGECORE
 from deploy.settings import Settings
 
 _HEADER = "# Written by `skerry up`; changes are lost.\n"
@@ -34,7 +35,7 @@ def render_cloudcore(home: Home, settings: Settings) -> str:
     )
 
 
-def render_edgecore(home: Home, settings: Settings) -> str:
+def render_edgecore(home: Home, settings: Settings, mqtt_password: str) -> str:
     ports = settings.ports
     return _yaml(
         {
@@ -50,7 +51,11 @@ def render_edgecore(home: Home, settings: Settings) -> str:
                         "cgroupRoot": home.cgroup,
                     },
                 },
-                "eventBus": {"mqttServerExternal": f"tcp://127.0.0.1:{ports.mqtt}"},
+                "eventBus": {
+                    "mqttServerExternal": f"tcp://127.0.0.1:{ports.mqtt}",
+                    "mqttUsername": EDGECORE,
+                    "mqttPassword": mqtt_password,
+                },
                 "metaManager": {"metaServer": {"dummyServer": f"{local_api(ports)}:10550"}},
             },
         }

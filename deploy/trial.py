@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,10 +21,12 @@ from typing import TypeVar
 
 import yaml
 
-from deploy import config, machine, mosquitto, preflight, runtime, settings, view
+from deploy import config, machine, preflight, runtime, settings, view
+from deploy.broker import Broker
 from deploy.errors import PartFailed, PreflightError, TrialError
 from deploy.home import DEFAULT_NODE_NAME, Home, Ports, choose_pod_subnet
 from deploy.kubectl import Kubectl
+from deploy.mosquitto import EDGECORE
 from deploy.processes import Daemon
 from deploy.progress import Progress
 from deploy.settings import Settings
@@ -32,6 +35,9 @@ T = TypeVar("T")
 
 PARTS = ("containerd", "mosquitto", "cloudcore", "edgecore", "supervisor", "mapper")
 _USES = {"cloudcore": ("the API", "the hub"), "mosquitto": ("mosquitto",)}
+
+LOCAL_ACCOUNT = "local"
+"""For applications on this machine; its password is in local.password beside the broker's configuration."""
 
 _PACKAGE = Path(__file__).resolve().parent
 _CRDS = _PACKAGE / "crds"
@@ -146,9 +152,13 @@ class Trial:
             chosen = replace(chosen, before=runtime.look())
         self._save(chosen)
         runtime.write_files(home, chosen.subnet, cni_bin_dir=cni_bin_dir, snapshotter=chosen.snapshotter)
-        (home.mosquitto / "mosquitto.conf").write_text(mosquitto.render_config(chosen.ports.mqtt))
+        broker = self.broker(chosen)
+        broker.write()
+        broker.password(LOCAL_ACCOUNT)
         (home.cloud / "cloudcore.yaml").write_text(config.render_cloudcore(home, chosen))
-        (home.edge / "edgecore.yaml").write_text(config.render_edgecore(home, chosen))
+        (home.edge / "edgecore.yaml").write_text(
+            config.render_edgecore(home, chosen, broker.password(EDGECORE))
+        )
         return chosen
 
     def _steps(self) -> list[Callable[[Progress], None]]:
@@ -470,6 +480,24 @@ class Trial:
         self._must_exist()
         with self._locked():
             return self.daemons[part].stop(kill=kill)
+
+    def broker(self, chosen: Settings | None = None) -> Broker:
+        """The broker's folder."""
+        settings = chosen or self._load() or Settings()
+        return Broker(self.home.mosquitto, settings.ports.mqtt)
+
+    def reload_broker(self, *, restart: bool = False) -> None:
+        """Have mosquitto read its accounts again, or everything.  Raises TrialError."""
+        with self._locked():
+            daemon = self.daemons["mosquitto"]
+            pid = daemon.pid()
+            if pid is None:
+                return
+            if restart:
+                daemon.stop()
+                daemon.start(self.command("mosquitto"))
+            else:
+                os.kill(pid, signal.SIGHUP)
 
     def backup(self, file: Path) -> str:
         """Save the control plane to `file`, also while it runs; what there is to say.  Raises TrialError."""

@@ -6,6 +6,7 @@ import json
 import queue
 import time
 import uuid
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -15,11 +16,12 @@ _DEVICE = "$hw/events/device/"
 
 
 class Bus:
-    """A client of the trial's broker.  Use it in a `with`."""
+    """A client of the trial's broker, with the account for programs on this machine.  Use it in a `with`."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, home: Path) -> None:
         self._received: queue.Queue[tuple[str, bytes]] = queue.Queue()
         self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+        self._client.username_pw_set("local", (home / "mosquitto" / "local.password").read_text().strip())
         self._client.on_message = lambda client, data, message: self._received.put(
             (message.topic, message.payload)
         )

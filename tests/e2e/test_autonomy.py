@@ -75,7 +75,7 @@ def test_a_reboot_without_a_cloud(trial: Skerry) -> None:
     assert page(trial.address(container)) == "Hello from the edge.\n"
     assert trial.inside(container, "/secret/password") == "seal-on-a-rock"
     assert container.environment()["PASSWORD"] == "seal-on-a-rock"
-    with Bus(trial.mqtt_port) as bus:
+    with Bus(trial.mqtt_port, trial.home) as bus:
         # The setpoint came from the store; the room, new and cold, is seen to warm up to it.
         eventually(lambda: float(bus.actual(THERMOSTAT)["target"]) == 22, "the stored setpoint at the device")
         eventually(lambda: abs(float(bus.actual(THERMOSTAT)["temperature"]) - 22) < 0.5, "readings going on")

@@ -39,7 +39,7 @@ def test_f_d01_the_broker_is_killed(stage: Stage) -> None:
         stage.start("mosquitto")
 
         def answered(target: int = target) -> bool:
-            with Bus(stage.skerry.mqtt_port) as bus:
+            with Bus(stage.skerry.mqtt_port, stage.skerry.home) as bus:
                 return float(bus.actual(THERMOSTAT)["target"]) == target
 
         eventually(answered, "the twin over MQTT, not rolled back", BACK_S)
@@ -58,7 +58,7 @@ def test_f_d02_a_mapper_restarts_twenty_times(stage: Stage) -> None:
         stage.start("mapper")
         # in the middle of registering, of the first write, of reading
         time.sleep(0.1 + 0.07 * number)
-    with Bus(stage.skerry.mqtt_port) as bus:
+    with Bus(stage.skerry.mqtt_port, stage.skerry.home) as bus:
         # a room that is new and cold is heated: the desired value was told again
         eventually(lambda: warm(bus, 25), "the room, warm again", BACK_S)
     assert is_at(stage, 25)
@@ -94,7 +94,7 @@ def test_f_d05_devices_go_on_while_the_cloud_is_away(stage: Stage) -> None:
     eventually(lambda: not stage.is_linked(), "the link's end", 20)
     stage.skerry.set_target("19.5")
     time.sleep(6)
-    with Bus(stage.skerry.mqtt_port) as bus:
+    with Bus(stage.skerry.mqtt_port, stage.skerry.home) as bus:
         assert float(bus.actual(THERMOSTAT)["target"]) == 21
     waiting = stage.edge_status()["outbox"]
     # newest only, whatever the time away

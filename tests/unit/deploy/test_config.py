@@ -25,7 +25,7 @@ def test_cloudcore_reads_its_file() -> None:
 
 
 def test_edgecore_reads_its_file() -> None:
-    config = edgecore.config.parse(yaml.safe_load(render_edgecore(HOME, SETTINGS)))
+    config = edgecore.config.parse(yaml.safe_load(render_edgecore(HOME, SETTINGS, "secret")))
     assert (config.node, config.data_dir) == ("edge-9", HOME.edge)
     assert config.clouds == ("127.0.0.1:21001",)
     assert config.edged is not None

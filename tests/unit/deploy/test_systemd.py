@@ -13,7 +13,13 @@ import pytest
 import deploy
 
 FOLDER = Path(deploy.__file__).parent / "systemd"
-UNITS = ("cloudcore.service", "edgecore.service", "skerry-mapper@.service", "skerry-supervisor.service")
+UNITS = (
+    "cloudcore.service",
+    "edgecore.service",
+    "skerry-mapper@.service",
+    "skerry-supervisor.service",
+    "skerry-broker.service",
+)
 # systemd learned these in version 254, and passes over them before.
 NEWER = re.compile(r"Unknown key (name )?'(RestartSteps|RestartMaxDelaySec)'")
 # Each of these gives a service a mount namespace of its own (systemd.exec(5)).
@@ -59,6 +65,9 @@ def test_edgecore_ends_alone_and_shares_its_mounts() -> None:
 def test_the_command_is_one_of_ours(name: str) -> None:
     (command,) = entries(name)["Service"]["ExecStart"]
     program, verb = shlex.split(command)[:2]
+    if name == "skerry-broker.service":
+        assert (program, verb) == ("/usr/sbin/mosquitto", "-c")
+        return
     assert Path(program).name in ("edgecore", "cloudcore", "mapper")
     assert verb == ("supervise" if "supervisor" in name else "run")
 
@@ -69,7 +78,7 @@ def test_systemd_understands_it(name: str, tmp_path: Path) -> None:
     program = tmp_path / "program"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    text = re.sub(r"/usr/local/bin/\w+", str(program), (FOLDER / name).read_text())
+    text = re.sub(r"/usr/(local/bin/\w+|sbin/mosquitto|bin/kill)", str(program), (FOLDER / name).read_text())
     unit = tmp_path / name.replace("@", "@one")
     unit.write_text(text)
     told = subprocess.run(
