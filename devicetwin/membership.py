@@ -130,18 +130,23 @@ def set_state(record: Record, state: str, now_ms: int, now_text: str) -> tuple[R
     up = state.lower() in UP
     last = now_text if up else record.last_online
     changed = record.state != state or record.implicit
-    tell = record.state != state or now_ms - record.told_at >= STATE_REFRESH_MS
+    tell = record.state != state or _is_stale(record, now_ms)
     new = replace(
         record, state=state, last_online=last, implicit=False, told_at=now_ms if tell else record.told_at
     )
     return new, tell or changed
 
 
+def _is_stale(record: Record, now_ms: int) -> bool:
+    """Whether the cloud should hear it again; also when the clock was set back since, be it by years."""
+    return abs(now_ms - record.told_at) >= STATE_REFRESH_MS
+
+
 def heard(record: Record, now_ms: int, now_text: str) -> tuple[Record, bool]:
     """A reading came.  A device that reports no state, or was given up, is online by that."""
     if record.state and not record.implicit:
         return record, False
-    if record.state == "online" and now_ms - record.told_at < STATE_REFRESH_MS:
+    if record.state == "online" and not _is_stale(record, now_ms):
         return replace(record, last_online=now_text), False
     new = replace(record, state="online", last_online=now_text, implicit=True, told_at=now_ms)
     return new, True

@@ -11,6 +11,7 @@ is loaded in a child process only, once a year: `python -m edgecore.metaserver.s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import json
 import os
@@ -53,7 +54,7 @@ class Serving:
     ends: float
 
     def context(self) -> ssl.SSLContext:
-        """Raises CertificateError."""
+        """Raises CertificateError; then the file is gone, and the next `ensure` makes another."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
@@ -63,6 +64,8 @@ class Serving:
         try:
             context.load_cert_chain(self.path)
         except (OSError, ssl.SSLError) as error:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
             raise CertificateError(f"cannot use {self.path}: {error}") from error
         return context
 
@@ -101,7 +104,7 @@ class ServingFiles:
 
     def _read(self, wanted: list[str], now: float, left_s: float = RENEW_DAYS * 86400.0) -> Serving | None:
         server, ca = _text(self._pki / "metaserver.pem"), _text(self._pki / "metaserver-ca.pem")
-        if not server.startswith(_LINE) or "-----BEGIN CERTIFICATE-----" not in ca:
+        if not server.startswith(_LINE) or not _has_certificate(ca):
             return None
         try:
             about = json.loads(server.partition("\n")[0].removeprefix(_LINE))
@@ -151,10 +154,17 @@ def _replace(path: Path, text: str) -> None:
         os.close(folder)
 
 
+_BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+
+
+def _has_certificate(pem: str) -> bool:
+    """Whether one is there in full: a card may have lost the rest of the file."""
+    return 0 <= pem.find(_BEGIN) < pem.find(_END) and pem[pem.find(_BEGIN) : pem.find(_END)].count("\n") > 1
+
+
 def _certificate(pem: str) -> bytes:
-    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
-    at = pem.index(begin)
-    return (pem[at : pem.index(end, at) + len(end)] + "\n").encode()
+    at = pem.index(_BEGIN)
+    return (pem[at : pem.index(_END, at) + len(_END)] + "\n").encode()
 
 
 def _mark(ca: str) -> str:
@@ -163,6 +173,18 @@ def _mark(ca: str) -> str:
 
 
 async def _child(given: dict[str, object]) -> dict[str, str]:
+    """Raises CertificateError, whatever went wrong: a node without a local API still runs its pods."""
+    try:
+        return await _make_in_child(given)
+    except TimeoutError as error:
+        raise CertificateError(
+            f"cannot make the local API's certificate in {CHILD_S:.0f} s: the machine is too busy"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise CertificateError(f"cannot make the local API's certificate: {error}") from error
+
+
+async def _make_in_child(given: dict[str, object]) -> dict[str, str]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", __name__, "make"),
         stdin=asyncio.subprocess.PIPE,
@@ -219,12 +241,12 @@ def _make(given: dict[str, object]) -> dict[str, str]:
     begins = min(now - timedelta(days=1), datetime(2020, 1, 1, tzinfo=UTC))
     text = str(given["ca"])
     authority: x509.Certificate | None = None
-    if text:
-        authority = x509.load_pem_x509_certificate(text.encode())
+    # one that cannot be read is as good as none: pods are told of the new one
+    with contextlib.suppress(ValueError):
         loaded = serialization.load_pem_private_key(text.encode(), password=None)
-        if not isinstance(loaded, ec.EllipticCurvePrivateKey):
-            raise SystemExit("the authority's key is of another kind")
-        ca_key = loaded
+        if isinstance(loaded, ec.EllipticCurvePrivateKey):
+            ca_key = loaded
+            authority = x509.load_pem_x509_certificate(text.encode())
     if authority is None or authority.not_valid_after_utc < now + timedelta(days=SERVER_DAYS):
         ca_key = ec.generate_private_key(ec.SECP256R1())
         subject = name(f"skerry node {node}"[:64])

@@ -10,13 +10,13 @@ import inspect
 import logging
 import random
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from beehive.apis.devices import check_value
 from beehive.backoff import Backoff
 from beehive.errors import SkerryError
+from mappers.framework.caller import Caller
 from mappers.framework.convert import Value, from_text, to_text
 from mappers.framework.driver import Driver, Property
 from mappers.framework.errors import DeviceError, NothingYet, ValueRefused
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 CALL_TIMEOUT_S = 10.0  # of one read or write; a device on a slow line answers in a few seconds or not at all
 LOST_AFTER = 3
 RETRY_BASE_S, RETRY_CAP_S = 0.5, 30.0
+MAX_HANGING = 4  # calls of one device that did not return; each keeps a thread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +101,8 @@ class Poller:
         self._lost = False
         self._lock = asyncio.Lock()  # held while the driver is called
         self._driver: Driver | None = None
-        self._pool: ThreadPoolExecutor | None = None
+        self._caller: Caller | None = None
+        self._hanging: list[Caller] = []
 
     def update(self, spec: DeviceSpec) -> None:
         """Take a new spec.  Only if more than wishes or cycles changed is the device reopened."""
@@ -120,8 +122,8 @@ class Poller:
                     self._gone(error)
                     await self._pause(backoff.next_s(self._rng))
         finally:
-            if self._pool is not None:
-                self._pool.shutdown(wait=False, cancel_futures=True)
+            if self._caller is not None:
+                self._caller.leave()
 
     async def _session(self, backoff: Backoff) -> None:
         """Open the device and serve it until it fails (raises) or is to be reopened (returns)."""
@@ -297,16 +299,26 @@ class Poller:
             async with self._lock, asyncio.timeout(self._timeout_s):
                 if inspect.iscoroutinefunction(method):
                     return await method(*args)
-                if self._pool is None:
-                    self._pool = ThreadPoolExecutor(1, thread_name_prefix=self.spec.id)
-                return await asyncio.get_running_loop().run_in_executor(self._pool, method, *args)
+                return await asyncio.wrap_future(self._thread().call(method, *args))
         except TimeoutError:
-            if self._pool is not None:
+            if self._caller is not None:
                 # The thread may hang for ever; leave it and take a new one next time.
-                self._pool.shutdown(wait=False, cancel_futures=True)
-                self._pool = None
+                self._caller.leave()
+                self._hanging.append(self._caller)
+                self._caller = None
             name = getattr(method, "__name__", "call")
             raise DeviceError(f"{name} did not return within {self._timeout_s:g} s") from None
+
+    def _thread(self) -> Caller:
+        """Raises: DeviceError while so many calls hang that one more would only cost another thread."""
+        if self._caller is None:
+            self._hanging = [caller for caller in self._hanging if caller.is_alive]
+            if len(self._hanging) >= MAX_HANGING:
+                raise DeviceError(
+                    f"{len(self._hanging)} calls of the driver have not returned; it needs a timeout of its own"
+                )
+            self._caller = Caller(self.spec.id)
+        return self._caller
 
     # --- waiting and telling
 

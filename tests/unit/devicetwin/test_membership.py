@@ -83,3 +83,14 @@ def test_after_a_mappers_restart_the_same_state_is_told_again() -> None:
     record, _ = membership.set_state(Record(), "online", 1_000_000, "t1")
     assert not membership.set_state(record, "online", 1_001_000, "t2")[1]
     assert membership.set_state(membership.anew(record), "online", 1_001_000, "t2")[1]
+
+
+def test_a_clock_that_was_set_back_by_years_does_not_silence_a_device() -> None:
+    years = 50 * 365 * 24 * 3_600_000
+    record, tell = membership.heard(membership.Record(), years, "later")
+    assert tell
+    record, tell = membership.heard(record, 1_000, "now")
+    assert tell
+    record, tell = membership.set_state(record, "online", years, "later")
+    record, tell = membership.set_state(record, "online", 1_000, "now")
+    assert tell

@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -15,7 +17,8 @@ from hypothesis import strategies as st
 
 from beehive.errors import SkerryError
 from mappers.framework.driver import Driver, DriverError, Property, Settings, Value
-from mappers.framework.poller import Poller, Sample, take_due
+from mappers.framework.errors import DeviceError
+from mappers.framework.poller import MAX_HANGING, Poller, Sample, take_due
 from mappers.framework.spec import DeviceSpec
 
 
@@ -278,3 +281,54 @@ def test_what_is_due_moves_on_by_about_a_cycle(due: dict[str, float], now: float
     assert {p.name for p in ready} == {n for n, at in before.items() if at <= now}
     for prop in ready:
         assert 1.8 < due[prop.name] - now < 2.2
+
+
+def test_calls_that_never_return_cost_a_bounded_number_of_threads() -> None:
+    """A serial port without a timeout, on a board that nobody visits: a thread a try would end the whole mapper in days."""
+    held, asked = threading.Event(), []
+
+    class Hanging(Fake):
+        def read(self, prop: Property) -> Value:  # type: ignore[override]
+            asked.append(prop.name)
+            assert held.wait(60)
+            return 5
+
+    async def story() -> None:
+        poller = Poller(Hanging, spec(), Reports(), rng=random.Random(1), call_timeout_s=0.01)
+        driver, prop = Hanging(), next(iter(poller.spec.properties.values()))
+        before = threading.active_count()
+        for _ in range(MAX_HANGING):
+            with pytest.raises(DeviceError, match="did not return"):
+                await poller._do(driver.read, prop)
+        for _ in range(20):
+            with pytest.raises(DeviceError, match="have not returned"):
+                await poller._do(driver.read, prop)
+        assert threading.active_count() - before <= MAX_HANGING
+        assert len(asked) <= MAX_HANGING
+        held.set()
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    assert await poller._do(driver.read, prop) == 5
+                except DeviceError:
+                    await asyncio.sleep(0.01)
+                else:
+                    break
+
+    asyncio.run(story())
+
+
+def test_a_driver_that_hangs_does_not_keep_its_process_from_ending() -> None:
+    """Else systemd would wait for a mapper of which a part has failed, and never start it again."""
+    program = (
+        "import asyncio, threading\n"
+        "from mappers.framework.caller import Caller\n"
+        "async def main():\n"
+        "    caller = Caller('hangs')\n"
+        "    try:\n"
+        "        await asyncio.wait_for(asyncio.wrap_future(caller.call(threading.Event().wait)), 0.01)\n"
+        "    except TimeoutError:\n"
+        "        caller.leave()\n"
+        "asyncio.run(main())\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0
