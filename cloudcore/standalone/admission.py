@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import random
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -36,7 +37,7 @@ TOKEN_SECONDS = 3607
 
 
 class Admission:
-    """`rng` makes names and addresses."""
+    """`rng` makes names, uids and addresses: nothing that must not be guessed."""
 
     def __init__(self, store: Store, rng: random.Random) -> None:
         self._store = store
@@ -53,6 +54,10 @@ class Admission:
 
     def suffix(self, length: int = 5) -> str:
         return "".join(self._rng.choices(NAME_LETTERS, k=length))
+
+    def uid(self) -> str:
+        """A new UUID, version 4.  It names objects and keeps no secret."""
+        return str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
 
     def check_namespace(self, kind: Kind, namespace: str, name: str) -> None:
         """New objects need a living namespace.  Raises ApiError."""

@@ -74,8 +74,7 @@ class Shape:
             return _schema_shape((self.schema.get("properties") or {}).get(name), self.schema)
         if self.type.startswith("{}"):
             return _core_shape(self.type[2:], "", "")
-        kind = coretypes.field_type(self.type, name)
-        return NO_SHAPE if kind is None else _core_shape(kind, self.type, name)
+        return _core_child(self.type, name)
 
     def item(self) -> Shape:
         if self.schema is not None:
@@ -92,6 +91,12 @@ def _core_shape(kind: str, model: str, name: str) -> Shape:
     atomic = kind in ATOMIC_STRUCTS or place in ATOMIC_MAPS
     keys = APPLY_KEYS.get(place)
     return Shape(type=kind, atomic=atomic, keys=keys or None, is_set=place in APPLY_SETS)
+
+
+@functools.lru_cache(maxsize=16384)  # there are about 3,000 fields; names that are none may be anything
+def _core_child(model: str, name: str) -> Shape:
+    kind = coretypes.field_type(model, name)
+    return NO_SHAPE if kind is None else _core_shape(kind, model, name)
 
 
 def _schema_shape(schema: Any, parent: Json | None) -> Shape:
@@ -133,7 +138,9 @@ def _fields(kind: Kind, value: Any, shape: Shape, *, root: bool = False, top: st
             skipped = NOT_OWNED.get(name, ()) if root else ()
             if skipped is None or (top == "metadata" and name in NOT_OWNED["metadata"]):  # type: ignore[operator]
                 continue
-            inner = _fields(kind, item, _child(kind, shape, name, root=root), top=name if root else "")
+            inner: Fields = {}
+            if isinstance(item, dict | list):
+                inner = _fields(kind, item, _child(kind, shape, name, root=root), top=name if root else "")
             if root and name == "metadata" and not inner:
                 continue
             found[f"f:{name}"] = inner
@@ -179,7 +186,7 @@ def _dotted(kind: Kind, value: Any, shape: Shape, fields: Fields, *, root: bool 
         if fields and is_map and "." not in fields:
             found["."] = {}
         for name, inner in fields.items():
-            if name.startswith("f:"):
+            if inner and name.startswith("f:"):
                 bare = name[2:]
                 found[name] = _dotted(kind, value.get(bare), _child(kind, shape, bare, root=root), inner)
             else:

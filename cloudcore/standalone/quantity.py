@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from decimal import ROUND_UP, Context, Decimal, localcontext
+from functools import lru_cache
 
 _FORM = re.compile(
     r"^([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(Ki|Mi|Gi|Ti|Pi|Ei|n|u|m|k|M|G|T|P|E|[eE][-+]?[0-9]+)?$"
@@ -28,8 +29,16 @@ class BadQuantity(ValueError):
 
 def parse(text: str | int | float) -> Decimal:
     """The amount.  Raises BadQuantity."""
+    return _parse(text) if isinstance(text, str) else _amount(text)
+
+
+def _amount(text: str | int | float) -> Decimal:
     with localcontext(_EXACT):
         return _split(text)[0]
+
+
+_parse = lru_cache(maxsize=4096)(_amount)
+"""The same few amounts are asked for again and again: a scheduler compares every pod with every node."""
 
 
 def canonical(text: str | int | float) -> str:

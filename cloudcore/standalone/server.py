@@ -158,7 +158,7 @@ class ControlPlane:
 
     async def _serve(self, store: Store, registry: Registry, keys: credentials.Credentials) -> None:
         config = self._config
-        resources = Resources(store, registry, Admission(store, random.SystemRandom()), now=_now)
+        resources = Resources(store, registry, Admission(store, random.Random()), now=_now)
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._tls.load_cert_chain(*keys.server_files)
         tokens = Tokens(keys.token_key_pem, store, now=_now)

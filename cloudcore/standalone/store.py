@@ -15,6 +15,7 @@ It does not know what an object means: names, kinds, defaults and rules are its 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import queue
 import sqlite3
@@ -205,7 +206,8 @@ class Store:
         self._watchers: dict[Key, set[Subscription]] = {}
         self._by_uid: dict[str, Record] = {}
         self._dependents: dict[str, set[str]] = {}
-        self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[_Write] | None] = queue.SimpleQueue()
+        self._outgoing: list[_Write] = []
         self._epoch = 0
         self._failed_epoch = -1
         self._landed_revision = 0
@@ -286,6 +288,7 @@ class Store:
         """Land what was accepted, then end the thread."""
         thread, self._thread = self._thread, None
         if thread is not None:
+            self._hand_over()
             self._queue.put(None)
             await asyncio.to_thread(thread.join)
 
@@ -400,30 +403,32 @@ class Store:
         done: asyncio.Future[None] = self._loop.create_future()
         self._newest = done
         self._pending[key, where] = None if gone else record
-        self._queue.put(_Write(key, where, record, gone, done, self._epoch))
+        if not self._outgoing:
+            # with what else this turn of the loop accepts: waking the other thread once costs less than each time
+            self._loop.call_soon(self._hand_over)
+        self._outgoing.append(_Write(key, where, record, gone, done, self._epoch))
         return done
+
+    def _hand_over(self) -> None:
+        writes, self._outgoing = self._outgoing, []
+        if writes:
+            self._queue.put(writes)
 
     def _write_loop(self) -> None:
         connection = self._connect()
         try:
-            while (first := self._queue.get()) is not None:
-                stop = False
-                batch: list[_Write] = []
-                item: _Write | None = first
-                while True:
-                    if item is None:
-                        stop = True
-                        break
-                    batch.append(item)
-                    if len(batch) >= BATCH:
-                        break
+            more = True
+            while more and (batch := self._queue.get()) is not None:
+                while len(batch) < BATCH:
                     try:
                         item = self._queue.get_nowait()
                     except queue.Empty:
                         break
+                    if item is None:
+                        more = False
+                        break
+                    batch.extend(item)
                 self._commit(connection, batch)
-                if stop:
-                    break
         finally:
             connection.close()
 
@@ -436,16 +441,19 @@ class Store:
         else:
             try:
                 connection.execute("BEGIN IMMEDIATE")
-                for write in batch:
-                    if write.gone:
-                        connection.execute(
+                for gone, writes in itertools.groupby(batch, key=lambda write: write.gone):
+                    if gone:
+                        connection.executemany(
                             "DELETE FROM objects WHERE grp=? AND plural=? AND namespace=? AND name=?",
-                            (*write.key, *write.id),
+                            [(*write.key, *write.id) for write in writes],
                         )
                     else:
-                        connection.execute(
+                        connection.executemany(
                             "INSERT OR REPLACE INTO objects VALUES (?,?,?,?,?,?)",
-                            (*write.key, *write.id, write.record.revision, write.record.body),
+                            [
+                                (*write.key, *write.id, write.record.revision, write.record.body)
+                                for write in writes
+                            ],
                         )
                 heads = {write.key: write.record.revision for write in batch}
                 connection.executemany(

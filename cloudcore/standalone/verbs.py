@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import uuid
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -45,6 +45,7 @@ from cloudcore.standalone.status import (
 )
 from cloudcore.standalone.store import Record, Store
 
+log = logging.getLogger(__name__)
 Json = dict[str, Any]
 SYSTEM_FIELDS = (
     "uid",
@@ -122,6 +123,12 @@ class Resources:
         await _land(done)
         return outcome
 
+    def create_soon(self, kind: Kind, namespace: str, body: Json, options: WriteOptions = PLAIN) -> None:
+        """As `create`, for what may be lost: nobody waits until it has landed.  Raises ApiError."""
+        _, done = self._create(kind, namespace, body, options, apply=None)
+        if done is not None:
+            done.add_done_callback(_courtesy)
+
     def _create(
         self, kind: Kind, namespace: str, body: Json, options: WriteOptions, *, apply: managed.Applied | None
     ) -> tuple[Outcome, asyncio.Future[None] | None]:
@@ -144,7 +151,7 @@ class Resources:
         name = metadata.get("name", "")
         if kind.namespaced:
             self.admission.check_namespace(kind, namespace, name)
-        metadata["uid"] = str(uuid.uuid4())
+        metadata["uid"] = self.admission.uid()
         metadata["creationTimestamp"] = self.timestamp()
         if kind.has_status and kind.key not in STATUS_AT_CREATE:
             body.pop("status", None)
@@ -407,6 +414,12 @@ class Resources:
 
     async def bind(self, kind: Kind, pod: Json, condition: Json, options: WriteOptions) -> None:
         """Store a pod that was given a node; only the binding subresource may do this.  Raises ApiError."""
+        await _land(self.bind_soon(kind, pod, condition, options))
+
+    def bind_soon(
+        self, kind: Kind, pod: Json, condition: Json, options: WriteOptions
+    ) -> asyncio.Future[None] | None:
+        """As `bind`, without waiting: what is given is done when it has landed, None for a dry run.  Raises ApiError."""
         metadata = pod["metadata"]
         head = self._head(kind, metadata["namespace"], metadata["name"])
         if metadata["resourceVersion"] != str(head.revision):
@@ -415,9 +428,9 @@ class Resources:
         others = [item for item in status.get("conditions") or () if item["type"] != condition["type"]]
         status["conditions"] = [condition, *others]
         if options.dry_run:
-            return
+            return None
         _, done = self.store.put(kind.key, head.namespace, head.name, stored_form(kind, pod))
-        await _land(done)
+        return done
 
     # delete ------------------------------------------------------------------------------------------
 
@@ -687,6 +700,12 @@ def _same(body: Json, old: Json) -> bool:
 
 def _rfc3339(at: datetime) -> str:
     return at.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _courtesy(done: asyncio.Future[None]) -> None:
+    fault = None if done.cancelled() else done.exception()
+    if fault is not None:
+        log.debug("Not kept: %s", fault)
 
 
 async def _land(done: asyncio.Future[None] | None) -> None:

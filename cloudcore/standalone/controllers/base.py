@@ -194,7 +194,8 @@ class Controller(abc.ABC):
             "count": 1,
         }
         try:
-            await self.resources.create(kind, namespace, body, self.options)
+            # nobody acts on an event, so nobody waits until it is on the disk
+            self.resources.create_soon(kind, namespace, body, self.options)
         except ApiError as error:
             # an event is a courtesy: in a namespace that is going away it is not wanted
             log.debug("Cannot record %s of %s: %s", reason, metadata["name"], error)

@@ -29,6 +29,10 @@ class Node:
     used: dict[str, Decimal] = field(default_factory=dict)
     pods: list[Json] = field(default_factory=list)
     ports: set[tuple[str, int]] = field(default_factory=set)
+    apart: list[Json] = field(default_factory=list)
+    """Those of `pods` that want no others of some kind near them."""
+    owners: Counter[str] = field(default_factory=Counter)
+    """How many of `pods` each object owns, by uid."""
 
     @classmethod
     def of(cls, body: Json) -> Node:
@@ -47,6 +51,22 @@ class Node:
         for name, amount in requests(pod["spec"]).items():
             self.used[name] = self.used.get(name, Decimal(0)) + amount
         self.ports |= host_ports(pod["spec"])
+        if _anti_affinity(pod):
+            self.apart.append(pod)
+        self.owners.update(_owners(pod))
+
+    def remove(self, uid: str) -> None:
+        """Take the pod with that uid away, if it is here."""
+        pod = next((item for item in self.pods if item["metadata"].get("uid") == uid), None)
+        if pod is None:
+            return
+        self.pods = [item for item in self.pods if item is not pod]
+        for name, amount in requests(pod["spec"]).items():
+            self.used[name] -= amount
+        if host_ports(pod["spec"]):
+            self.ports = set().union(*(host_ports(other["spec"]) for other in self.pods))
+        self.apart = [other for other in self.apart if other is not pod]
+        self.owners.subtract(_owners(pod))
 
     def without(self, gone: list[Json]) -> Node:
         """The same node on which some pods are not."""
@@ -61,6 +81,43 @@ class Node:
             if not any(pod is other for other in gone):
                 left.add(pod)
         return left
+
+
+KEPT_METADATA = ("uid", "name", "namespace", "labels", "ownerReferences", "deletionTimestamp")
+KEPT_SPEC = ("affinity", "priority", "nodeName", "overhead")
+
+
+def trimmed(pod: Json) -> Json:
+    """What is needed to know of a pod that runs somewhere, and no more: thousands of these are held."""
+    metadata, spec = pod["metadata"], pod["spec"]
+    kept: Json = {name: spec[name] for name in KEPT_SPEC if spec.get(name)}
+    for field_name in ("containers", "initContainers"):
+        if spec.get(field_name):
+            kept[field_name] = [_trimmed_container(container) for container in spec[field_name]]
+    kept_metadata = {name: metadata[name] for name in KEPT_METADATA if metadata.get(name)}
+    return {"kind": "Pod", "apiVersion": "v1", "metadata": kept_metadata, "spec": kept}
+
+
+def _trimmed_container(container: Json) -> Json:
+    kept: Json = {}
+    asked = (container.get("resources") or {}).get("requests")
+    if asked:
+        kept["resources"] = {"requests": asked}
+    ports = [port for port in container.get("ports") or () if port.get("hostPort")]
+    if ports:
+        kept["ports"] = ports
+    if container.get("restartPolicy"):
+        kept["restartPolicy"] = container["restartPolicy"]
+    return kept
+
+
+def _owners(pod: Json) -> list[str]:
+    return [str(ref.get("uid")) for ref in pod["metadata"].get("ownerReferences") or ()]
+
+
+def _anti_affinity(pod: Json) -> list[Json]:
+    affinity = (pod["spec"].get("affinity") or {}).get("podAntiAffinity") or {}
+    return affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or []
 
 
 def requests(spec: Json) -> dict[str, Decimal]:
@@ -207,9 +264,8 @@ def _affinity_refusals(pod: Json, node: Node, nodes: list[Node]) -> list[str]:
         if any(_selected(term, other, home) for one in domain for other in one.pods):
             return ["node(s) didn't match pod anti-affinity rules"]
     for one in nodes:
-        for other in one.pods:
-            theirs = ((other["spec"].get("affinity") or {}).get("podAntiAffinity") or {}).get(rule) or ()
-            for term in theirs:
+        for other in one.apart:
+            for term in _anti_affinity(other):
                 if _selected(term, pod, other["metadata"].get("namespace", "")) and one in _domain(
                     node, term.get("topologyKey", ""), nodes
                 ):
@@ -266,11 +322,7 @@ def score(pod: Json, node: Node, nodes: list[Node]) -> float:
         taint.get("effect") == "PreferNoSchedule" and not tolerates(tolerations, taint)
         for taint in node.taints
     )
-    owners = {ref.get("uid") for ref in pod["metadata"].get("ownerReferences") or ()}
-    points -= 20 * sum(
-        bool(owners & {ref.get("uid") for ref in other["metadata"].get("ownerReferences") or ()})
-        for other in node.pods
-    )
+    points -= 20 * sum(node.owners[uid] for uid in _owners(pod))
     return float(points - len(node.pods) * 0.1)
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from cloudcore.standalone import volumes
-from cloudcore.standalone.controllers.base import Controller, Event, Item, set_condition
-from cloudcore.standalone.controllers.placement import Node, choose, preemption, priority
+from cloudcore.standalone.controllers.base import FIRST_RETRY_S, Controller, Event, Item, set_condition
+from cloudcore.standalone.controllers.placement import Node, choose, preemption, priority, trimmed
 from cloudcore.standalone.status import ApiError
 from cloudcore.standalone.store import Key, Record
-from cloudcore.standalone.verbs import PODS, DeleteOptions
+from cloudcore.standalone.verbs import PODS, DeleteOptions, Resources
 
+log = logging.getLogger(__name__)
 Json = dict[str, Any]
 NODES = ("", "nodes")
 CLAIMS, VOLUMES = ("", "persistentvolumeclaims"), ("", "persistentvolumes")
@@ -24,17 +27,34 @@ class Scheduler(Controller):
     name = NAME
     watches = (PODS, NODES, CLAIMS, VOLUMES, CLASSES)
 
+    def __init__(self, resources: Resources, *, clock: Callable[[], float]) -> None:
+        super().__init__(resources, clock=clock)
+        self._world: dict[str, Node] | None = None
+        self._homes: dict[str, tuple[str, dict[str, str], bool]] = {}
+        """Where each pod is, by uid, with what else was known of it."""
+        self._promised: dict[str, Record] = {}
+        """The pods for which room was made and that are not there yet, by uid."""
+
     def everything(self) -> Iterable[Item]:
+        # said at the start, after events were missed, and once a minute: what is remembered is looked up anew
+        self._world = None
+        return self._all_waiting()
+
+    def _all_waiting(self) -> list[Item]:
         return [(record.namespace, record.name) for record in self.store.select(PODS, matches=_waiting)]
 
     def concerns(self, event: Event) -> Iterable[Item]:
         record = event.record
         if record.key == NODES:
-            return self.everything() if _node_matters(event) else []
+            if not _node_matters(event):
+                return []
+            self._world = None
+            return self._all_waiting()
         if record.key != PODS:
-            return self.everything()
+            return self._all_waiting()
+        self._place(record, gone=event.type == "DELETED")
         if event.type == "DELETED":
-            return self.everything() if record.fields.get("spec.nodeName") else []
+            return self._all_waiting() if record.fields.get("spec.nodeName") else []
         return [(record.namespace, record.name)] if _waiting(record) else []
 
     async def reconcile(self, item: Item) -> float | None:
@@ -65,9 +85,22 @@ class Scheduler(Controller):
             "lastProbeTime": None,
             "lastTransitionTime": self.resources.timestamp(),
         }
-        await self.resources.bind(self.kind(PODS), pod, condition, self.options)
+        done = self.resources.bind_soon(self.kind(PODS), pod, condition, self.options)
+        # the next decision counts on this one, which is on its way to the disk
+        bound = self.store.head(PODS, *item)
+        if bound is not None:
+            self._place(bound)
+        if done is not None:
+            done.add_done_callback(lambda landed: self._bound(landed, item))
         await self.event(pod, "Scheduled", f"Successfully assigned {item[0]}/{item[1]} to {decision.node}")
         return None
+
+    def _bound(self, landed: asyncio.Future[None], item: Item) -> None:
+        if landed.cancelled() or landed.exception() is None:
+            return
+        log.warning("Cannot bind %s: %s", "/".join(item), landed.exception())
+        self._world = None
+        self.touch_after(FIRST_RETRY_S, item)
 
     async def _make_room(self, pod: Json, nodes: list[Node], wants: volumes.Needs) -> None:
         """Let pods of lower priority go when that lets this one fit; it is looked at again when they have gone."""
@@ -123,21 +156,57 @@ class Scheduler(Controller):
 
     def _nodes(self, pod: Json) -> list[Node]:
         """As `pod` finds them: with what runs there, and what room was made for."""
-        nodes = {}
+        if self._world is None:
+            self._world = self._look()
+        nodes = dict(self._world)
+        for record in self._promised.values():
+            other, name = record.decode(), record.fields["status.nominatedNodeName"]
+            if (
+                name in nodes
+                and other["metadata"]["uid"] != pod["metadata"]["uid"]
+                and priority(other) >= priority(pod)
+            ):
+                nodes[name] = nodes[name].without([])
+                nodes[name].add(other)
+        return list(nodes.values())
+
+    def _look(self) -> dict[str, Node]:
+        """Every node with what runs on it."""
+        self._homes.clear()
+        self._promised.clear()
+        world = {}
         for record in self.store.select(NODES):
             body = record.decode()
             if "deletionTimestamp" not in body["metadata"]:
-                nodes[record.name] = Node.of(body)
+                world[record.name] = Node.of(body)
+        self._world = world
         for record in self.store.select(PODS):
-            node = nodes.get(record.fields.get("spec.nodeName", ""))
-            if node is not None and record.fields.get("status.phase") not in ("Succeeded", "Failed"):
-                node.add(record.decode())
-            nominated = nodes.get(record.fields.get("status.nominatedNodeName", ""))
-            if nominated is not None and _waiting(record):
-                other = record.decode()
-                if other["metadata"]["uid"] != pod["metadata"]["uid"] and priority(other) >= priority(pod):
-                    nominated.add(other)
-        return list(nodes.values())
+            self._place(record)
+        return world
+
+    def _place(self, record: Record, *, gone: bool = False) -> None:
+        """Bring one pod's place up to date; telling the same twice does no harm."""
+        if self._world is None:
+            return
+        self._promised.pop(record.uid, None)
+        if not gone and _nominated(record):
+            self._promised[record.uid] = record
+        ended = gone or record.fields.get("status.phase") in ("Succeeded", "Failed")
+        name = "" if ended else record.fields.get("spec.nodeName", "")
+        seen = (name, record.labels, self._ending(record) if name else False)
+        if self._homes.get(record.uid) == seen:
+            return
+        before = self._homes.pop(record.uid, None)
+        if before is not None and before[0] in self._world:
+            self._world[before[0]].remove(record.uid)
+        if name:
+            self._homes[record.uid] = seen
+            if name in self._world:
+                self._world[name].add(trimmed(record.decode()))
+
+    def _ending(self, record: Record) -> bool:
+        # the only thing about a pod's end that placement asks for, and bytes are cheaper to search than to decode
+        return b'"deletionTimestamp"' in record.body and "deletionTimestamp" in record.decode()["metadata"]
 
     async def _unschedulable(self, pod: Json, message: str) -> None:
         status = dict(pod.get("status") or {})
@@ -164,6 +233,10 @@ def _waiting(record: Record) -> bool:
         and record.fields.get("spec.schedulerName") == NAME
         and record.fields.get("status.phase") in ("Pending", "")
     )
+
+
+def _nominated(record: Record) -> bool:
+    return bool(record.fields.get("status.nominatedNodeName")) and _waiting(record)
 
 
 def _node_matters(event: Event) -> bool:

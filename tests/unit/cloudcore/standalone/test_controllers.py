@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from cloudcore.standalone.controllers.deployments import Members, bounds, deployment_status, plan_rolling
 from cloudcore.standalone.controllers.nodes import STOPPED, unknown_conditions, wanted_taints
 from cloudcore.standalone.controllers.owned import deletion_order
-from cloudcore.standalone.controllers.placement import Node, choose, requests, tolerates
+from cloudcore.standalone.controllers.placement import Node, choose, requests, tolerates, trimmed
 
 NOW = "2026-01-01T00:00:00Z"
 
@@ -53,6 +53,23 @@ def test_the_emptier_node_is_chosen_and_full_ones_are_not() -> None:
         free.add(pod("0"))
     assert choose(pod("0"), [busy, free]).node == "a"
     assert "Too many pods" in choose(pod("9"), [free]).message
+
+
+def test_a_node_without_a_pod_is_as_before() -> None:
+    term = {"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "x"}}}
+    rule = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+    shy = pod("2", affinity=rule)
+    shy["metadata"] |= {"uid": "u1", "ownerReferences": [{"uid": "o"}]}
+    shy["spec"]["containers"][0]["ports"] = [{"hostPort": 80}]
+    there, empty = node("a"), node("a")
+    there.add(trimmed(shy))
+    assert (there.used["cpu"], there.ports, there.owners["o"]) == (2, {("TCP", 80)}, 1)
+    assert choose(pod(labels={"app": "x"}), [there]).node == ""
+    there.remove("another")
+    there.remove("u1")
+    assert choose(pod("4", labels={"app": "x"}), [there]).node == "a"
+    assert (there.pods, there.ports, there.apart, there.used["cpu"]) == ([], set(), [], 0)
+    assert empty.pods == there.pods
 
 
 def test_affinity_anti_affinity_and_spread() -> None:
