@@ -4,6 +4,7 @@ The control plane has authenticated and authorized the request before it comes h
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -24,6 +25,8 @@ audit = logging.getLogger("cloudcore.cloudstream.audit")
 PORT_FORWARD = "portforward.k8s.io"
 PORT_FORWARD_TUNNEL = f"SPDY/3.1+{PORT_FORWARD}"
 MAX_ERROR_TEXT = 8 * 1024
+ERROR_TEXT_S = 10.0
+"""How long a node may take to tell why it refuses."""
 MAX_MESSAGE = 1024 * 1024
 """Of a client's websocket: kubectl sends at most 32 KiB at once."""
 
@@ -216,10 +219,13 @@ async def _expect(stream: Pipe, answer: tunnel.Answer, status: int) -> None:
 async def _text(stream: Pipe) -> str:
     body = b""
     try:
-        while len(body) < MAX_ERROR_TEXT and (data := await stream.read()):
-            body += data
+        async with asyncio.timeout(ERROR_TEXT_S):
+            while len(body) < MAX_ERROR_TEXT and (data := await stream.read()):
+                body += data
     except SkerryError as error:
         return str(error)
+    except TimeoutError:
+        pass  # what came until now has to do
     return body[:MAX_ERROR_TEXT].decode("utf-8", "replace").strip()
 
 

@@ -45,6 +45,7 @@ class BadLine:
     def good(self) -> None:
         """Nothing is wrong with it any more."""
         self.line.delay_s = self.line.jitter_s = self.line.rate = 0.0
+        self.line.shared = False
         self.line.blackhole = self.line.mute_down = self.line.refuse = False
 
     def cut(self) -> None:

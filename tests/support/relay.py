@@ -19,11 +19,13 @@ CHUNK = 64 * 1024
 class Line:
     """How bad the line is.  May be changed while connections are open.
 
-    delay_s, jitter_s: one way, each direction.   rate: bytes per second and direction, 0 for no limit."""
+    delay_s, jitter_s: one way, each direction.   rate: bytes per second and direction, 0 for no limit; of each connection, or
+    `shared` by all of them in turns."""
 
     delay_s: float = 0.0
     jitter_s: float = 0.0
     rate: float = 0.0
+    shared: bool = False
     blackhole: bool = False
     mute_down: bool = False
     """Only what the far end says is swallowed."""
@@ -43,6 +45,9 @@ class Relay:
     connections: int = 0
     _server: asyncio.Server | None = None
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
+    _turns: tuple[asyncio.Lock, asyncio.Lock] = field(
+        default_factory=lambda: (asyncio.Lock(), asyncio.Lock())
+    )
     _rng: random.Random = field(default_factory=lambda: random.Random(0))
 
     async def __aenter__(self) -> Relay:
@@ -112,7 +117,10 @@ class Relay:
                     with contextlib.suppress(OSError):
                         writer.write_eof()
                     return
-                if self.line.rate:
+                if self.line.rate and self.line.shared:
+                    async with self._turns[up]:
+                        await asyncio.sleep(len(data) / self.line.rate)
+                elif self.line.rate:
                     await asyncio.sleep(len(data) / self.line.rate)
                 if up:
                     self.bytes_up += len(data)
