@@ -203,6 +203,11 @@ class Peer:
             raise
         return stream
 
+    @property
+    def piped(self) -> bool:
+        """Whether a stream is open that is a two-way pipe."""
+        return any(stream.head.kind == "upgrade" for stream in self._streams.values())
+
     def fail(self, reason: str) -> None:
         """Reset every stream here, without telling the peer: it is gone."""
         if self._over is None:

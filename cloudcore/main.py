@@ -194,6 +194,8 @@ def _parts(
         other_hub=peers.serve if peers is not None else None,
         revocations=revocations,
     )
+    tidier = memory.Tidier(lambda: nodes.opened, streams.tunnels.piped)
+    streams.tunnels.on_pipe = tidier.expect
     contexts = [tls] if kubelets is None else [tls, kubelets.tls]
     upkeep = _Upkeep(client, config, authority, contexts, names)
     parts = [
@@ -205,7 +207,7 @@ def _parts(
         dynamic,
         policy,
         notices,
-        memory.Tidier(lambda: nodes.opened),
+        tidier,
     ]
     if config.devices:
         parts += [devices, hardware, calls]

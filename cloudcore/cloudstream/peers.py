@@ -94,6 +94,7 @@ class Peers:
         self._tls = tls
         self._group: asyncio.TaskGroup | None = None
         self._lines: dict[str, Line] = {}
+        self._peers: set[Peer] = set()
 
     async def run(self) -> None:
         """Never returns."""
@@ -109,6 +110,9 @@ class Peers:
     def nodes(self) -> list[str]:
         """Nodes that were connected to another cloudcore last."""
         return [node.name for node in self._nodes() if self._elsewhere(node)]
+
+    def piped(self) -> bool:
+        return any(peer.piped for peer in self._peers)
 
     async def open(self, node: str, head: tunnel.Head) -> Opening | None:
         """Ask a node by the cloudcore that holds it; None when no other one does.  Raises Unavailable, ProtocolError."""
@@ -161,6 +165,7 @@ class Peers:
     async def _carry(self, where: str, line: Line, peer: Peer, connection: BinaryConnection) -> None:
         log.info("Connected to the cloudcore at %s", where)
         reason = "closed"
+        self._peers.add(peer)
         try:
             async with asyncio.TaskGroup() as group:
                 watch = group.create_task(self._until_idle(where, line, peer), name=f"idle {where}")
@@ -170,6 +175,7 @@ class Peers:
                     reason = str(error)
                 watch.cancel()
         finally:
+            self._peers.discard(peer)
             self._forget(where, line)
             with contextlib.suppress(SkerryError, TimeoutError):
                 async with asyncio.timeout(DIAL_S):

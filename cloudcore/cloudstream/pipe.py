@@ -41,6 +41,11 @@ class Opening(Pipe, Protocol):
 class Way(Protocol):
     """The way to one node, while it lasts."""
 
+    @property
+    def piped(self) -> bool:
+        """Whether a two-way pipe is open."""
+        ...
+
     async def run(self) -> None:
         """Serve it.  Raises SkerryError when it is over."""
         ...

@@ -49,7 +49,7 @@ class StockStream:
         self.number = number
         self.touched = clock.monotonic()
         self._peer = peer
-        self._head = head
+        self.head = head
         self._reader = stock.AnswerReader() if head.kind == "upgrade" else None
         self._inbox: deque[bytes] = deque()
         self._held = 0
@@ -116,7 +116,7 @@ class StockStream:
             self._answer = self._reader.answer
             self._ended = self._ended or self._reader.over
         elif self._answer is None:
-            self._answer = stock.plain_answer(self._head)
+            self._answer = stock.plain_answer(self.head)
         self._changed.set()
         if not data:
             return True
@@ -140,7 +140,7 @@ class StockStream:
         """The edge said that this stream is over."""
         self._ended = True
         if self._reader is None and self._answer is None:
-            self._answer = stock.plain_answer(self._head)  # an empty page is a page
+            self._answer = stock.plain_answer(self.head)  # an empty page is a page
         self._changed.set()
 
     def fail(self, reason: str) -> None:
@@ -209,6 +209,10 @@ class StockPeer:
         for stream in list(self._streams.values()):
             stream.fail(reason)
         self._streams.clear()
+
+    @property
+    def piped(self) -> bool:
+        return any(stream.head.kind == "upgrade" for stream in self._streams.values())
 
     @property
     def count(self) -> int:

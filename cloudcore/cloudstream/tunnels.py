@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -32,6 +32,10 @@ class Elsewhere(Protocol):
         """Those that have been connected elsewhere last."""
         ...
 
+    def piped(self) -> bool:
+        """Whether a two-way pipe by another cloudcore is open."""
+        ...
+
     async def open(self, node: str, head: tunnel.Head) -> Opening | None:
         """Ask a node by the cloudcore that holds it; None when that is nobody else.  Raises as `Way.open`."""
         ...
@@ -44,6 +48,8 @@ class Tunnels:
         self._peers: dict[str, tuple[Way, BinaryConnection]] = {}
         self._numbers = itertools.count(1)
         self._elsewhere: Elsewhere | None = None
+        self.on_pipe: Callable[[], None] = lambda: None
+        """Called before a two-way pipe is opened."""
 
     def bind(self, elsewhere: Elsewhere) -> None:
         """Pass requests for nodes that are not here on, from now on."""
@@ -95,6 +101,11 @@ class Tunnels:
         elsewhere = self._elsewhere.nodes() if self._elsewhere is not None else []
         return list(dict.fromkeys([*self._peers, *elsewhere]))
 
+    def piped(self) -> bool:
+        """Whether a two-way pipe is open."""
+        elsewhere = self._elsewhere is not None and self._elsewhere.piped()
+        return elsewhere or any(way.piped for way, _ in self._peers.values())
+
     async def open(self, node: str, head: tunnel.Head) -> tuple[Pipe, tunnel.Answer]:
         """Ask a node, wherever it is connected.
 
@@ -102,6 +113,8 @@ class Tunnels:
         node cannot be asked."""
         if node in self._peers or self._elsewhere is None:
             return await self.open_here(node, head)
+        if head.kind == "upgrade":
+            self.on_pipe()
         stream = await self._elsewhere.open(node, head)
         if stream is None:
             return await self.open_here(node, head)
@@ -113,6 +126,8 @@ class Tunnels:
         entry = self._peers.get(node)
         if entry is None:
             raise Unavailable(f'node "{node}" is not connected, so there is no way to its pods now')
+        if head.kind == "upgrade":
+            self.on_pipe()
         return await _answered(await entry[0].open(head), ANSWER_S)
 
 

@@ -20,7 +20,7 @@ def test_it_tidies_once_after_a_storm_and_not_within(monkeypatch: pytest.MonkeyP
         nonlocal opened
         loop = asyncio.get_running_loop()
         monkeypatch.setattr(memory, "tidy", lambda: tidied.append(loop.time()))
-        task = asyncio.create_task(memory.Tidier(lambda: opened).run())
+        task = asyncio.create_task(memory.Tidier(lambda: opened, lambda: False).run())
         await asyncio.sleep(10 * memory.LOOK_S)
         assert tidied == []
         for _ in range(20):
@@ -32,6 +32,38 @@ def test_it_tidies_once_after_a_storm_and_not_within(monkeypatch: pytest.MonkeyP
         opened += memory.MANY - 1
         await asyncio.sleep(10 * memory.LOOK_S)
         assert len(tidied) == 1, "too few to matter"
+        task.cancel()
+        await asyncio.wait([task])
+
+    loop_class = type("Loop", (looptime.LoopTimeEventLoop, asyncio.SelectorEventLoop), {})
+    try:
+        with asyncio.Runner(loop_factory=loop_class) as runner:
+            runner.run(test())
+    finally:
+        gc.unfreeze()
+
+
+def test_blocks_are_kept_while_something_is_piped(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    piped = True
+    for name in ("roomy", "frugal", "tidy"):
+        monkeypatch.setattr(memory, name, lambda name=name: done.append(name))
+
+    async def test() -> None:
+        nonlocal piped
+        tidier = memory.Tidier(lambda: 0, lambda: piped)
+        task = asyncio.create_task(tidier.run())
+        await asyncio.sleep(5 * memory.LOOK_S)
+        assert done == []
+        for _ in range(3):
+            tidier.expect()
+        await asyncio.sleep(5 * memory.LOOK_S)
+        assert done == ["roomy"]
+        piped = False
+        await asyncio.sleep(5 * memory.LOOK_S)
+        assert done == ["roomy", "frugal", "tidy"]
+        tidier.expect()
+        assert done[3:] == ["roomy"]
         task.cancel()
         await asyncio.wait([task])
 

@@ -66,6 +66,28 @@ def test_the_newest_tunnel_of_a_node_wins_and_the_older_ends_at_once(monkeypatch
     asyncio.run(main())
 
 
+def test_pipes_are_expected_and_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("beehive.tunnelpeer.TICK_S", 0.01)
+
+    async def main() -> None:
+        tunnels, expected = Tunnels(), []
+        tunnels.on_pipe = lambda: expected.append(1)
+        async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+            task = group.create_task(tunnels.serve_tunnel("edge-1", Line()))
+            await asyncio.sleep(0)
+            await tunnels.open("edge-1", HEAD)
+            assert (expected, tunnels.piped()) == ([], False)
+            pipe, _ = await tunnels.open(
+                "edge-1", tunnel.Head(kind="upgrade", method="POST", path="/exec/a/b/c")
+            )
+            assert (expected, tunnels.piped()) == ([1], True)
+            pipe.reset("done")
+            assert not tunnels.piped()
+            task.cancel()
+
+    asyncio.run(main())
+
+
 def test_pods_cannot_be_read_before_there_is_a_client() -> None:
     with pytest.raises(Unavailable, match="starting"):
         asyncio.run(PodReader().get("default", "web"))
