@@ -29,6 +29,7 @@ from cloudcore.kube import STRATEGIC, Kube
 from cloudcore.objects import (
     CLOUDCORE_ANNOTATION,
     CONFIGMAP,
+    CSIDRIVER,
     CSR,
     EVENT,
     HUB_ANNOTATION,
@@ -38,6 +39,7 @@ from cloudcore.objects import (
     PERSISTENTVOLUME,
     PERSISTENTVOLUMECLAIM,
     POD,
+    RUNTIMECLASS,
     SECRET,
     SERVICEACCOUNT,
     SESSION_ANNOTATION,
@@ -58,6 +60,8 @@ _QUERIED: dict[str, Kind] = {
     "persistentvolume": PERSISTENTVOLUME,
     "persistentvolumeclaim": PERSISTENTVOLUMECLAIM,
     "volumeattachment": VOLUMEATTACHMENT,
+    "runtimeclass": RUNTIMECLASS,
+    "csidriver": CSIDRIVER,
     "node": NODE,
     "certificatesigningrequest": CSR,
 }

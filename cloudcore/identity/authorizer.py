@@ -14,6 +14,7 @@ certificate's; nothing in a frame is believed about who sent it.
 | configmap, secret query                   | a pod bound to this node refers to it                                         |
 | persistentvolumeclaim query               | a pod bound to this node uses it                                              |
 | persistentvolume, volumeattachment query  | claimed by such a claim; attached to this node (judged on the object read)    |
+| runtimeclass, csidriver query             | one by name; they say how this cluster's nodes run pods, to all of them       |
 | serviceaccounttoken query                 | bound to a pod on this node, by name and UID, of that account, and no longer  |
 |                                           | and for nobody else than a volume of that pod asks                            |
 | event insert, update, patch               | about this node, or a pod or device on it; no foreign source host             |
@@ -251,6 +252,13 @@ def _judged_later(node: str, message: Message, target: Resource, view: View) -> 
         raise Forbidden(f"node {node} may not list {target.type}s")
 
 
+def _by_name(node: str, message: Message, target: Resource, view: View) -> None:
+    """Source: Kubernetes' node authorizer, which lets every node read these."""
+    del message, view
+    if not target.name:
+        raise Forbidden(f"node {node} may not list {target.type}s")
+
+
 class _BoundRef(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = ""
     name: str = ""
@@ -405,6 +413,8 @@ _RULES = {
     ("persistentvolumeclaim", Op.QUERY): _referred,
     ("persistentvolume", Op.QUERY): _judged_later,
     ("volumeattachment", Op.QUERY): _judged_later,
+    ("runtimeclass", Op.QUERY): _by_name,
+    ("csidriver", Op.QUERY): _by_name,
     ("serviceaccounttoken", Op.QUERY): _token,
     ("event", Op.INSERT): _event,
     ("event", Op.UPDATE): _event,

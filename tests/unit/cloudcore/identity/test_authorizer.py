@@ -302,6 +302,14 @@ def test_volumes_are_judged_as_read() -> None:
     denied(Op.QUERY, "null/persistentvolume")
 
 
+@pytest.mark.parametrize("kind", ["runtimeclass", "csidriver"])
+def test_what_all_nodes_run_pods_by_is_read_by_name(kind: str) -> None:
+    allowed(Op.QUERY, f"null/{kind}/fast")
+    denied(Op.QUERY, f"null/{kind}")
+    for operation in (Op.INSERT, Op.UPDATE, Op.PATCH, Op.DELETE):
+        denied(operation, f"null/{kind}/fast")
+
+
 def test_devices() -> None:
     authorizer.check_device("a", "ns", "room", View())
     for name in ("hall", "absent"):
