@@ -200,10 +200,10 @@ def _runs_pods(settings: Mapping[str, Any]) -> bool:
 def render(node_name: str, mqtt_password: str = "") -> str:
     """The configuration of a board: defaults, since the hub's address is kept with the identity.  Pure.
 
-    A board is one node, so that plugins find it where they look for a kubelet.
+    A board is one node: plugins find it, and the folders of its pods, where they look for a kubelet and its.
     """
     edged = {"hostnameOverride": node_name} if node_name else {}
-    modules: dict[str, Any] = {"edged": {**edged, "pluginDirectory": "/var/lib/kubelet"}}
+    modules: dict[str, Any] = {"edged": {**edged, "rootDirectory": "/var/lib/kubelet"}}
     if mqtt_password:
         modules["eventBus"] = {"mqttUsername": mosquitto.EDGECORE, "mqttPassword": mqtt_password}
     document: dict[str, Any] = {

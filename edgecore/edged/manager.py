@@ -21,6 +21,7 @@ from edgecore.edged import admission, claims, images, mirror, node, pleg, policy
 from edgecore.edged import status as statuses
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.cri import Cri
+from edgecore.edged.csiplugins import CsiPlugins
 from edgecore.edged.deviceplugins import DevicePlugins
 from edgecore.edged.ends import Ends
 from edgecore.edged.errors import BadPod, CriError
@@ -36,7 +37,7 @@ from edgecore.edged.pod import (
     decode_pod,
     decode_uid,
 )
-from edgecore.edged.ports import Clock, NoPlugins, Objects, Reports, State, SystemClock
+from edgecore.edged.ports import Clock, NoPlugins, NoStorage, Objects, Reports, State, SystemClock
 from edgecore.edged.runtime import (
     ANNOTATION_POD,
     LABEL_POD_NAME,
@@ -162,7 +163,9 @@ class Edged:
         self._disk = ImageDisk()
         self._ends = Ends(config.ends_file)
         self._plugins: DevicePlugins | None = None
+        self._csi: CsiPlugins | None = None
         if config.plugin_dir is not None:
+            self._csi = CsiPlugins(config.plugin_dir, config.root_dir, objects, node_name)
             self._plugins = DevicePlugins(config.plugin_dir, state, self, self._clock.monotonic)
         self.housekeeper = Housekeeper(
             config=config,
@@ -202,6 +205,7 @@ class Edged:
             starts=Starts(parallel(self._config.max_parallel_starts)),
             ends=self._ends,
             plugins=self._plugins or NoPlugins(),
+            storage=self._csi or NoStorage(),
             service_env=self._service_env,
             find_device=self._devices.device if self._devices is not None else claims.none,
         )
@@ -213,6 +217,8 @@ class Edged:
                 group.create_task(self._relist_for_ever(), name="relist")
                 group.create_task(self._wanted_for_ever(group), name="wanted pods")
                 group.create_task(self.housekeeper.run(), name="housekeeping")
+                if self._csi is not None:
+                    group.create_task(self._csi.run(), name="storage plugins")
                 if self._plugins is not None:
                     group.create_task(self._plugins.run(), name="device plugins")
                 if self._static is not None:

@@ -10,17 +10,23 @@ from typing import TypeVar
 
 import msgspec
 
+from edgecore.edged.csi import Wanted
 from edgecore.edged.errors import VolumeError
+from edgecore.edged.pod import is_name
 
 _S = TypeVar("_S", bound=msgspec.Struct)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """Where a claim's data is on this machine.  create: the folder is made when it is missing."""
+    """Where a claim's data is on this machine.
+
+    create: the folder is made when it is missing.  own: whether a pod's fsGroup becomes its group.
+    """
 
     path: str
     create: bool = False
+    own: bool = True
 
 
 class _Meta(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,8 +55,26 @@ class _Place(msgspec.Struct, frozen=True, kw_only=True):
     type: str | None = None
 
 
+class _SecretRef(msgspec.Struct, frozen=True, kw_only=True):
+    name: str = ""
+    namespace: str = ""
+
+
+class _Csi(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    driver: str
+    volume_handle: str
+    read_only: bool = False
+    fs_type: str | None = None
+    volume_attributes: dict[str, str] | None = None
+    node_publish_secret_ref: _SecretRef | None = None
+    node_stage_secret_ref: _SecretRef | None = None
+
+
 class _VolumeSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     claim_ref: _Meta | None = None
+    csi: _Csi | None = None
+    access_modes: list[str] = []
+    mount_options: list[str] = []
     local: _Place | None = None
     host_path: _Place | None = None
 
@@ -72,8 +96,10 @@ def volume_name(claim: str, raw: bytes | msgspec.Raw | None) -> str:
     return pvc.spec.volume_name
 
 
-def resolve(claim: str, claim_raw: bytes | msgspec.Raw, volume_raw: bytes | msgspec.Raw | None) -> Claim:
-    """Where the data of a bound claim is.  Raises VolumeError."""
+def resolve(
+    claim: str, claim_raw: bytes | msgspec.Raw, volume_raw: bytes | msgspec.Raw | None
+) -> Claim | Wanted:
+    """Where the data of a bound claim is, or what to ask of which driver for it.  Raises VolumeError."""
     name = volume_name(claim, claim_raw)
     if volume_raw is None:
         raise VolumeError(f'persistentvolume "{name}" not found')
@@ -87,6 +113,8 @@ def resolve(claim: str, claim_raw: bytes | msgspec.Raw, volume_raw: bytes | msgs
     ):
         # another claim's data must not be shown to this one
         raise VolumeError(f'{what} is bound to another claim than "{claim}"')
+    if pv.spec.csi is not None:
+        return _of_driver(name, what, pv.spec, pv.spec.csi)
     place = pv.spec.local or pv.spec.host_path
     if place is None:
         raise VolumeError(f"{what} is of a kind that is not supported here")
@@ -99,6 +127,28 @@ def resolve(claim: str, claim_raw: bytes | msgspec.Raw, volume_raw: bytes | msgs
     # in place of a disk that is not mounted would take the data
     create = pv.spec.local is None and kind in ("", "DirectoryOrCreate")
     return Claim(path=place.path, create=create)
+
+
+def _of_driver(name: str, what: str, spec: _VolumeSpec, source: _Csi) -> Wanted:
+    if not is_name(name) or not is_name(source.driver):
+        raise VolumeError(f"{what}: its name or its driver cannot be used")
+
+    def secret(ref: _SecretRef | None) -> tuple[str, str] | None:
+        return (ref.namespace, ref.name) if ref is not None and ref.name else None
+
+    return Wanted(
+        spec_name=name,
+        driver=source.driver,
+        handle=source.volume_handle,
+        ephemeral=False,
+        read_only=source.read_only,
+        fs_type=source.fs_type or "",
+        mount_flags=tuple(spec.mount_options),
+        modes=tuple(spec.access_modes),
+        attributes=source.volume_attributes or {},
+        publish_secret=secret(source.node_publish_secret_ref),
+        stage_secret=secret(source.node_stage_secret_ref),
+    )
 
 
 def _read(raw: bytes | msgspec.Raw, kind: type[_S], what: str) -> _S:

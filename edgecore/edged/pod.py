@@ -324,8 +324,17 @@ class ClaimVolume(_Wire, frozen=True, kw_only=True):
     read_only: bool = False
 
 
+class CsiVolume(_Wire, frozen=True, kw_only=True):
+    driver: str
+    read_only: bool = False
+    fs_type: str = ""
+    volume_attributes: dict[str, str] = {}
+    node_publish_secret_ref: NameRef | None = None
+
+
 class Volume(_Wire, frozen=True, kw_only=True):
     name: str
+    csi: CsiVolume | None = None
     config_map: ConfigMapVolume | None = None
     secret: SecretVolume | None = None
     empty_dir: EmptyDirVolume | None = None
@@ -601,6 +610,11 @@ def _drop_null(value: Any) -> Any:
     return value
 
 
+def is_name(text: str) -> bool:
+    """Whether a name of an object at the API may become the name of a folder."""
+    return bool(_SUBDOMAIN.match(text))
+
+
 def _check_key(meta: ObjectMeta) -> None:
     if not _SUBDOMAIN.match(meta.name):
         raise BadPod(f"metadata.name is not a DNS subdomain: {meta.name[:64]!r}")
@@ -707,6 +721,7 @@ def _check_volumes(volumes: list[Volume]) -> set[str]:
             v.downward_api,
             v.projected,
             v.persistent_volume_claim,
+            v.csi,
         )
         if sum(k is not None for k in known) != 1:
             raise BadPod(f"{where} ({v.name}) is of a kind that is not supported here")
@@ -715,6 +730,8 @@ def _check_volumes(volumes: list[Volume]) -> set[str]:
         ):
             name = v.persistent_volume_claim.claim_name
             raise BadPod(f"{where}.persistentVolumeClaim.claimName cannot be used: {name[:64]!r}")
+        if v.csi is not None and not _SUBDOMAIN.match(v.csi.driver):
+            raise BadPod(f"{where}.csi.driver cannot be used: {v.csi.driver[:64]!r}")
         for source in (v.config_map, v.secret):
             if source is not None:
                 _check_items(where, source.items)

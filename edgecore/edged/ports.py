@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
 from beehive import clock
+from edgecore.edged.csi import Wanted
+from edgecore.edged.errors import VolumeError
 from edgecore.edged.pod import Container, Pod
 from edgecore.edged.runtime import Given
 
@@ -79,6 +82,32 @@ class NoPlugins:
         """Nothing."""
         del pod, container
         return Given()
+
+
+class Storage(Protocol):
+    """Volumes of CSI drivers."""
+
+    async def publish(self, pod: Pod, root: Path, wanted: Wanted) -> str:
+        """Mount a volume for a pod, whose folder is in root; where it is then.  May be repeated.  Raises VolumeError."""
+        ...
+
+    async def unpublish(self, uid: str, root: Path) -> None:
+        """Take all of a pod's away.  May be repeated.  Raises VolumeError."""
+        ...
+
+
+class NoStorage:
+    """No driver is listened to."""
+
+    async def publish(self, pod: Pod, root: Path, wanted: Wanted) -> str:
+        """Raises VolumeError."""
+        del pod, root
+        raise VolumeError(
+            f"driver name {wanted.driver} not found: this node listens to no plugins (modules.edged.pluginDirectory)"
+        )
+
+    async def unpublish(self, uid: str, root: Path) -> None:
+        """There are none."""
 
 
 class Clock(Protocol):

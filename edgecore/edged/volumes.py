@@ -34,6 +34,7 @@ _KINDS = {
     "downward_api": "downward-api",
     "projected": "projected",
     "persistent_volume_claim": "local-volume",
+    "csi": "csi",
 }
 # What the bytes of all files of one volume may add up to; an API object has at most 1 MiB, a projection a few of them.
 MAX_VOLUME_BYTES = 16 * 1024 * 1024
@@ -51,12 +52,13 @@ class TokenKey:
 class Sources:
     """What volumes are made from: the objects a pod refers to, its tokens, and facts about where it runs.
 
-    claims: by name, where the data is or why it cannot be used.
+    claims: by name, where the data is or why it cannot be used.  csi: by volume, why it is not there, or nothing.
     """
 
     refs: References = field(default_factory=References)
     tokens: Mapping[TokenKey, str] = field(default_factory=dict)
     claims: Mapping[str, Claim | str] = field(default_factory=dict)
+    csi: Mapping[str, str] = field(default_factory=dict)
     facts: Facts = field(default_factory=Facts)
 
 
@@ -211,7 +213,8 @@ def volume_dir(root: Path, uid: str, volume: Volume) -> Path:
     """Where a volume is on this machine."""
     if volume.host_path is not None:
         return Path(volume.host_path.path)
-    return root / uid / "volumes" / f"kubernetes.io~{kind_of(volume)}" / volume.name
+    folder = root / uid / "volumes" / f"kubernetes.io~{kind_of(volume)}" / volume.name
+    return folder / "mount" if volume.csi is not None else folder
 
 
 def prepare(pod: Pod, sources: Sources, *, root: Path, stamp: str) -> None:
@@ -229,6 +232,12 @@ def _prepare(pod: Pod, volume: Volume, sources: Sources, root: Path, stamp: str)
         return
     if volume.persistent_volume_claim is not None:
         _claim(pod, volume, sources, root)
+        return
+    if volume.csi is not None:
+        # its driver has put it there, or said why not
+        fault = sources.csi.get(volume.name, "not published yet")
+        if fault:
+            raise VolumeError(fault)
         return
     files = payload(pod, volume, sources)
     relative = f"{pod.uid}/volumes/kubernetes.io~{kind_of(volume)}/{volume.name}"
@@ -289,7 +298,7 @@ def _claim(pod: Pod, volume: Volume, sources: Sources, root: Path) -> None:
     target = tree.make_dirs(root, f"{pod.uid}/volumes/kubernetes.io~local-volume/{volume.name}")
     tree.bind_sub_path(path, "", target, create=False)
     group = pod.spec.security_context.fs_group
-    if group is not None and not volume.persistent_volume_claim.read_only:
+    if group is not None and claim.own and not volume.persistent_volume_claim.read_only:
         with tree.opened(path.resolve()) as fd:
             if os.fstat(fd).st_gid != group:
                 os.fchown(fd, -1, group)
@@ -335,6 +344,8 @@ def mounts(pod: Pod, container_name: str, *, root: Path, sub_paths: Mapping[int,
         readonly = m.read_only or kind_of(volume) in ("configmap", "secret", "downward-api", "projected")
         if volume.persistent_volume_claim is not None:
             readonly = readonly or volume.persistent_volume_claim.read_only
+        if volume.csi is not None:
+            readonly = readonly or volume.csi.read_only
         out.append(
             Mount(
                 container_path=m.mount_path if m.mount_path.startswith("/") else "/" + m.mount_path,
@@ -362,7 +373,7 @@ def bind_sub_paths(
                 volume_dir(root, pod.uid, volume),
                 path,
                 target,
-                create=kind_of(volume) in ("", "empty-dir", "local-volume"),
+                create=kind_of(volume) in ("", "empty-dir", "local-volume", "csi"),
             )
         except OSError as err:
             raise VolumeError(f'volume "{volume.name}": {err}') from err

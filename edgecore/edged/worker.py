@@ -23,6 +23,7 @@ from edgecore.edged import (
     backoff,
     cgroups,
     claims,
+    csi,
     env,
     images,
     persistent,
@@ -41,9 +42,9 @@ from edgecore.edged.cri import Cri
 from edgecore.edged.ends import Ends
 from edgecore.edged.errors import CriError, Held, NotFound, VolumeError
 from edgecore.edged.events import PodEvents
-from edgecore.edged.pod import Container, Pod, PodStatus, Probe
+from edgecore.edged.pod import Container, Pod, PodStatus, Probe, Volume
 from edgecore.edged.podworker import Life, PodWorker
-from edgecore.edged.ports import Clock, NoPlugins, Objects, Plugins, Reports, State
+from edgecore.edged.ports import Clock, NoPlugins, NoStorage, Objects, Plugins, Reports, State, Storage
 from edgecore.edged.runtime import (
     ANNOTATION_DEVICES,
     ANNOTATION_RESOURCES,
@@ -111,6 +112,7 @@ class Shared:
     starts: Starts
     ends: Ends
     plugins: Plugins = field(default_factory=NoPlugins)
+    storage: Storage = field(default_factory=NoStorage)
     admit: Callable[[Worker], Outcome | None] = lambda _: None
     permit: Callable[[Pod], Outcome | None] = lambda _: None
     permit_path: Callable[[Pod, str], str] = lambda _pod, _path: ""
@@ -1025,8 +1027,10 @@ class Worker:
             due = now + max(10.0, (expires - now) * TOKEN_REFRESH_SHARE)
             self._refresh_at = due if self._refresh_at is None else min(due, self._refresh_at)
         claims = {name: await self._claim(name) for name in volumes.claims_of(self.pod)}
+        inline = {v.name: await self._inline(v) for v in self.pod.spec.volumes if v.csi is not None}
         return volumes.Sources(
             claims=claims,
+            csi=inline,
             refs=env.References(config_maps=found["configmap"], secrets=found["secret"]),
             tokens=tokens,
             facts=self._facts(),
@@ -1040,10 +1044,21 @@ class Worker:
             volume = await objects.fetch("persistentvolume", "", persistent.volume_name(name, claim))
             assert claim is not None
             found = persistent.resolve(name, bytes(claim), volume)
+            if isinstance(found, csi.Wanted):
+                path = await self._s.storage.publish(self.pod, self.config.root_dir, found)
+                return persistent.Claim(path=path, own=csi.group_applies(found))
             forbidden = self._s.permit_path(self.pod, found.path)
         except SkerryError as err:
             return str(err)
         return forbidden or found
+
+    async def _inline(self, volume: Volume) -> str:
+        """Why a driver's volume is not there; nothing when it is."""
+        try:
+            await self._s.storage.publish(self.pod, self.config.root_dir, csi.inline(self.pod, volume))
+        except VolumeError as err:
+            return str(err)
+        return ""
 
     async def _token(self, key: volumes.TokenKey) -> tuple[str, float]:
         account = self.pod.spec.service_account_name or "default"
@@ -1373,6 +1388,7 @@ class Worker:
         for container in self._runtime.containers:
             await self._s.cri.remove_container(container.id)
             self._forget_container(container.id)
+        await self._s.storage.unpublish(self.pod.uid, self.config.root_dir)
         await asyncio.to_thread(tree.remove_tree, self.config.root_dir, self.pod.uid)
         folder = Path(spec.pod_log_dir(self.config, self.pod)).name
         await asyncio.to_thread(tree.remove_tree, self.config.log_dir, folder)
@@ -1398,6 +1414,7 @@ class Worker:
             await cri.remove_sandbox(sandbox.id)
         for container in self._runtime.containers:
             await cri.remove_container(container.id)
+        await self._s.storage.unpublish(pod.uid, config.root_dir)
         await asyncio.to_thread(tree.remove_tree, config.root_dir, pod.uid)
         await asyncio.to_thread(tree.remove_tree, config.log_dir, Path(spec.pod_log_dir(config, pod)).name)
         if config is not self._s.config:

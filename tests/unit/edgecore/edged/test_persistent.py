@@ -42,7 +42,7 @@ def test_kinds() -> None:
         ({**pvc(), "status": {"phase": "Pending"}}, pv(), "is not bound"),
         (pvc(volumeMode="Block"), pv(), "block volumes"),
         (pvc(), None, '"disk" not found'),
-        (pvc(), pv(csi={"driver": "x"}), "kind that is not supported"),
+        (pvc(), pv(nfs={"driver": "x"}), "kind that is not supported"),
         (pvc(), pv(local={"path": "relative"}), "path cannot be used"),
         (pvc(), pv(local={"path": "/a/../../etc"}), "path cannot be used"),
         (pvc(), pv(hostPath={"path": "/a", "type": "Socket"}), "'Socket' is not supported"),

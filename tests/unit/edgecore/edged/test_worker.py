@@ -13,6 +13,7 @@ from beehive.errors import Unavailable
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.ends import Ends
 from edgecore.edged.podworker import Life
+from edgecore.edged.ports import NoStorage
 from edgecore.edged.runtime import ContainerInfo, ContainerStatus, SandboxInfo
 from edgecore.edged.status import Outcome
 from edgecore.edged.worker import Worker
@@ -107,6 +108,7 @@ def _shared(tmp_path: Path, runtime: _Runtime, store: _FullDisk) -> Any:
         reports=store,
         state=store,
         ends=ends,
+        storage=NoStorage(),
         clock=SimpleNamespace(now=lambda: 1000.0, monotonic=lambda: 1000.0),
         # whoever asks whether it may start wants to run it
         admit=_never,

@@ -1,0 +1,148 @@
+"""Volumes of CSI drivers: what is asked of a driver for one volume of one pod.  Pure.
+
+Source: kubelet, volume/csi/csi_mounter.go, csi_attacher.go, csi_util.go; CSI 1.x.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from edgecore.edged.pod import Pod, Volume
+
+# CSI's VolumeCapability.AccessMode.Mode and NodeServiceCapability.RPC.Type
+SINGLE_NODE_WRITER, SINGLE_NODE_READER_ONLY, MULTI_NODE_READER_ONLY = 1, 2, 3
+MULTI_NODE_MULTI_WRITER, SINGLE_NODE_SINGLE_WRITER, SINGLE_NODE_MULTI_WRITER = 5, 6, 7
+CAN_STAGE, CAN_SINGLE_NODE_MULTI_WRITER, CAN_MOUNT_GROUP = 1, 5, 6
+KIND = "kubernetes.io~csi"
+DATA = "vol_data.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """One volume for one pod.
+
+    spec_name: of the volume in the pod, or of the PersistentVolume.  handle: the driver's name for it.
+    secrets are (namespace, name), for publishing and for staging.  modes: as the PersistentVolume says.
+    """
+
+    spec_name: str
+    driver: str
+    handle: str
+    ephemeral: bool
+    read_only: bool = False
+    fs_type: str = ""
+    mount_flags: tuple[str, ...] = ()
+    modes: tuple[str, ...] = ()
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    publish_secret: tuple[str, str] | None = None
+    stage_secret: tuple[str, str] | None = None
+
+
+def inline(pod: Pod, volume: Volume) -> Wanted:
+    """A volume that lives as long as its pod."""
+    source = volume.csi
+    assert source is not None
+    secret = source.node_publish_secret_ref
+    return Wanted(
+        spec_name=volume.name,
+        driver=source.driver,
+        handle="csi-" + hashlib.sha256(f"{pod.uid}{volume.name}".encode()).hexdigest(),
+        ephemeral=True,
+        read_only=source.read_only,
+        fs_type=source.fs_type,
+        attributes=source.volume_attributes,
+        publish_secret=(pod.namespace, secret.name) if secret is not None and secret.name else None,
+    )
+
+
+def access_mode(wanted: Wanted, capabilities: Collection[int]) -> int:
+    """CSI's access mode for what Kubernetes calls ReadWriteOnce and so on."""
+    fine = CAN_SINGLE_NODE_MULTI_WRITER in capabilities
+    writer = SINGLE_NODE_MULTI_WRITER if fine else SINGLE_NODE_WRITER
+    if not wanted.modes:
+        return SINGLE_NODE_WRITER
+    table = {
+        "ReadWriteMany": MULTI_NODE_MULTI_WRITER,
+        "ReadOnlyMany": MULTI_NODE_READER_ONLY,
+        "ReadWriteOncePod": SINGLE_NODE_SINGLE_WRITER if fine else SINGLE_NODE_WRITER,
+        "ReadWriteOnce": writer,
+    }
+    return next((table[m] for m in table if m in wanted.modes), SINGLE_NODE_WRITER)
+
+
+def group_applies(wanted: Wanted) -> bool:
+    """The kubelet's default for whose files a volume's are: one node writes to a file system of a known type."""
+    return bool(wanted.fs_type) and "ReadWriteOnce" in wanted.modes and not wanted.read_only
+
+
+def context(pod: Pod, wanted: Wanted, *, pod_info: bool) -> dict[str, str]:
+    """The volume's attributes, and whose it is for a driver that wants to know."""
+    if not pod_info:
+        return dict(wanted.attributes)
+    return {
+        **wanted.attributes,
+        "csi.storage.k8s.io/pod.name": pod.name,
+        "csi.storage.k8s.io/pod.namespace": pod.namespace,
+        "csi.storage.k8s.io/pod.uid": pod.uid,
+        "csi.storage.k8s.io/serviceAccount.name": pod.spec.service_account_name or "default",
+        "csi.storage.k8s.io/ephemeral": "true" if wanted.ephemeral else "false",
+    }
+
+
+def attachment_name(wanted: Wanted, node_name: str) -> str:
+    """What the attacher calls the VolumeAttachment of a volume to a node."""
+    text = f"{wanted.handle}{wanted.driver}{node_name}"
+    return "csi-" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def staging_folder(handle: str) -> str:
+    return hashlib.sha256(handle.encode()).hexdigest()
+
+
+class Data(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What is written beside a mount, so that it can be undone by who does not know the pod any more."""
+
+    driver_name: str
+    volume_handle: str
+    spec_vol_id: str = msgspec.field(name="specVolID", default="")
+    volume_lifecycle_mode: str = "Persistent"
+
+
+class _DriverSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    attach_required: bool | None = None
+    pod_info_on_mount: bool | None = None
+    volume_lifecycle_modes: list[str] | None = None
+
+
+class Driver(msgspec.Struct, frozen=True, kw_only=True):
+    """storage.k8s.io/v1 CSIDriver, as far as a node needs it; without one a driver is as this says."""
+
+    spec: _DriverSpec = _DriverSpec()
+
+    @property
+    def attach_required(self) -> bool:
+        return self.spec.attach_required is not False
+
+    @property
+    def pod_info(self) -> bool:
+        return bool(self.spec.pod_info_on_mount)
+
+    def serves(self, *, ephemeral: bool) -> bool:
+        """Whether it has volumes that live as long as this one should."""
+        modes = self.spec.volume_lifecycle_modes or ["Persistent"]
+        return ("Ephemeral" if ephemeral else "Persistent") in modes
+
+
+class _AttachmentStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    attached: bool = False
+    attachment_metadata: dict[str, str] = {}
+
+
+class Attachment(msgspec.Struct, frozen=True, kw_only=True):
+    """storage.k8s.io/v1 VolumeAttachment."""
+
+    status: _AttachmentStatus = _AttachmentStatus()

@@ -1,0 +1,294 @@
+"""A CSI driver beside edged: it is found by its socket, its volumes are staged once, and nothing of them stays."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grpclib.const import Cardinality, Handler, Status
+from grpclib.exceptions import GRPCError
+from grpclib.server import Server
+
+from edgecore._generated import csi_pb2 as pb
+from edgecore._generated import pluginregistration_pb2 as registration_pb
+from edgecore.edged import csi, tree
+from tests.integration.edged.bench import Bench, container, pod, stage
+
+NAME = "disks.example.com"
+
+
+def mount(*argv: str) -> None:
+    subprocess.run(["mount", *argv], check=True, capture_output=True)
+
+
+class Driver:
+    """Its volumes are tmpfs: staged for claims and bound from there, of the pod's own when they are ephemeral."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.calls: list[str] = []
+        self.last: dict[str, Any] = {}
+        self.broken = ""
+        self.accepted: list[bool] = []
+
+    def __mapping__(self) -> dict[str, Handler]:
+        def unary(service: str, name: str, call: Any, request: Any, reply: Any) -> tuple[str, Handler]:
+            async def handle(stream: Any) -> None:
+                asked = await stream.recv_message()
+                if service == "csi.v1.Node":
+                    self.calls.append(name)
+                    self.last[name] = asked
+                    if self.broken == name:
+                        raise GRPCError(Status.INTERNAL, "the disk does not answer")
+                await stream.send_message(await asyncio.to_thread(call, asked))
+
+            return f"/{service}/{name}", Handler(handle, Cardinality.UNARY_UNARY, request, reply)
+
+        found = pb.DESCRIPTOR.services_by_name["Node"].methods
+        node = [
+            unary(
+                "csi.v1.Node",
+                m.name,
+                getattr(self, m.name),
+                getattr(pb, m.input_type.name),
+                getattr(pb, m.output_type.name),
+            )
+            for m in found
+            if hasattr(self, m.name)
+        ]
+        registration = [
+            unary(
+                "pluginregistration.Registration",
+                "GetInfo",
+                self.info,
+                registration_pb.InfoRequest,
+                registration_pb.PluginInfo,
+            ),
+            unary(
+                "pluginregistration.Registration",
+                "NotifyRegistrationStatus",
+                self.registered,
+                registration_pb.RegistrationStatus,
+                registration_pb.RegistrationStatusResponse,
+            ),
+        ]
+        return dict([*node, *registration])
+
+    def info(self, _: Any) -> registration_pb.PluginInfo:
+        return registration_pb.PluginInfo(
+            type="CSIPlugin", name=NAME, endpoint=str(self.folder / "csi.sock"), supported_versions=["1.0.0"]
+        )
+
+    def registered(
+        self, told: registration_pb.RegistrationStatus
+    ) -> registration_pb.RegistrationStatusResponse:
+        self.accepted.append(told.plugin_registered)
+        return registration_pb.RegistrationStatusResponse()
+
+    def NodeGetCapabilities(self, _: Any) -> pb.NodeGetCapabilitiesResponse:
+        can = pb.NodeServiceCapability(rpc=pb.NodeServiceCapability.RPC(type="STAGE_UNSTAGE_VOLUME"))
+        return pb.NodeGetCapabilitiesResponse(capabilities=[can])
+
+    def NodeStageVolume(self, asked: pb.NodeStageVolumeRequest) -> pb.NodeStageVolumeResponse:
+        if not os.path.ismount(asked.staging_target_path):
+            mount("-t", "tmpfs", "-o", "size=1m", "csi", asked.staging_target_path)
+        return pb.NodeStageVolumeResponse()
+
+    def NodePublishVolume(self, asked: pb.NodePublishVolumeRequest) -> pb.NodePublishVolumeResponse:
+        os.makedirs(asked.target_path, exist_ok=True)
+        if asked.staging_target_path:
+            mount("--bind", asked.staging_target_path, asked.target_path)
+        else:
+            mount("-t", "tmpfs", "-o", "size=1m", "csi", asked.target_path)
+        return pb.NodePublishVolumeResponse()
+
+    def NodeUnpublishVolume(self, asked: pb.NodeUnpublishVolumeRequest) -> pb.NodeUnpublishVolumeResponse:
+        if os.path.ismount(asked.target_path):
+            subprocess.run(["umount", asked.target_path], check=True, capture_output=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(asked.target_path)
+        return pb.NodeUnpublishVolumeResponse()
+
+    def NodeUnstageVolume(self, asked: pb.NodeUnstageVolumeRequest) -> pb.NodeUnstageVolumeResponse:
+        if os.path.ismount(asked.staging_target_path):
+            subprocess.run(["umount", asked.staging_target_path], check=True, capture_output=True)
+        return pb.NodeUnstageVolumeResponse()
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        registry = self.folder / "plugins_registry"
+        await asyncio.to_thread(registry.mkdir, parents=True, exist_ok=True)
+        servers = []
+        paths = (self.folder / "csi.sock", registry / "disks-reg.sock")
+        for path in paths:
+            server = Server([self])
+            await server.start(path=str(path))
+            servers.append(server)
+        try:
+            yield
+        finally:
+            for server in servers:
+                server.close()
+                await server.wait_closed()
+            for path in paths:
+                path.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Where plugins look for a kubelet; the path of a socket may not be long."""
+    with tempfile.TemporaryDirectory(prefix="skc", dir="/tmp") as name:
+        try:
+            yield Path(name)
+        finally:
+            for point in tree.mounts_below(Path(name)):
+                subprocess.run(["umount", "-l", point], check=False)
+
+
+def put(b: Bench, kind: str, name: str, namespace: str = "", **fields: Any) -> None:
+    meta = {"name": name, **({"namespace": namespace} if namespace else {}), **fields.pop("meta", {})}
+    b.objects.store[kind, namespace, name] = json.dumps({"metadata": meta, **fields}).encode()
+
+
+def disk(b: Bench, *, attach: bool) -> None:
+    """A claim `data` that is bound to a volume of the driver."""
+    put(
+        b,
+        "csidriver",
+        NAME,
+        spec={
+            "attachRequired": attach,
+            "podInfoOnMount": True,
+            "volumeLifecycleModes": ["Persistent", "Ephemeral"],
+        },
+    )
+    put(
+        b,
+        "persistentvolumeclaim",
+        "data",
+        "default",
+        meta={"uid": "u1"},
+        spec={"volumeName": "disk"},
+        status={"phase": "Bound"},
+    )
+    source = {
+        "driver": NAME,
+        "volumeHandle": "disk-7",
+        "volumeAttributes": {"tier": "fast"},
+        "nodeStageSecretRef": {"name": "login", "namespace": "default"},
+    }
+    ref = {"namespace": "default", "name": "data", "uid": "u1"}
+    put(
+        b,
+        "persistentvolume",
+        "disk",
+        spec={"claimRef": ref, "csi": source, "accessModes": ["ReadWriteOnce"]},
+    )
+    put(b, "secret", "login", "default", data={"user": "bWU="})
+
+
+def using(name: str, **volume: Any) -> dict[str, Any]:
+    source = volume or {"persistentVolumeClaim": {"claimName": "data"}}
+    mounts = [{"name": "v", "mountPath": "/v"}, {"name": "v", "mountPath": "/sub", "subPath": "sub"}]
+    return pod(name, container(volumeMounts=mounts), volumes=[{"name": "v", **source}])
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("kind", ["fake", "containerd"])
+def test_volumes_of_a_driver(request: pytest.FixtureRequest, tmp_path: Path, folder: Path, kind: str) -> None:
+    machine = request.getfixturevalue("containerd") if kind == "containerd" else None
+
+    async def story(b: Bench) -> None:
+        b.config = replace(b.config, plugin_dir=folder)
+        driver = Driver(folder)
+        disk(b, attach=True)
+        one, two = using("one"), using("two")
+        async with b.edged():
+            first = b.want(one)
+            # neither the driver nor the disk is there yet
+            await b.until(lambda: "FailedMount" in b.reports.reasons(), "no driver")
+            async with driver.serving():
+                wanted = csi.Wanted(spec_name="disk", driver=NAME, handle="disk-7", ephemeral=False)
+                name = csi.attachment_name(wanted, "edge-1")
+                put(
+                    b,
+                    "volumeattachment",
+                    name,
+                    status={"attached": True, "attachmentMetadata": {"device": "sdx"}},
+                )
+                await b.until(lambda: driver.accepted == [True], "registered")
+                b.poke(first)
+                await b.running(first)
+                staged = driver.last["NodeStageVolume"]
+                assert (staged.volume_id, dict(staged.secrets)) == ("disk-7", {"user": "me"})
+                assert dict(staged.publish_context) == {"device": "sdx"}
+                published = driver.last["NodePublishVolume"]
+                assert published.volume_context["tier"] == "fast"
+                assert published.volume_context["csi.storage.k8s.io/pod.name"] == "one"
+                await b.exec(first, "touch", "/v/kept")
+                # a second pod: it is staged already, and the data is the same
+                second = b.want(two)
+                await b.running(second)
+                assert driver.calls.count("NodeStageVolume") == 1
+                assert (await b.exec(second, "test", "-e", "/v/kept"))[0] == 0
+                b.delete(one)
+                await b.until(lambda: first in b.reports.gone, "first gone")
+                assert "NodeUnstageVolume" not in driver.calls
+        # an agent that starts anew finds what is mounted, and mounts nothing twice
+        calls = list(driver.calls)
+        async with driver.serving(), b.edged():
+            await b.until(lambda: len(driver.accepted) == 2, "registered again")
+            assert (await b.exec(second, "test", "-e", "/v/kept"))[0] == 0
+            assert driver.calls == calls
+            # a pod is not gone before its volume is
+            driver.broken = "NodeUnpublishVolume"
+            b.delete(two)
+            await b.until(lambda: "NodeUnpublishVolume" in driver.calls[len(calls) :], "asked")
+            assert second not in b.reports.gone
+            driver.broken = ""
+            await b.until(lambda: second in b.reports.gone, "second gone")
+            assert driver.calls[-1] == "NodeUnstageVolume"
+            assert list(b.config.root_dir.iterdir()) == []
+            assert tree.mounts_below(folder) == []
+
+    async def scene() -> None:
+        async with stage(kind, tmp_path, machine) as bench:
+            await story(bench)
+
+    asyncio.run(scene())
+
+
+@pytest.mark.root
+def test_a_volume_that_lives_as_long_as_its_pod(tmp_path: Path, folder: Path) -> None:
+    async def story(b: Bench) -> None:
+        b.config = replace(b.config, plugin_dir=folder)
+        driver = Driver(folder)
+        disk(b, attach=True)
+        inline = using("inline", csi={"driver": NAME, "volumeAttributes": {"a": "b"}, "readOnly": False})
+        async with driver.serving(), b.edged():
+            await b.until(lambda: driver.accepted == [True], "registered")
+            uid = b.want(inline)
+            await b.running(uid)
+            asked = driver.last["NodePublishVolume"]
+            assert asked.volume_context["csi.storage.k8s.io/ephemeral"] == "true"
+            assert asked.volume_id.startswith("csi-")
+            assert driver.calls == ["NodeGetCapabilities", "NodePublishVolume"]
+            b.delete(inline)
+            await b.until(lambda: uid in b.reports.gone, "gone")
+            assert driver.calls[-1] == "NodeUnpublishVolume"
+            assert list(b.config.root_dir.iterdir()) == []
+
+    async def scene() -> None:
+        async with stage("fake", tmp_path, None) as bench:
+            await story(bench)
+
+    asyncio.run(scene())
