@@ -36,4 +36,7 @@ def rfc3339_micro(at: datetime | None = None) -> str:
 
 def parse_rfc3339(text: str) -> datetime:
     """Read either form.  Raises ValueError."""
-    return datetime.fromisoformat(text).astimezone(UTC)
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except OverflowError as error:  # the first and the last day, with an offset
+        raise ValueError(f"{text!r} is no time that can be reckoned with") from error

@@ -380,7 +380,11 @@ class DeviceTwin:
     def _remember(self, id_: str, name: str, change: Change) -> None:
         now = change.twins.get(name)
         before = change.changed[name]
-        if now is None or now.actual is None:
+        if now is None:
+            # names that come and go, as a client may make them up, must not pile up
+            self._history.pop((id_, name), None)
+            return
+        if now.actual is None:
             return
         if before is not None and before.actual is not None and before.actual.value == now.actual.value:
             return

@@ -117,6 +117,11 @@ class StatusWriter:
             log.warning("Cannot write the status of device %s/%s: %s", *key, error)
             for confirm in confirms:
                 confirm()
+        except Exception:
+            # the boundary of one device (P9): sent again the report would meet the same fault, so it is finished with
+            log.exception("Cannot write the status of device %s/%s", *key)
+            for confirm in confirms:
+                confirm()
         else:
             slot.backoff.reset()
             for confirm in confirms:

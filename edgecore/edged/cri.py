@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 import msgspec
+from google.protobuf.message import DecodeError
 from grpclib.client import Channel, UnaryUnaryMethod
 from grpclib.const import Status
-from grpclib.exceptions import GRPCError, StreamTerminatedError
+from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
 from edgecore._generated import cri_pb2 as pb
 from edgecore.edged.errors import CriError, NotFound
@@ -119,7 +120,8 @@ class Cri:
             raise CriError(
                 f"cannot {name}: no answer in {timeout_s:g} s", retryable=True, code="DEADLINE_EXCEEDED"
             ) from err
-        except (OSError, StreamTerminatedError, EOFError) as err:
+        except (OSError, StreamTerminatedError, EOFError, AssertionError, ProtocolError, DecodeError) as err:
+            # grpclib asserts that a message is as long as announced: it is not when the runtime dies in the middle
             raise CriError(
                 f"cannot {name}: runtime is away: {err}", retryable=True, code="UNAVAILABLE"
             ) from err

@@ -58,6 +58,8 @@ log = logging.getLogger(__name__)
 AGREEING_READINGS = 2
 # Readings of the wanted list are this far apart at least when one of them says that something should go.
 ABSENCE_S = 1.0
+# How soon a pod whose worker met a bug gets another.
+WORKER_RETRY_S = 30.0
 # How often the folder of static pods is looked at, and what the API shows of them.
 STATIC_S, MIRROR_S = 5.0, 10.0
 
@@ -542,7 +544,16 @@ class Edged:
 
     async def _work(self, worker: Worker) -> None:
         uid = worker.pod.uid
-        await worker.run()
+        try:
+            await worker.run()
+        except Exception:
+            # the boundary of a pod (P9): without it one that cannot be taken up would end all workers, at each start again
+            log.exception("Pod %s/%s: its worker failed", worker.pod.namespace, worker.pod.name)
+            await asyncio.sleep(WORKER_RETRY_S)
+            self._workers.pop(uid, None)
+            self._raw.pop(uid, None)
+            self._changed.set()
+            return
         # it stays in the wanted list until the API has deleted it: remember that it is done
         self._finished.add(uid)
         self._workers.pop(uid, None)

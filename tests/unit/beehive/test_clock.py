@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import pytest
+
 from beehive import clock
 
 
@@ -16,3 +18,10 @@ def test_formats() -> None:
 
 def test_monotonic_does_not_go_back() -> None:
     assert clock.monotonic() <= clock.monotonic()
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00", "soon", ""])
+def test_what_is_no_time_is_a_value_error(text: str) -> None:
+    """Whoever reads a time from outside expects nothing else."""
+    with pytest.raises(ValueError):
+        clock.parse_rfc3339(text)

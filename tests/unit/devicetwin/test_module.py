@@ -417,3 +417,21 @@ def test_the_cloud_hears_of_a_refused_reading_and_of_the_next_good_one(folder: P
         await until(lambda: said() is None)
 
     run(folder, scenario)
+
+
+def test_names_that_a_client_makes_up_and_removes_leave_nothing_in_memory(folder: Path) -> None:
+    async def scenario(world: World, twin: DeviceTwin) -> None:
+        await world.put("devicemodel", recorded_object("devicemodel"))
+        await world.put("device", recorded_object("device"))
+        await world.settle()
+        before = len(twin._history)
+        for n in range(20):
+            for sides in ({"actual": {"value": "1"}, "optional": True, "metadata": {"type": "string"}}, None):
+                payload = json.dumps(
+                    {"event_id": "", "timestamp": 1, "twin": {f"made-up-{n}": sides}}
+                ).encode()
+                await twin.on_mqtt(f"$hw/events/device/{ID}/twin/update", payload)
+        assert not [name for name in twin._records[ID].twins if name.startswith("made-up")]
+        assert len(twin._history) == before
+
+    run(folder, scenario)

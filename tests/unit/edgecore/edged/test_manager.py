@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from edgecore.edged import manager
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.manager import Edged
 
@@ -67,3 +68,28 @@ def test_a_pod_that_runs_does_not_end_because_what_is_wanted_cannot_be_read(
 def test_what_can_be_named_protects_only_itself(tmp_path: Path) -> None:
     other = b'{"metadata": {"name": "b", "uid": "u-2", "annotations": {"a": 5}}}'
     assert _ended_after_two_readings(tmp_path, other)
+
+
+def test_a_pod_whose_worker_meets_a_bug_gets_another_and_disturbs_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manager, "WORKER_RETRY_S", 0.0)
+    config = EdgedConfig(root_dir=tmp_path / "pods", log_dir=tmp_path / "logs")
+    edged = Edged(config=config, node_name="edge-1", objects=NOBODY, reports=NOBODY, state=NOBODY, cri=NOBODY)
+
+    async def fail() -> None:
+        raise OverflowError("date value out of range")
+
+    worker: Any = SimpleNamespace(
+        pod=SimpleNamespace(uid="u-1", namespace="d", name="a"), run=fail, machine=SimpleNamespace()
+    )
+    edged._workers["u-1"], edged._raw["u-1"] = worker, b"{}"
+
+    async def story() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(edged._work(worker))
+
+    asyncio.run(story())
+    assert edged.worker("u-1") is None
+    assert edged._changed.is_set()
+    assert "u-1" not in edged._finished, "it is wanted still"

@@ -1,0 +1,48 @@
+"""Writing DeviceStatuses, when something about one of them is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from cloudcore.devicecontroller.reports import StatusChange
+from cloudcore.devicecontroller.writer import StatusWriter
+
+
+def test_a_fault_in_one_status_is_finished_with_and_the_others_are_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its edge would send the report again after the restart, and end the hub of the whole fleet each time."""
+    written: list[str] = []
+
+    class Devices:
+        def get(self, namespace: str, name: str) -> None:
+            return None
+
+    async def store(self: StatusWriter, key: tuple[str, str], slot: object, change: object) -> bool:
+        if key[1] == "bad":
+            raise RuntimeError("a bug")
+        written.append(key[1])
+        return True
+
+    monkeypatch.setattr(StatusWriter, "_store", store)
+
+    async def story() -> None:
+        nothing: Any = Devices()
+        writer = StatusWriter(nothing, nothing, nothing, nothing, interval_s=0.0)
+        running = asyncio.create_task(writer.run())
+        confirmed: list[str] = []
+        writer.submit(("d", "bad"), StatusChange(), lambda: confirmed.append("bad"))
+        async with asyncio.timeout(30):
+            while not confirmed and not running.done():
+                await asyncio.sleep(0)
+            writer.submit(("d", "good"), StatusChange(), lambda: confirmed.append("good"))
+            while len(confirmed) < 2 and not running.done():
+                await asyncio.sleep(0)
+        assert confirmed == ["bad", "good"]
+        running.cancel()
+
+    asyncio.run(story())
+    assert written == ["good"]
