@@ -68,6 +68,8 @@ class SimEdge:
     losses: int = 0
     connected: asyncio.Event = field(default_factory=asyncio.Event)
     link: ClientConnection | None = None
+    start: asyncio.Event | None = None
+    """If given: say what is held, and so be told the difference, only when this is set."""
     _acks: list[str] = field(default_factory=list)
 
     async def run(self) -> None:
@@ -100,7 +102,11 @@ class SimEdge:
             compression=None,
             max_size=None,
         ) as link:
+            self._acks = []  # of a session that was cut
             machine = session.EdgeSession(node=self.name, ours=True)
+            if self.start is not None:
+                self.connected.set()
+                await self.start.wait()
             for command in machine.opened(Inventory(objects=self.held), time.monotonic()):
                 assert isinstance(command, session.Send)
                 await link.send(codec.encode(command.message), text=True)
