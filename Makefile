@@ -8,6 +8,7 @@ PROPERTIES := same
 PYTEST = $(SUDO) env SKERRY_PROPERTIES=$(PROPERTIES) PYTHONDONTWRITEBYTECODE=1 $(BIN)/pytest -p no:cacheprovider
 UP_ARGS ?=
 TEST_ARGS ?=
+FUZZ_ARGS ?=
 IMAGE ?=
 BUILD_ARGS ?=
 BUILDER ?= $(firstword $(foreach program,podman buildah docker,$(if $(shell command -v $(program)),$(program))))
@@ -53,7 +54,9 @@ unit: setup-dev ## pure modules: no network, no sleep
 	$(PYTEST) tests/unit $(TEST_ARGS)
 
 fuzz: PROPERTIES := search
-fuzz: setup-dev ## the properties among them with new examples, for as long as they take (TEST_ARGS='-k twin')
+fuzz: setup-dev ## decoders guided by coverage (FUZZ_ARGS="--seconds 600 hub-frame"), then properties with new examples (TEST_ARGS='-k twin')
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --only-binary atheris --group fuzz || echo "atheris cannot be had here"
+	$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
 	$(PYTEST) tests/unit -m hypothesis $(TEST_ARGS)
 
 integration: setup-dev ## with real files, sockets, containerd and a broker
