@@ -123,7 +123,11 @@ if [ -n "$missing" ]; then
     install_packages
 fi
 if [ "$kind" = board ] && [ -d /run/systemd/system ]; then
-    as_root systemctl enable -q --now containerd.service mosquitto.service >&2
+    as_root systemctl enable -q --now containerd.service >&2
+    case " $missing " in
+        # One that was here before is the owner's; for one that was not, `skerry join` has a configuration with accounts.
+        *" mosquitto "*) as_root systemctl disable -q --now mosquitto.service >&2 || true ;;
+    esac
 fi
 
 # --- the virtual environment -------------------------------------------------------------------------------------
