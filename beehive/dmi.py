@@ -61,6 +61,8 @@ MANAGER = _methods(pb, "DeviceManagerService")
 MAPPER = _methods(pb, "DeviceMapperService")
 METHODS = _methods(methods_pb2, "DeviceMethodService")
 """Ours: KubeEdge's mappers do not serve it."""
+REPORTS = _methods(methods_pb2, "DeviceReportService")
+"""Ours: KubeEdge's edgecore does not serve it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +108,19 @@ _STATUS = {
     "Forbidden": Status.PERMISSION_DENIED,
     "TooManyRequests": Status.RESOURCE_EXHAUSTED,
 }
+
+
+def status_code(error: SkerryError) -> int:
+    """The gRPC status that stands for an error of ours."""
+    return int(_status(error).value)
+
+
+def as_error(code: int, text: str) -> SkerryError:
+    """The error of ours that a gRPC status of a peer stands for."""
+    if code == Status.NOT_FOUND.value:
+        return NotFound(text)
+    known = {status.value: status.name for status in Status}
+    return Refused(text, reason=known.get(code, "UNKNOWN"))
 
 
 def _status(error: SkerryError) -> Status:
@@ -245,7 +260,9 @@ class Client:
                 raise Unavailable(text) from error
             if error.status is Status.NOT_FOUND:
                 raise NotFound(text) from error
-            raise Refused(text, reason=error.status.name) from error
+            # grpclib's own server answers an unknown method without a content type, which its client does not take
+            unknown = error.status is Status.UNKNOWN and "content-type" in (error.message or "")
+            raise Refused(text, reason="UNIMPLEMENTED" if unknown else error.status.name) from error
         except TimeoutError as error:
             self.close()
             raise Unavailable(f"cannot call {method.path}: no answer within {timeout_s:g} s") from error

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from msgspec import Struct
 
 from beehive import dmi
 from beehive._generated import dmi_pb2 as pb
 from beehive._generated import methods_pb2 as methods
 from beehive.backoff import Backoff
-from beehive.errors import NotFound, Refused, Unavailable
+from beehive.errors import NotFound, Refused, SkerryError, Unavailable
 from devicetwin.assign import Candidate
 from devicetwin.dmi_convert import readings
 from devicetwin.membership import is_id, is_state
@@ -39,6 +39,7 @@ MAX_REFUSALS = (
 )
 MAX_MAPPERS = 64
 MAX_TWINS = 1024  # in one report
+MAX_REPORTS = 256  # in one call
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,127}")
 
 
@@ -257,6 +258,7 @@ class Dmi:
                 (dmi.MANAGER["MapperRegister"], self._register),
                 (dmi.MANAGER["ReportDeviceStatus"], self._report),
                 (dmi.MANAGER["ReportDeviceStates"], self._report_state),
+                (dmi.REPORTS["ReportDevices"], self._report_many),
             ],
             mode=mode,
         )
@@ -321,6 +323,26 @@ class Dmi:
         for tell in tells:
             response.deviceList.append(tell.device)
             response.modelList.append(tell.model)
+        return response
+
+    async def _report_many(
+        self, request: methods.ReportDevicesRequest, peer: dmi.Peer
+    ) -> methods.ReportDevicesResponse:
+        """Reports of many devices, each as if it had come alone; others get their turn in between."""
+        if len(request.reports) > MAX_REPORTS:
+            raise Refused(f"more than {MAX_REPORTS} reports in one call", reason="InvalidValue")
+        response = methods.ReportDevicesResponse()
+        for index, packed in enumerate(request.reports):
+            try:
+                report = pb.ReportDeviceStatusRequest.FromString(packed)
+                await self._report(report, peer)
+            except DecodeError as error:
+                refusal = Refused(f"cannot read the report: {error}", reason="InvalidValue")
+                response.refusals.add(index=index, code=dmi.status_code(refusal), text=str(refusal))
+            except SkerryError as error:
+                response.refusals.add(index=index, code=dmi.status_code(error), text=str(error)[:512])
+            if index % 16 == 15:
+                await asyncio.sleep(0)
         return response
 
     async def _report(

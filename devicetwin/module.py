@@ -484,8 +484,8 @@ class DeviceTwin:
     def reported(self, id_: str, read: list[Reading]) -> dict[str, str]:
         record = self._records[id_]
         now = self._clock.wall_ms()
-        change = twin.report(record.twins, read, self._rows(id_), now)
         rows = self._rows(id_)
+        change = twin.report(record.twins, read, rows, now)
         for reading in read:
             # What a mapper makes up as names is answered and counted, but not kept.
             if reading.name in rows:
@@ -493,7 +493,7 @@ class DeviceTwin:
         self._adopt(id_, change)
         if change.changed:
             self._announce(id_, change, event_id="", result=True)
-        if change.touched and not self._is_absent(id_):
+        if len(change.refused) < len({reading.name for reading in read}) and not self._is_absent(id_):
             alive, tell = membership.heard(self._records[id_], now, self._clock.rfc3339())
             self._set_state(id_, alive, tell=tell)
         return change.refused

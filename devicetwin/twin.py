@@ -202,7 +202,7 @@ def _canonical(value: str, type_: str) -> str:
 def report(twins: Twins, readings: Iterable[Reading], rows: Rows, now_ms: int) -> Change:
     """Take what a mapper read.  Each property for itself: a bad one is refused, the others count."""
     after = dict(twins)
-    touched: dict[str, MsgTwin | None] = {}
+    read: dict[str, None] = {}
     changed: dict[str, Twin | None] = {}
     refused: dict[str, str] = {}
     for reading in readings:
@@ -222,9 +222,11 @@ def report(twins: Twins, readings: Iterable[Reading], rows: Rows, now_ms: int) -
         if reading.observed is not None and check_value(reading.observed, "STRING") is None:
             new = replace(new, observed=_next(new.observed, reading.observed, now_ms, edge=1))
         after[reading.name] = new
-        touched[reading.name] = message(new)
+        read[reading.name] = None
         if old is None or not same(old, new):
             changed.setdefault(reading.name, old)
+    # nobody is told of readings of which none is another
+    touched: dict[str, MsgTwin | None] = {name: message(after[name]) for name in read} if changed else {}
     return Change(twins=after, touched=touched, changed=changed, refused=refused)
 
 
@@ -341,13 +343,18 @@ def _may(side: Side | None, version: TwinVersion | None) -> bool:
 def same(a: Twin, b: Twin) -> bool:
     """Whether two states of a twin differ in nothing but how fresh they are."""
 
-    def stripped(side: Side | None) -> Side | None:
-        return replace(side, at=0) if side is not None else None
-
-    return (a.type, a.optional, a.spec) == (b.type, b.optional, b.spec) and all(
-        stripped(x) == stripped(y)
-        for x, y in ((a.expected, b.expected), (a.actual, b.actual), (a.observed, b.observed))
+    return (
+        _same_side(a.actual, b.actual)
+        and _same_side(a.observed, b.observed)
+        and _same_side(a.expected, b.expected)
+        and (a.type, a.optional, a.spec) == (b.type, b.optional, b.spec)
     )
+
+
+def _same_side(a: Side | None, b: Side | None) -> bool:
+    if a is b:
+        return True
+    return a is not None and b is not None and a.value == b.value and a.edge == b.edge and a.cloud == b.cloud
 
 
 def delta(twins: Twins) -> dict[str, str]:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\rmethods.proto\x12\tskerry.v1\"\xcc\x01\n\x11\x43\x61llMethodRequest\x12\x12\n\ndeviceName\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x65viceNamespace\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x38\n\x06values\x18\x04 \x03(\x0b\x32(.skerry.v1.CallMethodRequest.ValuesEntry\x12\x11\n\ttimeoutMs\x18\x05 \x01(\x03\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"$\n\x12\x43\x61llMethodResponse\x12\x0e\n\x06result\x18\x01 \x01(\t2b\n\x13\x44\x65viceMethodService\x12K\n\nCallMethod\x12\x1c.skerry.v1.CallMethodRequest\x1a\x1d.skerry.v1.CallMethodResponse\"\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\rmethods.proto\x12\tskerry.v1\"\xcc\x01\n\x11\x43\x61llMethodRequest\x12\x12\n\ndeviceName\x18\x01 \x01(\t\x12\x17\n\x0f\x64\x65viceNamespace\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x38\n\x06values\x18\x04 \x03(\x0b\x32(.skerry.v1.CallMethodRequest.ValuesEntry\x12\x11\n\ttimeoutMs\x18\x05 \x01(\x03\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"$\n\x12\x43\x61llMethodResponse\x12\x0e\n\x06result\x18\x01 \x01(\t\"\'\n\x14ReportDevicesRequest\x12\x0f\n\x07reports\x18\x01 \x03(\x0c\"C\n\x15ReportDevicesResponse\x12*\n\x08refusals\x18\x01 \x03(\x0b\x32\x18.skerry.v1.ReportRefusal\":\n\rReportRefusal\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\x12\x0c\n\x04text\x18\x03 \x01(\t2b\n\x13\x44\x65viceMethodService\x12K\n\nCallMethod\x12\x1c.skerry.v1.CallMethodRequest\x1a\x1d.skerry.v1.CallMethodResponse\"\x00\x32k\n\x13\x44\x65viceReportService\x12T\n\rReportDevices\x12\x1f.skerry.v1.ReportDevicesRequest\x1a .skerry.v1.ReportDevicesResponse\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,6 +39,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CALLMETHODREQUEST_VALUESENTRY']._serialized_end=233
   _globals['_CALLMETHODRESPONSE']._serialized_start=235
   _globals['_CALLMETHODRESPONSE']._serialized_end=271
-  _globals['_DEVICEMETHODSERVICE']._serialized_start=273
-  _globals['_DEVICEMETHODSERVICE']._serialized_end=371
+  _globals['_REPORTDEVICESREQUEST']._serialized_start=273
+  _globals['_REPORTDEVICESREQUEST']._serialized_end=312
+  _globals['_REPORTDEVICESRESPONSE']._serialized_start=314
+  _globals['_REPORTDEVICESRESPONSE']._serialized_end=381
+  _globals['_REPORTREFUSAL']._serialized_start=383
+  _globals['_REPORTREFUSAL']._serialized_end=441
+  _globals['_DEVICEMETHODSERVICE']._serialized_start=443
+  _globals['_DEVICEMETHODSERVICE']._serialized_end=541
+  _globals['_DEVICEREPORTSERVICE']._serialized_start=543
+  _globals['_DEVICEREPORTSERVICE']._serialized_end=650
 # @@protoc_insertion_point(module_scope)

@@ -31,6 +31,8 @@ LOOK_S = 1.0  # how often edgecore's socket is looked at while there is nothing 
 RETRY_BASE_S, RETRY_CAP_S = 0.2, 5.0
 MAX_DEVICES = 10_000
 MAX_CALL_MS = 300_000
+MAX_IN_CALL = 256  # reports; as edgecore takes
+MAX_CALL_BYTES = 512 * 1024  # of reports; half of what edgecore takes
 API_VERSION = "v1.0.0"
 
 
@@ -72,6 +74,7 @@ class EdgeLink:
         self._states: dict[str, str] = {}
         self._wake = asyncio.Event()
         self._registered = False
+        self._many = True  # whether edgecore takes reports of many devices in one call
         self._seen: int | None = None  # edgecore's socket, by inode
         self._away = False
         self._bad: set[tuple[str, str]] = set()
@@ -161,6 +164,7 @@ class EdgeLink:
         except Refused as error:
             raise _Unknown(str(error)) from error
         self._seen = seen
+        self._many = True
         self._take_all(answer)
         self._registered = True
         self._away = False
@@ -208,6 +212,8 @@ class EdgeLink:
                 del self._states[id_]
 
     async def _send_readings(self) -> None:
+        while len(self._samples) > 1 and self._many:
+            await self._send_many()
         while self._samples:
             id_ = next(iter(self._samples))
             samples = self._samples.pop(id_)
@@ -218,15 +224,56 @@ class EdgeLink:
                 self._samples[id_] = {**samples, **self._samples.get(id_, {})}
                 raise
 
+    async def _send_many(self) -> None:
+        """The readings of many devices in one call, as far as they fit into one."""
+        taken: dict[str, dict[str, Sample]] = {}
+        request = methods.ReportDevicesRequest()
+        size = 0
+        for id_ in list(self._samples):
+            packed = _request(id_, self._samples[id_]).SerializeToString()
+            size += len(packed) + 8
+            if taken and size > MAX_CALL_BYTES:
+                break
+            request.reports.append(packed)
+            taken[id_] = self._samples.pop(id_)
+            if len(taken) == MAX_IN_CALL:
+                break
+        try:
+            reply = await self._client.call(dmi.REPORTS["ReportDevices"], request, timeout_s=CALL_TIMEOUT_S)
+        except BaseException as error:
+            for id_, samples in taken.items():
+                self._samples[id_] = {**samples, **self._samples.get(id_, {})}
+            if isinstance(error, Refused) and error.reason == "UNIMPLEMENTED":
+                self._many = False  # KubeEdge's edgecore: one by one
+                return
+            raise
+        ids = list(taken)
+        for refusal in reply.refusals:
+            if not 0 <= refusal.index < len(ids):
+                continue
+            id_ = ids[refusal.index]
+            try:
+                self._judge(dmi.as_error(refusal.code, refusal.text), id_)
+            except _Unknown:
+                self._samples[id_] = {**taken[id_], **self._samples.get(id_, {})}
+                raise
+
     async def _tell(self, method: str, request: Message, id_: str) -> None:
-        """One report.  A refusal is logged once and the report dropped: sending it again would not help."""
+        """One report."""
         try:
             await self._call(method, request)
-        except NotFound as error:
+        except (NotFound, Refused) as error:
+            self._judge(error, id_)
+
+    def _judge(self, error: SkerryError, id_: str) -> None:
+        """A report was not taken.  A refusal is logged once and the report dropped: sending it again would not help.
+
+        Raises: _Unknown, when edgecore does not know of us or of this device of ours."""
+        if isinstance(error, NotFound):
             if id_ not in self._devices.ids():
                 return
             raise _Unknown(str(error)) from error
-        except Refused as error:
+        if isinstance(error, Refused):
             if (id_, str(error)) not in self._bad:
                 self._bad.add((id_, str(error)))
                 if len(self._bad) > 1000:

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import yaml
 
 from beehive import clock, dmi
 from beehive._generated import dmi_pb2 as pb
+from beehive._generated import methods_pb2
 from beehive.errors import NotFound, Refused, Unavailable
 from devicetwin.module import DeviceTwin
 from tests.unit.devicetwin.fakes import (
@@ -388,3 +390,67 @@ def test_a_method_that_hangs_or_fails_holds_nobody_up(folder: Path) -> None:
                 assert twin.devices()[0]["state"] == "online"
 
     asyncio.run(scenario())
+
+
+def test_reports_of_many_devices_in_one_call_are_judged_one_by_one(folder: Path) -> None:
+    async def scenario() -> None:
+        edge = Edge(folder)
+        async with edge.running() as twin:
+            await edge.put(twin, "devicemodel", sample("model"))
+            await edge.put(twin, "device", sample("device"))
+            async with opened(folder / "dmi.sock") as client:
+                mapper_ = pb.MapperInfo(name="x", protocol="virtual", state="ok")
+                await client.call(
+                    dmi.MANAGER["MapperRegister"], pb.MapperRegisterRequest(mapper=mapper_), timeout_s=5
+                )
+
+                def report(name: str, value: str, prop: str = "temperature") -> bytes:
+                    one = pb.ReportDeviceStatusRequest(deviceNamespace="default", deviceName=name)
+                    one.reportedDevice.twins.add(propertyName=prop).reported.value = value
+                    return one.SerializeToString()
+
+                request = methods_pb2.ReportDevicesRequest(
+                    reports=[
+                        report("thermostat", "20.5"),
+                        report("nobody", "1"),
+                        b"\xff\xff",
+                        report("thermostat", "warm"),
+                        report("thermostat", "22.5", "target"),
+                    ]
+                )
+                reply = await client.call(dmi.REPORTS["ReportDevices"], request, timeout_s=5)
+                assert [refusal.index for refusal in reply.refusals] == [1, 2, 3]
+                assert "no device" in reply.refusals[0].text
+                values = twin.devices()[0]["twins"]
+                assert (values["temperature"]["reported"], values["target"]["reported"]) == ("20.5", "22.5")
+                flood = methods_pb2.ReportDevicesRequest(reports=[b""] * 257)
+                with pytest.raises(Refused, match="more than 256"):
+                    await client.call(dmi.REPORTS["ReportDevices"], flood, timeout_s=5)
+
+    asyncio.run(scenario())
+
+
+def test_many_devices_report_to_an_edgecore_of_either_kind(folder: Path) -> None:
+    """One that takes many reports in a call, and KubeEdge's, which does not know of that."""
+
+    async def scenario() -> None:
+        edge = Edge(folder)
+        async with edge.running() as twin:
+            await edge.put(twin, "devicemodel", sample("model"))
+            for number in range(5):
+                device = sample("device")
+                device["metadata"]["name"] = f"t{number}"
+                await edge.put(twin, "device", device)
+            async with mapper(folder):
+                await until(
+                    lambda: all(d["twins"].get("heating", {}).get("reported") for d in twin.devices()), 30
+                )
+
+    asyncio.run(scenario())
+    # the mapper is another process: it asks for the method by its own name
+    method = dmi.REPORTS["ReportDevices"]
+    dmi.REPORTS["ReportDevices"] = replace(method, path="/skerry.v1.Nobody/ReportDevices")
+    try:
+        asyncio.run(scenario())
+    finally:
+        dmi.REPORTS["ReportDevices"] = method
