@@ -72,7 +72,7 @@ class Kind:
     scale: ScalePaths | None = None
     selectable: tuple[str, ...] = ()
     views: tuple[str, str] | None = None
-    """(group, plural) of the kind whose stored objects this one shows in another shape."""
+    """(group, plural) of the kind whose stored objects this one shows in another shape (see shapes.py)."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -239,6 +239,15 @@ CORE: tuple[Kind, ...] = (
         categories=ALL,
         sub=STATUS,
         model="V2HorizontalPodAutoscaler",
+    ),
+    _row(
+        "autoscaling/v1",
+        "HorizontalPodAutoscaler",
+        "horizontalpodautoscalers",
+        "hpa",
+        categories=ALL,
+        sub=STATUS,
+        views=("autoscaling", "horizontalpodautoscalers"),
     ),
     _row("batch/v1", "CronJob", "cronjobs", "cj", categories=ALL, sub=STATUS, generation=True),
     _row("batch/v1", "Job", "jobs", categories=ALL, sub=STATUS, generation=True),

@@ -23,6 +23,7 @@ from cloudcore.standalone import (
     quantity,
     rules,
     schema,
+    shapes,
     signing,
     unheeded,
     validation,
@@ -562,7 +563,7 @@ class Resources:
     def _default(self, kind: Kind, body: Json) -> None:
         if kind.schema is not None:
             schema.apply_defaults(kind.schema, body)
-        else:
+        elif kind.views is None:
             defaults.apply(kind.key, body)
 
     def _check(self, kind: Kind, body: Json, old: Json | None, subresource: str = "") -> None:
@@ -630,12 +631,9 @@ def ordered(kind: Kind, body: Json) -> Json:
 def stored_form(kind: Kind, body: Json) -> Json:
     """What goes into the store for an object in `kind`'s version: the storage version of it."""
     if kind.views is not None:
-        body = event_to_core(body)
-        return {
-            "kind": "Event",
-            "apiVersion": "v1",
-            **{n: v for n, v in body.items() if n not in ("kind", "apiVersion")},
-        }
+        made = shapes.STORED[kind.key](body)
+        first = {"kind": made["kind"], "apiVersion": made["apiVersion"]}
+        return {**first, **{n: v for n, v in made.items() if n not in first}}
     body = ordered(kind, body)
     if kind.storage_version and kind.storage_version != kind.version:
         body["apiVersion"] = f"{kind.group}/{kind.storage_version}"
@@ -645,35 +643,8 @@ def stored_form(kind: Kind, body: Json) -> Json:
 def present(kind: Kind, body: Json) -> Json:
     """A stored object in `kind`'s version."""
     if kind.views is not None:
-        body = event_from_core(body)
+        body = shapes.SHOWN[kind.key](body)
     return ordered(kind, body)
-
-
-_EVENT_NAMES = {
-    "involvedObject": "regarding",
-    "message": "note",
-    "source": "deprecatedSource",
-    "firstTimestamp": "deprecatedFirstTimestamp",
-    "lastTimestamp": "deprecatedLastTimestamp",
-    "count": "deprecatedCount",
-    "reportingComponent": "reportingController",
-}
-
-
-def event_from_core(body: Json) -> Json:
-    """A v1 Event as events.k8s.io/v1 shows it."""
-    return {
-        _EVENT_NAMES.get(name, name): value
-        for name, value in body.items()
-        if value not in ("", None) or name == "eventTime"
-    }
-
-
-def event_to_core(body: Json) -> Json:
-    back = {new: old for old, new in _EVENT_NAMES.items()}
-    core = {back.get(name, name): value for name, value in body.items()}
-    defaults.apply(("", "events"), core)
-    return core
 
 
 def _spec_changed(kind: Kind, body: Json, old: Json) -> bool:
