@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from cloudcore.standalone import cron, quantity
@@ -169,8 +169,13 @@ def _pod(body: Json) -> Iterator[Cause]:
 
 
 def pod_spec(
-    spec: Json, path: str, *, restart: tuple[str, ...] = ("Always", "OnFailure", "Never")
+    spec: Json,
+    path: str,
+    *,
+    restart: tuple[str, ...] = ("Always", "OnFailure", "Never"),
+    claims: Iterable[str] = (),
 ) -> Iterator[Cause]:
+    """`claims`: volumes that the pods will have beside those written here."""
     volumes: set[str] = set()
     for index, volume in enumerate(spec.get("volumes") or ()):
         name, at = volume.get("name", ""), f"{path}.volumes[{index}]"
@@ -183,6 +188,7 @@ def pod_spec(
         volumes.add(name)
         if len([source for source in volume if source != "name"]) > 1:
             yield forbidden_field(at, "may not specify more than 1 volume type")
+    volumes.update(claims)
     if not spec.get("containers"):
         yield required(f"{path}.containers")
     names: set[str] = set()
@@ -386,7 +392,10 @@ def _workload(body: Json) -> Iterator[Cause]:
     if not isinstance(template.get("spec"), dict):
         yield required("spec.template.spec.containers")
     else:
-        yield from pod_spec(template["spec"], "spec.template.spec", restart=("Always",))
+        claims = [
+            (claim.get("metadata") or {}).get("name", "") for claim in spec.get("volumeClaimTemplates") or ()
+        ]
+        yield from pod_spec(template["spec"], "spec.template.spec", restart=("Always",), claims=claims)
     for field in ("minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"):
         if (spec.get(field) or 0) < 0:
             yield invalid_value(f"spec.{field}", spec[field], "must be greater than or equal to 0")

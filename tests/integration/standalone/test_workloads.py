@@ -48,6 +48,23 @@ class Cluster:
         _, out, err = await kubectl(self._state_dir, *arguments)
         return out + err
 
+    async def versions(self, kinds: str) -> dict[str, tuple[str, int]]:
+        """Which objects there are, and how often what is asked of them has changed."""
+        found = (await self.read(kinds))["items"]
+        return {
+            f"{item['kind']}/{item['metadata']['name']}": (
+                item["metadata"]["uid"],
+                item["metadata"].get("generation", 0),
+            )
+            for item in found
+        }
+
+    async def said_of(self, text: str) -> str:
+        """What kubectl warns of when manifests are applied."""
+        code, _, err = await kubectl(self._state_dir, "apply", "-f", "-", stdin=text)
+        assert code == 0, err
+        return err
+
     async def tried(self, *arguments: str, stdin: str | None = None) -> tuple[int, str]:
         code, _, err = await kubectl(self._state_dir, *arguments, stdin=stdin)
         return code, err
