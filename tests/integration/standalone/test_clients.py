@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,15 @@ import kubernetes.client
 import kubernetes.config
 import kubernetes.dynamic
 import kubernetes.watch
+import lightkube
+import lightkube.codecs
+import lightkube.generic_resource
+import lightkube.models.meta_v1
 import pytest
 import yaml
 from kubernetes.leaderelection import electionconfig, leaderelection
 from kubernetes.leaderelection.resourcelock.leaselock import LeaseLock
+from lightkube.resources.core_v1 import ConfigMap
 
 from tests.integration.standalone.server import control_plane
 from tests.integration.standalone.test_kubectl import CRD
@@ -206,3 +211,134 @@ def test_the_asyncio_client(tmp_path: Path) -> None:
                 assert seen == [("ADDED", "a"), ("DELETED", "a")]
 
     asyncio.run(main())
+
+
+OPERATOR = """
+import kopf
+
+@kopf.on.startup()
+def configure(settings, **_):
+    settings.posting.enabled = True
+    settings.watching.server_timeout = 5
+
+@kopf.on.create("test.example", "v1", "widgets")
+def create(spec, name, namespace, patch, **_):
+    child = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name + "-data"}, "data": {"size": str(spec["size"])}}
+    kopf.adopt(child)
+    import kubernetes.client, kubernetes.config
+    with kubernetes.config.new_client_from_config() as client:
+        kubernetes.client.CoreV1Api(client).create_namespaced_config_map(namespace, child)
+        client.rest_client.pool_manager.clear()
+    patch.status["seen"] = spec["size"]
+
+@kopf.on.update("test.example", "v1", "widgets", field="spec.size")
+def update(old, new, patch, **_):
+    patch.status["seen"] = new
+    patch.status["before"] = old
+
+@kopf.on.delete("test.example", "v1", "widgets")
+def delete(name, logger, **_):
+    logger.info("gone: %s", name)
+"""
+
+
+def _eventually(check: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not check():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_an_operator_of_kopf(tmp_path: Path) -> None:
+    """Finalizers, status patches, owned objects, resumed watches and events, by an operator that knows nothing of us."""
+    (tmp_path / "operator.py").write_text(OPERATOR)
+    with served(tmp_path / "state") as kubeconfig, api(kubeconfig) as client:
+        kubernetes.client.ApiextensionsV1Api(client).create_custom_resource_definition(yaml.safe_load(CRD))
+        core, custom = kubernetes.client.CoreV1Api(client), kubernetes.client.CustomObjectsApi(client)
+        place = ("test.example", "v1", "default", "widgets")
+        words = [
+            sys.executable,
+            "-m",
+            "kopf",
+            "run",
+            "-n",
+            "default",
+            "--standalone",
+            str(tmp_path / "operator.py"),
+        ]
+        environment = {"PATH": "/usr/bin:/bin", "KUBECONFIG": kubeconfig, "HOME": str(tmp_path)}
+        log = tmp_path / "operator.log"
+        with (
+            log.open("wb") as out,
+            subprocess.Popen(words, env=environment, stdout=out, stderr=out) as operator,
+        ):
+            try:
+                body = {
+                    "apiVersion": "test.example/v1",
+                    "kind": "Widget",
+                    "metadata": {"name": "w"},
+                    "spec": {"size": 3},
+                }
+
+                def made() -> bool:
+                    try:
+                        custom.create_namespaced_custom_object(*place, body)
+                    except kubernetes.client.ApiException as error:
+                        return bool(error.status == 409)
+                    return True
+
+                def seen() -> Any:
+                    return custom.get_namespaced_custom_object(*place, "w").get("status", {}).get("seen")
+
+                _eventually(made)
+                _eventually(lambda: seen() == 3)
+                widget = custom.get_namespaced_custom_object(*place, "w")
+                assert widget["metadata"]["finalizers"]
+                assert core.read_namespaced_config_map("w-data", "default").data == {"size": "3"}
+                custom.patch_namespaced_custom_object(*place, "w", {"spec": {"size": 4}})
+                _eventually(lambda: seen() == 4)
+                custom.delete_namespaced_custom_object(*place, "w")
+
+                def gone() -> bool:
+                    maps = core.list_namespaced_config_map("default").items
+                    widgets = custom.list_namespaced_custom_object(*place)["items"]
+                    return not widgets and "w-data" not in {item.metadata.name for item in maps}
+
+                _eventually(gone)
+                assert "gone: w" in log.read_text()
+                assert operator.poll() is None
+            except BaseException:
+                print(log.read_text())
+                raise
+            finally:
+                operator.terminate()
+                operator.wait(30)
+
+
+def test_lightkube(tmp_path: Path) -> None:
+    with served(tmp_path) as kubeconfig:
+        client = lightkube.Client(lightkube.KubeConfig.from_file(kubeconfig), field_manager="me")
+        meta = lightkube.models.meta_v1.ObjectMeta(name="a", namespace="default")
+        client.create(ConfigMap(metadata=meta, data={"k": "v"}))
+        with pytest.raises(lightkube.ApiError) as refused:
+            client.create(ConfigMap(metadata=meta, data={"k": "v"}))
+        assert refused.value.status.reason == "AlreadyExists"
+        client.patch(ConfigMap, "a", {"data": {"n": "1"}}, namespace="default")
+        client.apply(ConfigMap(metadata=meta, data={"k": "w"}), force=True)
+        assert client.get(ConfigMap, "a", namespace="default").data == {"k": "w", "n": "1"}
+        names = {item.metadata.name for item in client.list(ConfigMap, namespace="default", chunk_size=1)}
+        assert names == {"a", "kube-root-ca.crt"}
+        widget = lightkube.generic_resource.create_namespaced_resource(
+            "test.example", "v1", "Widget", "widgets"
+        )
+        definition = lightkube.codecs.load_all_yaml(CRD)[0]
+        client.create(definition)
+        client.wait(type(definition), "widgets.test.example", for_conditions=["Established"])
+        client.create(widget({"metadata": {"name": "w", "namespace": "default"}, "spec": {"size": 1}}))
+        for event, item in client.watch(widget, namespace="default"):
+            assert (event, item.spec["size"]) == ("ADDED", 1)
+            break
+        client.delete(ConfigMap, "a", namespace="default")
+        client.deletecollection(widget, namespace="default")
+        assert list(client.list(widget, namespace="default")) == []
+        client.close()
