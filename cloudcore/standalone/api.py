@@ -109,6 +109,8 @@ class Api:
             return _error(error)
         except RecursionError:
             return _error(bad_request("the object is nested too deeply"))
+        except OverflowError:
+            return _error(bad_request("a number in the request is out of range"))
         except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
             # an object of a shape that no rule foresaw must not take the server down (P9); the log has the place
             log.error("Cannot answer %s %s: %r", request.method, request.path, error, exc_info=error)
@@ -369,6 +371,9 @@ class Api:
         self, request: web.Request, target: Target, form: Form, kind: Kind
     ) -> web.StreamResponse:
         query = listing.parse_query(kind, target, request.query, watch=True)
+        whole_number(
+            request.query, "timeoutSeconds"
+        )  # a fault is answered while an answer can still be given
         response = web.StreamResponse(
             headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
         )

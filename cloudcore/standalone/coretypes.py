@@ -97,8 +97,10 @@ def _value(kind: str, value: Any, model: str, path: str, unknown: list[str]) -> 
         }
     if kind == "int":
         if isinstance(value, bool) or not isinstance(value, int):
-            if isinstance(value, float) and value.is_integer():
+            if isinstance(value, float) and value.is_integer() and abs(value) < 1 << 63:
                 return int(value)
+            raise _mismatch(value, model, path, kind)
+        if not -(1 << 63) <= value < 1 << 63:
             raise _mismatch(value, model, path, kind)
         return value
     if kind == "bool":
