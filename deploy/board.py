@@ -200,10 +200,13 @@ def _runs_pods(settings: Mapping[str, Any]) -> bool:
 def render(node_name: str, mqtt_password: str = "") -> str:
     """The configuration of a board: defaults, since the hub's address is kept with the identity.  Pure.
 
-    A board is one node: plugins find it, and the folders of its pods, where they look for a kubelet and its.
+    A board is one node: plugins find it, and the folders of its pods, where they look for a kubelet and its; log collectors
+    find the logs.
     """
-    edged = {"hostnameOverride": node_name} if node_name else {}
-    modules: dict[str, Any] = {"edged": {**edged, "rootDirectory": "/var/lib/kubelet"}}
+    edged: dict[str, Any] = {"hostnameOverride": node_name} if node_name else {}
+    edged["rootDirectory"] = "/var/lib/kubelet"
+    edged["tailoredKubeletConfig"] = {"podLogsDir": "/var/log/pods"}
+    modules: dict[str, Any] = {"edged": edged}
     if mqtt_password:
         modules["eventBus"] = {"mqttUsername": mosquitto.EDGECORE, "mqttPassword": mqtt_password}
     document: dict[str, Any] = {

@@ -178,7 +178,7 @@ def _edged_keys() -> Iterator[Key]:
         f"{edged}.pluginDirectory",
         "str",
         "",
-        "where plugins look for a kubelet, /var/lib/kubelet; empty: none",
+        "where plugins look for a kubelet, /var/lib/kubelet; empty: rootDirectory, if that is set",
     )
     yield Key(f"{edged}.rootDirectory", "str", "", "volumes of pods are in <this>/pods; empty: dataDir")
     yield Key(f"{edged}.nodeLabels", "map", {}, "labels that the node registers with")
@@ -221,6 +221,12 @@ def _edged_keys() -> Iterator[Key]:
     yield Key(f"{kubelet}.maxPods", "int", 110, "the node's capacity")
     yield Key(f"{kubelet}.staticPodPath", "str", "", "folder of pods that run without any cloud; empty: none")
     yield Key(f"{kubelet}.podPidsLimit", "int", 4096, "processes and threads of one pod; -1: not limited")
+    yield Key(
+        f"{kubelet}.podLogsDir",
+        "str",
+        "",
+        "logs; /var/log/pods is where collectors look; empty: <dataDir>/logs/pods",
+    )
     yield Key(
         f"{kubelet}.containerLogMaxSize", "str", "10Mi", "a container's log is rotated above it; 0: never"
     )
@@ -478,6 +484,7 @@ def _edged(values: dict[str, Any], data_dir: Path, faults: list[str], version: s
     policy_file: str = values["modules.edged.policyFile"]
     # a file of KubeEdge's names one folder for both
     plugin_dir: str = values["modules.edged.pluginDirectory"] or values["modules.edged.rootDirectory"]
+    logs = Path(values[f"{kubelet}.podLogsDir"] or data_dir / "logs" / "pods")
     sockets = []
     for name in ("containerRuntimeEndpoint", "imageServiceEndpoint"):
         text: str = values[f"{kubelet}.{name}"]
@@ -493,7 +500,9 @@ def _edged(values: dict[str, Any], data_dir: Path, faults: list[str], version: s
         image_endpoint=sockets[1],
         # as a kubelet lays it out; what else lies in its folder is not ours
         root_dir=Path(values["modules.edged.rootDirectory"] or data_dir) / "pods",
-        log_dir=data_dir / "logs" / "pods",
+        log_dir=logs,
+        # where collectors look, beside where a kubelet has its logs
+        log_links=Path("/var/log/containers") if logs == Path("/var/log/pods") else None,
         seccomp_dir=data_dir / "seccomp",
         resolv_conf=Path(values[f"{kubelet}.resolvConf"]),
         resync_s=duration_s(values[f"{kubelet}.syncFrequency"]) or 60.0,

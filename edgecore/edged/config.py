@@ -15,6 +15,7 @@ class EdgedConfig:
 
     runtime_endpoint, image_endpoint: unix sockets of the CRI; an empty image_endpoint means the same one.
     root_dir: what pods are given of this machine (<root_dir>/<uid>/...); log_dir: <ns>_<name>_<uid>/<container>/<n>.log.
+    log_links: where log collectors find links to containers' logs; None: nowhere.
     relist_s: how often the runtime is listed; a second is the kubelet's.
     resync_s: how often every pod is looked at though nothing changed; the kubelet's syncFrequency.
     cgroup_root: parent cgroup of all pods; empty leaves placement to the runtime.
@@ -40,6 +41,7 @@ class EdgedConfig:
     image_endpoint: str = ""
     root_dir: Path = Path("/var/lib/skerry/edge/pods")
     log_dir: Path = Path("/var/lib/skerry/edge/logs/pods")
+    log_links: Path | None = None
     seccomp_dir: Path = Path("/var/lib/skerry/edge/seccomp")
     resolv_conf: Path = Path("/etc/resolv.conf")
     relist_s: float = 1.0

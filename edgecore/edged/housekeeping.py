@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from beehive.errors import SkerryError, Unavailable
-from edgecore.edged import cgroups, evict, imagedisk, imagegc, record, spec, tree, volumes
+from edgecore.edged import cgroups, evict, imagedisk, imagegc, loglinks, record, spec, tree, volumes
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.cri import Cri
 from edgecore.edged.ends import Ends
@@ -355,6 +355,8 @@ class Housekeeper:
 
     async def _sweep_twice(self) -> None:
         """A sweep believes what two looks in a row say."""
+        if self._config.log_links is not None:
+            await asyncio.to_thread(loglinks.sweep, self._config.log_links, self._config.log_dir)
         await self.sweep()
         if self._suspects:
             await asyncio.sleep(MACHINE_S)

@@ -47,7 +47,7 @@ from edgecore.edged.runtime import (
     SandboxInfo,
 )
 from edgecore.edged.starts import Starts, parallel
-from edgecore.edged.static import Found, StaticPods, Unreported
+from edgecore.edged.static import SOURCE, Found, StaticPods, Unreported
 from edgecore.edged.status import Outcome
 from edgecore.edged.worker import Shared, Worker
 from edgecore.errors import Incomplete
@@ -448,9 +448,14 @@ class Edged:
         except BadPod as err:
             await self._refuse(key, raw, err)
             return uid
+        worker = self._workers.get(uid)
+        if worker is None and uid in self._static_uids:
+            before = self.find(pod.namespace, pod.name)
+            if before is not None and SOURCE in before.pod.metadata.annotations:
+                # what its file said before has not ended yet: whoever ends looks at what is wanted again
+                return uid
         self._raw[uid] = raw
         self._bad.pop(uid, None)
-        worker = self._workers.get(uid)
         if worker is not None:
             worker.update(pod, raw)
         else:

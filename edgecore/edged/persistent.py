@@ -29,7 +29,13 @@ class Claim:
     own: bool = True
 
 
+class _Owner(msgspec.Struct, frozen=True, kw_only=True):
+    uid: str = ""
+    controller: bool | None = None
+
+
 class _Meta(msgspec.Struct, frozen=True, kw_only=True):
+    owners: list[_Owner] = msgspec.field(name="ownerReferences", default_factory=list)
     name: str = ""
     namespace: str = ""
     uid: str = ""
@@ -97,14 +103,19 @@ def volume_name(claim: str, raw: bytes | msgspec.Raw | None) -> str:
 
 
 def resolve(
-    claim: str, claim_raw: bytes | msgspec.Raw, volume_raw: bytes | msgspec.Raw | None
+    claim: str, claim_raw: bytes | msgspec.Raw, volume_raw: bytes | msgspec.Raw | None, *, owner: str = ""
 ) -> Claim | Wanted:
-    """Where the data of a bound claim is, or what to ask of which driver for it.  Raises VolumeError."""
+    """Where the data of a bound claim is, or what to ask of which driver for it.  Raises VolumeError.
+
+    owner: UID of the pod that the claim must have been made for, if it was made for one.
+    """
     name = volume_name(claim, claim_raw)
     if volume_raw is None:
         raise VolumeError(f'persistentvolume "{name}" not found')
     what = f'persistentvolume "{name}"'
     pvc, pv = _read(claim_raw, _Pvc, f'persistentvolumeclaim "{claim}"'), _read(volume_raw, _Pv, what)
+    if owner and not any(o.uid == owner and o.controller for o in pvc.metadata.owners):
+        raise VolumeError(f'persistentvolumeclaim "{claim}" was not created for this pod')
     ref = pv.spec.claim_ref
     if ref is None or (ref.namespace, ref.name, ref.uid) != (
         pvc.metadata.namespace,

@@ -201,17 +201,17 @@ class _Planner:
             count = max(status.restart_count, known or 0) + 1
         if status is not None and status.state is ContainerState.EXITED:
             dead_for = self.ages.get(status.id, 0.0)
-            left = backoff.remaining_s(
-                self.memory.delays.get(c.name), failed_at=status.finished_at, failed_for_s=dead_for
-            )
+            # another image has not failed yet
+            delay = None if adopt.changed(c, status) else self.memory.delays.get(c.name)
+            left = backoff.remaining_s(delay, failed_at=status.finished_at, failed_for_s=dead_for)
             if left <= 0 and dead_for < SETTLE_S and _cut_off(status, c):
                 self.wake_at_most(SETTLE_S - dead_for)
                 return
             if left > 0:
-                delay = self.memory.delays[c.name].delay_s
+                assert delay is not None
                 self.waiting[c.name] = (
                     "CrashLoopBackOff",
-                    f"back-off {_span(delay)} restarting failed container={c.name} "
+                    f"back-off {_span(delay.delay_s)} restarting failed container={c.name} "
                     f"pod={self.pod.name}_{self.pod.namespace}({self.pod.uid})",
                 )
                 self.wake_at_most(left)

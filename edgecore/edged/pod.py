@@ -320,8 +320,15 @@ class ProjectedVolume(_Wire, frozen=True, kw_only=True):
 
 
 class ClaimVolume(_Wire, frozen=True, kw_only=True):
+    """owned: made for this pod alone, of a template in it."""
+
     claim_name: str
     read_only: bool = False
+    owned: bool = False
+
+
+class EphemeralVolume(_Wire, frozen=True, kw_only=True):
+    """A claim that lives as long as its pod; the API's controller makes it."""
 
 
 class CsiVolume(_Wire, frozen=True, kw_only=True):
@@ -335,6 +342,7 @@ class CsiVolume(_Wire, frozen=True, kw_only=True):
 class Volume(_Wire, frozen=True, kw_only=True):
     name: str
     csi: CsiVolume | None = None
+    ephemeral: EphemeralVolume | None = None
     config_map: ConfigMapVolume | None = None
     secret: SecretVolume | None = None
     empty_dir: EmptyDirVolume | None = None
@@ -597,8 +605,19 @@ def decode_pod(raw: bytes | msgspec.Raw) -> Pod:
         pod = msgspec.convert(_drop_null(_pod_decoder.decode(raw)), Pod)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as err:
         raise BadPod(f"cannot read pod: {err}") from err
+    if any(v.ephemeral is not None for v in pod.spec.volumes):
+        claimed = [_claimed(pod, v) for v in pod.spec.volumes]
+        pod = msgspec.structs.replace(pod, spec=msgspec.structs.replace(pod.spec, volumes=claimed))
     check(pod)
     return pod
+
+
+def _claimed(pod: Pod, volume: Volume) -> Volume:
+    """A volume whose claim is made for the pod, as the claim that it becomes."""
+    if volume.ephemeral is None or volume.persistent_volume_claim is not None:
+        return volume
+    claim = ClaimVolume(claim_name=f"{pod.name}-{volume.name}", owned=True)
+    return msgspec.structs.replace(volume, ephemeral=None, persistent_volume_claim=claim)
 
 
 def _drop_null(value: Any) -> Any:

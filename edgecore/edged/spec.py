@@ -85,6 +85,9 @@ SAFE_SYSCTLS = frozenset(
 )
 
 MAX_ID = 2**31 - 1
+# of the kernel
+MAX_HOSTNAME = 64
+TOO_LONG = "HostnameTooLong"
 
 
 def pod_log_dir(config: EdgedConfig, pod: Pod) -> str:
@@ -113,9 +116,30 @@ def namespaces(pod: Pod) -> Namespaces:
     )
 
 
+def _sysctl(name: str) -> str:
+    """A name as sysctl(8) has it: one whose first separator is a slash has dots within its parts."""
+    first = next((c for c in name if c in "./"), ".")
+    return name if first == "." else name.translate(str.maketrans("./", "/."))
+
+
 def hostname(pod: Pod) -> str:
     """The pod's own hostname, at most 63 characters and not ending in a sign."""
     return (pod.spec.hostname or pod.name)[:63].rstrip("-.")
+
+
+def full_hostname(pod: Pod, domain: str) -> str:
+    """What a pod's programs see as their host's name.  Raises Held for one that the kernel does not take."""
+    name = hostname(pod)
+    if not pod.spec.set_hostname_as_fqdn or not pod.spec.subdomain:
+        return name
+    full = f"{name}.{pod.spec.subdomain}.{pod.namespace}.svc.{domain}"
+    if len(full) > MAX_HOSTNAME:
+        raise Held(
+            TOO_LONG,
+            f"failed to construct FQDN from pod hostname and cluster domain, FQDN {full} is too long "
+            f"({MAX_HOSTNAME} characters is the max, {len(full)} characters requested)",
+        )
+    return full
 
 
 def sandbox_config(pod: Pod, *, attempt: int, config: EdgedConfig, dns: Dns, kept: bytes) -> SandboxConfig:
@@ -125,9 +149,10 @@ def sandbox_config(pod: Pod, *, attempt: int, config: EdgedConfig, dns: Dns, kep
     Raises Held for a sysctl or a seccomp profile that a kubelet refuses.
     """
     context = pod.spec.security_context
-    for s in context.sysctls:
-        if s.name not in SAFE_SYSCTLS:
-            raise Held("SysctlForbidden", f"forbidden sysctl: {s.name[:64]!r} not allowed")
+    sysctls = {_sysctl(s.name): s.value for s in context.sysctls}
+    for name in sysctls:
+        if name not in SAFE_SYSCTLS:
+            raise Held("SysctlForbidden", f"forbidden sysctl: {name[:64]!r} not allowed")
     host = pod.spec.host_network
     return SandboxConfig(
         name=pod.name,
@@ -135,7 +160,7 @@ def sandbox_config(pod: Pod, *, attempt: int, config: EdgedConfig, dns: Dns, kep
         uid=pod.uid,
         attempt=attempt,
         # the machine keeps its own: runtimes refuse to start a pod that names one in the machine's namespace
-        hostname="" if host else hostname(pod),
+        hostname="" if host else full_hostname(pod, config.cluster_domain),
         log_directory=pod_log_dir(config, pod),
         dns=dns,
         ports=()
@@ -159,7 +184,7 @@ def sandbox_config(pod: Pod, *, attempt: int, config: EdgedConfig, dns: Dns, kep
         },
         annotations={**pod.metadata.annotations, ANNOTATION_POD: kept.decode()},
         cgroup_parent=cgroup_parent(config, pod),
-        sysctls={s.name: s.value for s in context.sysctls},
+        sysctls=sysctls,
         namespaces=namespaces(pod),
         run_as_user=context.run_as_user,
         run_as_group=context.run_as_group,

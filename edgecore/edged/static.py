@@ -21,6 +21,7 @@ from edgecore.edged.errors import BadPod, EdgedError
 from edgecore.edged.pod import decode_pod
 
 MAX_FILES, MAX_FILE_BYTES = 250, 1024 * 1024
+SOURCE = "kubernetes.io/config.source"
 SUFFIXES = (".yaml", ".yml", ".json")
 
 
@@ -64,7 +65,7 @@ def _make(text: bytes, node_name: str, *, is_json: bool) -> bytes:
     meta["uid"] = digest[:32]
     meta["annotations"] = {
         **(meta.get("annotations") or {}),
-        "kubernetes.io/config.source": "file",
+        SOURCE: "file",
         "kubernetes.io/config.hash": digest[:32],
     }
     # whoever puts a pod on the machine itself means it

@@ -305,7 +305,7 @@ def mount_tmpfs(target: Path, size_bytes: int | None) -> None:
 def bind_sub_path(volume: Path, relative: str, target: Path, *, create: bool) -> None:
     """Bind-mount `relative` inside `volume` at `target`, refusing whatever leads out of the volume.
 
-    create: make the folder when it is missing.  Raises OSError.
+    create: make the folder when it is missing, for whom the volume is for as well.  Raises OSError.
     """
     if _is_mounted(target):
         return
@@ -315,6 +315,7 @@ def bind_sub_path(volume: Path, relative: str, target: Path, *, create: bool) ->
         raise OSError(f"cannot mount subPath {relative[:64]!r}: it leads out of the volume")
     # the resolved path is walked without following links: exchanging a component now makes the walk fail
     fd = os.open(base, DIR_FLAGS)
+    open_to = stat.S_IMODE(os.fstat(fd).st_mode)
     try:
         parts = [p for p in resolved[len(base) :].split("/") if p]
         for i, part in enumerate(parts):
@@ -325,6 +326,8 @@ def bind_sub_path(volume: Path, relative: str, target: Path, *, create: bool) ->
                 if not create:
                     raise
                 os.mkdir(part, 0o750, dir_fd=fd)
+                with opened(part, dir_fd=fd) as made:
+                    os.fchmod(made, open_to)
                 deeper = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
             mode = os.fstat(deeper).st_mode
             if stat.S_ISLNK(mode) or (not last and not stat.S_ISDIR(mode)):

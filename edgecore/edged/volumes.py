@@ -285,6 +285,15 @@ def claims_of(pod: Pod) -> list[str]:
     )
 
 
+def is_own_claim(pod: Pod, name: str) -> bool:
+    """Whether a claim was made for this pod alone: then it must not be another one's of that name."""
+    return any(
+        v.persistent_volume_claim.owned
+        for v in pod.spec.volumes
+        if v.persistent_volume_claim is not None and v.persistent_volume_claim.claim_name == name
+    )
+
+
 def _claim(pod: Pod, volume: Volume, sources: Sources, root: Path) -> None:
     """Bind the claim's data below the pod's folder, so that whatever is mounted is unmounted with the pod."""
     assert volume.persistent_volume_claim is not None

@@ -26,6 +26,7 @@ from edgecore.edged import (
     csi,
     env,
     images,
+    loglinks,
     persistent,
     plan,
     prober,
@@ -732,6 +733,11 @@ class Worker:
         try:
             config = self._sandbox_config(attempt)
         except Held as err:
+            if err.reason == spec.TOO_LONG:
+                # as in a kubelet it waits: the cluster's domain may change
+                text = f"Failed to create pod sandbox: {err}"
+                await self._event("Warning", "FailedCreatePodSandBox", text)
+                raise CriError(f"cannot create sandbox: {err}", retryable=True) from err
             self.machine.fail(Outcome(phase="Failed", reason=err.reason, message=str(err)))
             self._ending.set()
             return
@@ -876,8 +882,9 @@ class Worker:
             container_id = await cri.create_container(sandbox.id, config, sandbox_config)
         await self._event("Normal", "Created", f"Created container: {container.name}", container.name)
         if before is not None and before.state is ContainerState.EXITED:
+            earlier = None if adopt.changed(container, before) else self._delays.get(container.name)
             self._delays[container.name] = backoff.after_try(
-                self._delays.get(container.name), failed_at=before.finished_at, now=self._s.clock.now()
+                earlier, failed_at=before.finished_at, now=self._s.clock.now()
             )
         try:
             async with self._s.starts.place():
@@ -889,6 +896,7 @@ class Worker:
             await self._event("Warning", "Failed", f"Error: {err.said}", container.name)
         else:
             await self._event("Normal", "Started", f"Started container {container.name}", container.name)
+            await asyncio.to_thread(self._link_log, container.name, container_id, count)
             log.info(
                 "Started container %s of pod %s/%s (restart %d)",
                 container.name,
@@ -900,6 +908,16 @@ class Worker:
         if container.name not in self._held and container.lifecycle is not None:
             await self._post_start(container, container_id)
         await self._report()
+
+    def _link_log(self, name: str, container_id: str, count: int) -> None:
+        folder = self.config.log_links
+        if folder is None:
+            return
+        target = f"{spec.pod_log_dir(self.config, self.pod)}/{name}/{count}.log"
+        try:
+            loglinks.make(folder, self.pod, name, container_id, target)
+        except OSError as err:
+            self._complain(f"cannot link a log: {err}")
 
     def _target(self, container: Container) -> str:
         """Id of the container whose processes an ephemeral one is to see.  Raises Held while it does not run."""
@@ -1043,7 +1061,8 @@ class Worker:
             claim = await objects.fetch("persistentvolumeclaim", namespace, name)
             volume = await objects.fetch("persistentvolume", "", persistent.volume_name(name, claim))
             assert claim is not None
-            found = persistent.resolve(name, bytes(claim), volume)
+            owner = self.pod.uid if volumes.is_own_claim(self.pod, name) else ""
+            found = persistent.resolve(name, bytes(claim), volume, owner=owner)
             if isinstance(found, csi.Wanted):
                 path = await self._s.storage.publish(self.pod, self.config.root_dir, found)
                 return persistent.Claim(path=path, own=csi.group_applies(found))

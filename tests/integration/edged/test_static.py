@@ -96,3 +96,24 @@ def test_the_api_shows_a_mirror_of_it(tmp_path: Path) -> None:
             await b.until(lambda: agent.worker(uid) is None, "ended")
 
     on_fake(tmp_path, story)
+
+
+def test_a_changed_file_waits_for_what_it_said_before(tmp_path: Path) -> None:
+    async def story(b: Bench) -> None:
+        folder = tmp_path / "static"
+        folder.mkdir()
+        b.config = replace(b.config, static_dir=folder)
+        (folder / "one.json").write_text(text("one"))
+        async with b.edged() as agent:
+            await b.until(lambda: line(agent, "one")[1] == "Running", "running")
+            uid = line(agent, "one")[0]
+            changed = json.loads(text("one"))
+            changed["spec"]["hostname"] = "other"
+            (folder / "one.json").write_text(json.dumps(changed))
+            agent.notify("pod", "", "")
+            await b.until(lambda: line(agent, "one")[0] not in ("", uid), "the new one")
+            # never both at once: they have the same name, and perhaps the same ports
+            assert await b.containers(uid) == []
+            await b.until(lambda: line(agent, "one")[1] == "Running", "running anew")
+
+    on_fake(tmp_path, story)

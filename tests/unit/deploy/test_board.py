@@ -41,7 +41,12 @@ def test_a_configuration_says_no_more_than_it_must() -> None:
     assert yaml.safe_load(board.render("")) == {
         "apiVersion": "edgecore.config.kubeedge.io/v1alpha2",
         "kind": "EdgeCore",
-        "modules": {"edged": {"rootDirectory": "/var/lib/kubelet"}},
+        "modules": {
+            "edged": {
+                "rootDirectory": "/var/lib/kubelet",
+                "tailoredKubeletConfig": {"podLogsDir": "/var/log/pods"},
+            }
+        },
     }
     named = yaml.safe_load(board.render("board-1"))
     assert named["modules"]["edged"]["hostnameOverride"] == "board-1"

@@ -49,6 +49,7 @@ def test_what_the_trial_writes_is_read() -> None:
     assert found.edged.runtime_endpoint == "/tmp/x/c.sock"
     assert found.edged.root_dir == Path("/tmp/x/edge/pods")
     assert found.edged.plugin_dir is None
+    assert found.edged.log_links is None
 
 
 def test_kubeedges_own_file_is_read() -> None:

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from edgecore.edged import csi, persistent
+from edgecore.edged import csi, persistent, volumes
 from edgecore.edged.csi import Wanted
 from edgecore.edged.errors import BadPod, VolumeError
 from edgecore.edged.pod import decode_pod
@@ -107,3 +107,16 @@ def test_a_claim_on_a_drivers_volume() -> None:
         persistent.resolve("c", CLAIM, pv(driver="../d"))
     with pytest.raises(BadPod):
         decode_pod(raw(volumes=[{"name": "v", "csi": {"driver": "a/b"}}]))
+
+
+def test_a_claim_that_was_made_for_the_pod_is_no_other_pods() -> None:
+    pod = make(volumes=[{"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}}])
+    claim = pod.spec.volumes[0].persistent_volume_claim
+    assert claim is not None
+    assert claim.claim_name == "p-v"
+    assert volumes.is_own_claim(pod, "p-v")
+    with pytest.raises(VolumeError, match="was not created for this pod"):
+        persistent.resolve("c", CLAIM, pv(), owner="u")
+    owned = json.loads(CLAIM)
+    owned["metadata"]["ownerReferences"] = [{"uid": "u", "controller": True}]
+    assert persistent.resolve("c", json.dumps(owned).encode(), pv(), owner="u")

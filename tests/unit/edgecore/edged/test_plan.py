@@ -288,3 +288,11 @@ def test_planning_again_after_applying_comes_to_rest(
                 containers = [x for x in containers if x.id != action.container_id]
     else:
         raise AssertionError("plans do not come to rest")
+
+
+def test_a_new_image_does_not_wait_for_the_old_ones_failures() -> None:
+    memory = Memory(delays={"c": Delay(delay_s=160, updated_at=100)}, restarts={"c": 4})
+    dead = rt(ran(make(), state=EXITED, code=1, count=4))
+    assert planned(make(), dead, memory, c4=6.0).actions == ()
+    restart = (StartContainer(name="c", restart_count=5),)
+    assert planned(make(c(image="i:2")), dead, memory, c4=6.0).actions == restart

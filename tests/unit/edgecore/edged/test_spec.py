@@ -177,6 +177,13 @@ def test_security_settings() -> None:
 def test_sysctls() -> None:
     ok = box_of(make(securityContext={"sysctls": [{"name": "net.ipv4.tcp_syncookies", "value": "1"}]}))
     assert ok.sysctls == {"net.ipv4.tcp_syncookies": "1"}
+    slashes = {"name": "net/ipv4/ip_local_port_range", "value": "1024 65535"}
+    assert box_of(make(securityContext={"sysctls": [slashes]})).sysctls == {
+        "net.ipv4.ip_local_port_range": "1024 65535"
+    }
+    odd = {"name": "net/ipv4.x", "value": "1"}
+    with pytest.raises(Held, match=r"net\.ipv4/x"):
+        box_of(make(securityContext={"sysctls": [odd]}))
     with pytest.raises(Held) as held:
         box_of(make(securityContext={"sysctls": [{"name": "kernel.panic", "value": "1"}]}))
     assert held.value.reason == "SysctlForbidden"
@@ -245,3 +252,13 @@ def test_hosts() -> None:
 
 def test_hostnames_are_cut() -> None:
     assert spec.hostname(make(meta={"name": "a" * 62 + ".b"})) == "a" * 62
+
+
+def test_the_whole_name_as_hostname() -> None:
+    asks = {"hostname": "web", "subdomain": "sub", "setHostnameAsFQDN": True}
+    assert box_of(make(**asks)).hostname == "web.sub.ns.svc.cluster.local"
+    # without a subdomain there is no longer name
+    assert box_of(make(hostname="web", setHostnameAsFQDN=True)).hostname == "web"
+    assert box_of(make(hostname="web", subdomain="sub")).hostname == "web"
+    with pytest.raises(Held, match="too long"):
+        box_of(make(**{**asks, "subdomain": "s" * 60}))
