@@ -47,6 +47,8 @@ MAX_LINE_BYTES = 8 * 1024 * 1024
 """Of one watch event: an object is at most 1.5 MiB in etcd, more as JSON with escapes."""
 WATCH_S = (240, 480)
 """A watch is asked to end after a random time in this range, so that those of many clients do not end together."""
+WATCH_GRACE_S = 15.0
+"""How long after that a watch may stay open and silent: then it is dead, whatever TCP says."""
 KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT = 10, 5, 3
 """TCP's own probes: a connection whose other end is gone without a word is noticed in 25 s."""
 
@@ -342,7 +344,7 @@ class Kube:
         path = kind.path(namespace)
         doing = f"watch {kind.plural}"
         thread = _WatchThread(
-            lambda: self._open("GET", path, asked, None, JSON, seconds + 15.0, user),
+            lambda: self._open("GET", path, asked, None, JSON, seconds + WATCH_GRACE_S, user),
             kind,
             doing,
             asyncio.get_running_loop(),

@@ -44,6 +44,7 @@ from cloudcore.identity.authority import Authority, ensure_authority, ensure_ser
 from cloudcore.identity.revocation import Revocations
 from cloudcore.identity.tls import peer_context, use_certificate
 from cloudcore.kube import Kube
+from cloudcore.nodetasks.controller import NodeTasks
 from cloudcore.notices import Notices
 from cloudcore.objects import CONFIGMAP, Kind, Metadata, Unread
 from cloudcore.synccontroller.controller import SyncController
@@ -165,6 +166,7 @@ def _parts(
             "edgecontroller": upstream.handle,
             "devicecontroller": devices.handle,
             "dynamiccontroller": dynamic.handle,
+            "taskmanager": NodeTasks(client).handle,
         },
         edges.on_difference,
         lambda link, item, text: _tell_declined(notices, link, item, text),

@@ -201,6 +201,9 @@ class MetaManager:
         if part == STORE_PART and message.route.source == Source.DYNAMICCONTROLLER:
             # what an application on this node watches is not what this node should run
             part = "metaserver"
+        if part not in self.handlers and (answer := reports.declined(part, message, self.node)) is not None:
+            self._say(answer)
+            return
         if part == STORE_PART or part in self.handlers:
             self._last_push = clock.monotonic()
             await self._inbox.put((part, message))

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import msgspec
 
-from beehive import resource
+from beehive import clock, resource
 from beehive.errors import ProtocolError
-from beehive.message import UNREADABLE, Group, Message, Op, Source, new
+from beehive.message import UNREADABLE, Group, Message, Op, Source, new, reply
 from edgecore.metamanager.process import Object
 
 
@@ -56,6 +56,35 @@ def pod_patch(uid: str, status: bytes) -> bytes:
         inner = addresses[1:-1].strip()
         fields["podIPs"] = msgspec.Raw(b'[{"$patch":"replace"}' + (b"," + inner if inner else b"") + b"]")
     return msgspec.json.encode({"metadata": {"uid": uid}, "status": fields})
+
+
+_VOLUME_OPS = frozenset(
+    {"createvolume", "deletevolume", "controllerpublishvolume", "controllerunpublishvolume"}
+)
+
+
+def declined(part: str, message: Message, node: str) -> Message | None:
+    """The answer to what this node does not do, so that whoever asked need not wait until he gives up; None: it has none.
+
+    A node task is reported as failed in its first step; a volume that a CSI driver wants is answered with nothing, which is
+    a failure there.   Source: KubeEdge, edge/pkg/taskmanager, metamanager/process.go."""
+    if part == "taskmanager" and message.route.resource.endswith(f"/node/{node}"):
+        return new(
+            source=Source.WEBSOCKET,
+            group=Group.HUB,
+            operation="UpdateNodeActionStatus",
+            resource=message.route.resource,
+            content={
+                "action": message.route.operation,
+                "succ": False,
+                "finishTime": clock.rfc3339(),
+                "reason": "this node carries out no node tasks",
+                "extend": "",
+            },
+        )
+    if part == "metamanager" and message.route.operation in _VOLUME_OPS:
+        return reply(message, None)
+    return None
 
 
 def up(operation: str, where: str, content: object) -> Message:

@@ -322,6 +322,41 @@ def test_absence_is_believed_only_when_it_is_read_twice() -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_a_watch_that_falls_silent_is_given_up_and_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy may keep a connection open to an API that is gone."""
+    monkeypatch.setattr(kube, "WATCH_S", (0, 0))
+    monkeypatch.setattr(kube, "WATCH_GRACE_S", 0.3)
+    api = FakeApi(
+        [listed(10, pod("a", 1))],
+        [
+            Reply(lines=[event("MODIFIED", pod("a", 11))], then="hold"),
+            Reply(lines=[event("ADDED", pod("end", 12))], then="hold"),
+        ],
+    )
+    assert follow(api, "end@12") == [("add", "a@1"), ("change", "a@11"), ("add", "end@12")]
+    watches = [query["resourceVersion"] for _, _, query, _ in api.seen if "watch" in query]
+    assert watches[:2] == [["10"], ["11"]]
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_api_that_has_too_much_to_do_is_left_alone_for_as_long_as_it_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waited: list[float] = []
+    real = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        await real(0)
+
+    monkeypatch.setattr(caching.asyncio, "sleep", sleep)
+    busy = Reply(status=429, body=status(429, "TooManyRequests"), headers={"Retry-After": "7"})
+    api = FakeApi([busy, listed(10)], [busy, Reply(lines=[event("ADDED", pod("end", 12))], then="hold")])
+    assert follow(api, "end@12") == [("add", "end@12")]
+    assert waited == [7.0, 7.0]
+
+
+@pytest.mark.usefixtures("quick")
 def test_an_api_that_is_away_at_first_is_waited_for() -> None:
     api = FakeApi(
         [

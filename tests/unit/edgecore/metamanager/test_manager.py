@@ -481,6 +481,31 @@ def test_a_version_goes_back_only_where_the_api_did() -> None:
     on(scene)
 
 
+def test_what_this_node_does_not_do_is_answered_at_once() -> None:
+    where = "operations.kubeedge.io/v1alpha2/imageprepulljob/pull-1/node/edge-1"
+
+    async def scene(meta: MetaManager, store: Memory, line: Line) -> None:
+        task = new(
+            source="taskmanager", group=Group.TASKMANAGER, operation="Check", resource=where, content={}
+        )
+        await meta.forwarded("taskmanager", task)
+        (report,) = line.of("UpdateNodeActionStatus")
+        said = report.decode(dict[str, Any])
+        assert (report.route.resource, said["action"], said["succ"]) == (where, "Check", False)
+        volume = new(
+            source=Source.CLOUDHUB,
+            group=Group.RESOURCE,
+            operation="createvolume",
+            resource="default/volume/v-1",
+            content="{}",
+        )
+        await meta.forwarded("metamanager", volume)
+        (answer,) = line.of(Op.RESPONSE)
+        assert (answer.parent, bytes(answer.content)) == (volume.id, b"null")
+
+    on(scene, ours=False)
+
+
 def test_a_bug_in_a_part_stays_with_the_frame_that_met_it() -> None:
     async def scene(meta: MetaManager, store: Memory, line: Line) -> None:
         seen: list[str] = []
