@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -619,7 +620,11 @@ class Edged:
         return policy.refuse(pod, policy.load(self._config.policy_file))
 
     def _permit_path(self, pod: Pod, path: str) -> str:
-        return policy.refuse_path(pod, path, policy.load(self._config.policy_file))
+        """Why a pod may not have what a path leads to; empty when it may.  Blocking.  Raises PolicyError."""
+        rules = policy.load(self._config.policy_file)
+        if rules.allow_host_paths is None:
+            return ""
+        return policy.refuse_path(pod, os.path.realpath(path), policy.resolved(rules))
 
     def _admit(self, worker: Worker) -> Outcome | None:
         """Whether a pod may run; a critical one may end others for it."""

@@ -1,4 +1,4 @@
-"""What the owner of this machine forbids, whatever the cloud says.  Pure but for `load`.
+"""What the owner of this machine forbids, whatever the cloud says.  Pure but for `load` and `resolved`.
 
 The file is JSON:
 
@@ -6,10 +6,12 @@ The file is JSON:
      "allowHostPaths": ["/dev/ttyUSB0", "/data"], "exemptNamespaces": ["kube-system"]}
 
 An absent key allows.  `allowHostPaths` lists what may be mounted, with everything below it; an empty list means nothing may.
+Links count for what they lead to: a pod that may write to a folder of the machine could plant one there for the next.
 """
 
 from __future__ import annotations
 
+import os
 import posixpath
 from pathlib import Path
 
@@ -60,6 +62,14 @@ def load(path: Path | None) -> Policy:
     if len(text) > MAX_POLICY_BYTES:
         raise PolicyError(f"cannot read the policy file: more than {MAX_POLICY_BYTES} bytes")
     return parse(text)
+
+
+def resolved(policy: Policy) -> Policy:
+    """The policy with what its paths lead to, to hold such paths against.  Blocking."""
+    paths = policy.allow_host_paths
+    return msgspec.structs.replace(
+        policy, allow_host_paths=None if paths is None else [os.path.realpath(path) for path in paths]
+    )
 
 
 def refuse(pod: Pod, policy: Policy) -> Outcome | None:

@@ -996,6 +996,7 @@ class Worker:
             return True
         self._sources = await self._gather()
         try:
+            await asyncio.to_thread(self._check_host_paths)
             await asyncio.to_thread(
                 volumes.prepare,
                 self.pod,
@@ -1066,7 +1067,7 @@ class Worker:
             if isinstance(found, csi.Wanted):
                 path = await self._s.storage.publish(self.pod, self.config.root_dir, found)
                 return persistent.Claim(path=path, own=csi.group_applies(found))
-            forbidden = self._s.permit_path(self.pod, found.path)
+            forbidden = await asyncio.to_thread(self._s.permit_path, self.pod, found.path)
         except SkerryError as err:
             return str(err)
         return forbidden or found
@@ -1098,9 +1099,19 @@ class Worker:
         answer = await self._s.objects.token(self.pod.namespace, account, msgspec.json.encode(request))
         return record.token(answer)
 
+    def _check_host_paths(self) -> None:
+        """What the pod's paths lead to must be allowed, too.  Blocking.  Raises VolumeError, PolicyError."""
+        for volume in self.pod.spec.volumes:
+            if volume.host_path is not None:
+                forbidden = self._s.permit_path(self.pod, volume.host_path.path)
+                if forbidden:
+                    raise VolumeError(f'volume "{volume.name}": {forbidden}')
+
     def _mounts(self, container: Container, count: int, variables: Mapping[str, str]) -> list[Mount]:
         """Everything that is mounted into a container.  Blocking.  Raises VolumeError, Held."""
         root = self.config.root_dir
+        # again: what a link leads to may be another since the container before this one
+        self._check_host_paths()
         relative = {}
         for i, m in enumerate(container.volume_mounts):
             if m.sub_path:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from edgecore.edged.config import EdgedConfig
+from edgecore.edged.errors import VolumeError
+from edgecore.edged.manager import Edged
 from edgecore.edged.policy import MAX_POLICY_BYTES, Policy, PolicyError, load, parse, refuse
+from edgecore.edged.worker import Worker
 from tests.unit.edgecore.edged.builders import c, make
 
 STRICT = parse(
@@ -82,3 +88,32 @@ def test_load(tmp_path: Path) -> None:
     (tmp_path / "p").write_bytes(b" " * (MAX_POLICY_BYTES + 1))
     with pytest.raises(PolicyError, match="more than"):
         load(tmp_path / "p")
+
+
+def test_what_a_link_leads_to_must_be_allowed_too(tmp_path: Path) -> None:
+    """A pod that may write to a folder of the machine could plant a link to the rest of it for the next pod."""
+    data, device, rules = tmp_path / "data", tmp_path / "by-id", tmp_path / "policy.json"
+    data.mkdir()
+    (data / "logs").mkdir()
+    (data / "out").symlink_to("/etc")
+    (data / "in").symlink_to(data / "logs")
+    device.symlink_to("/dev/null")
+    rules.write_text(json.dumps({"allowHostPaths": [str(data), str(device)]}))
+    config = EdgedConfig(root_dir=tmp_path / "pods", log_dir=tmp_path / "l", policy_file=rules)
+    nobody: Any = SimpleNamespace()
+    edged = Edged(config=config, node_name="e", objects=nobody, reports=nobody, state=nobody, cri=nobody)
+
+    def worker(where: Path) -> Worker:
+        shared: Any = SimpleNamespace(
+            permit_path=edged._permit_path, config=config, node_name="e", reports=nobody
+        )
+        return Worker(shared, make(c(), **path(str(where))), b"{}")
+
+    for allowed in (data, data / "logs", data / "in", device, data / "not-yet"):
+        worker(allowed)._check_host_paths()
+    for forbidden in (data / "out", data / "out" / "ssh"):
+        assert refuse(make(c(), **path(str(forbidden))), load(rules)) is None, "its text alone says nothing"
+        with pytest.raises(VolumeError, match="This node's policy forbids path /etc"):
+            worker(forbidden)._check_host_paths()
+    rules.write_text("{}")
+    worker(data / "out")._check_host_paths()
