@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from beehive import clock
 from beehive.backoff import Backoff
 from beehive.errors import Unavailable
-from cloudcore.errors import ApiError, ApiGone
+from cloudcore.errors import ApiError, ApiGone, ApiNotFound
 from cloudcore.kube import Kube, WatchEvent
 from cloudcore.objects import Change, Kind, Object, Unread, number
 
@@ -120,7 +120,13 @@ class Cache:
                 wait_s = max(error.retry_after_s or 0.0, backoff.next_s(self._rng))
             except ApiError as error:
                 # forbidden, or a kind that is not installed (yet): say so once and keep asking, slowly
-                if not away:
+                if not away and isinstance(error, ApiNotFound) and self.kind.group:
+                    log.warning(
+                        "%s.%s are not defined at the API: apply deploy/crds; trying again until it works",
+                        self.kind.plural,
+                        self.kind.group,
+                    )
+                elif not away:
                     log.warning("%s; trying again until it works", error)
                 away = True
                 self.version = ""

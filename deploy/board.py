@@ -55,10 +55,29 @@ def join(config: Path, *, cloud: str, token: str, node_name: str, force: bool) -
         raise PreflightError(told)
     yield from (f"note: {text}" for text in notes(settings))
     own_broker = not config.exists() and needs_broker()
+    made: list[Path] = []
     if not config.exists():
         password = broker().password(mosquitto.EDGECORE) if own_broker else ""
         _write(config, render(node_name, password), 0o600)
-        yield f"wrote {config}"
+        made.append(config)
+    if _runs_pods(settings) and not has_network() and preflight.find_cni_plugins() is not None:
+        subnet = choose_pod_subnet(Home(DEFAULT_HOME), machine.routed_networks())
+        _write(NETWORK, render_network(Home(DEFAULT_HOME), subnet), 0o644)
+        made.append(NETWORK)
+    words: list[str | Path] = ["join", "--config", config, "--cloud", cloud, "--token", "-"]
+    words += ["--node-name", node_name] if node_name else []
+    words += ["--force"] if force else []
+    command = [machine.own("edgecore"), *words]
+    try:
+        told = machine.run(command, stdin=token.encode() + b"\n", timeout_s=60.0).strip()
+    except TrialError:
+        # the next attempt may be for another name
+        for file in made:
+            file.unlink(missing_ok=True)
+        raise
+    for file in made:
+        yield f"wrote {file}" + (f": pods get addresses of {subnet}" if file == NETWORK else "")
+    yield told
     if own_broker:
         program = machine.find("mosquitto") or "mosquitto"
         text = _UNIT_SOURCE.with_name(BROKER_UNIT).read_text()
@@ -66,15 +85,6 @@ def join(config: Path, *, cloud: str, token: str, node_name: str, force: bool) -
         machine.run(["systemctl", "daemon-reload"])
         machine.run(["systemctl", "enable", "--quiet", "--now", BROKER_UNIT])
         yield f"{BROKER_UNIT} is enabled and runs; devices and applications get accounts:  skerry mqtt add NAME --device NAME"
-    if _runs_pods(settings) and not has_network() and preflight.find_cni_plugins() is not None:
-        subnet = choose_pod_subnet(Home(DEFAULT_HOME), machine.routed_networks())
-        _write(NETWORK, render_network(Home(DEFAULT_HOME), subnet), 0o644)
-        yield f"wrote {NETWORK}: pods get addresses of {subnet}"
-    words: list[str | Path] = ["join", "--config", config, "--cloud", cloud, "--token", "-"]
-    words += ["--node-name", node_name] if node_name else []
-    words += ["--force"] if force else []
-    command = [machine.own("edgecore"), *words]
-    yield machine.run(command, stdin=token.encode() + b"\n", timeout_s=60.0).strip()
     if not systemd_runs():
         yield f"systemd does not run here; this runs the node:  {machine.own('edgecore')} run --config {config}"
         drivers = " ".join(str(word) for word in drivers_command(_read(config)))

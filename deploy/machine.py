@@ -65,9 +65,9 @@ def run(
         raise TrialError(f"cannot run {name}: no answer within {timeout_s:g} s") from error
     if check and done.returncode != 0:
         text = (done.stderr or done.stdout).decode(errors="replace").strip()
-        raise TrialError(
-            f"{name} failed: {text.splitlines()[-1] if text else f'exit code {done.returncode}'}"
-        )
+        last = text.splitlines()[-1] if text else f"exit code {done.returncode}"
+        # our own programs begin with their name
+        raise TrialError(last if last.startswith(f"{name}: ") else f"{name} failed: {last}")
     return done.stdout.decode(errors="replace")
 
 

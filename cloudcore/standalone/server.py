@@ -41,6 +41,7 @@ from cloudcore.standalone.controllers.replicas import ReplicaSets
 from cloudcore.standalone.controllers.scheduler import Scheduler
 from cloudcore.standalone.controllers.signers import Signers
 from cloudcore.standalone.controllers.stateful import StatefulSets
+from cloudcore.standalone.controllers.taints import TaintEvictions
 from cloudcore.standalone.controllers.volumes import Volumes
 from cloudcore.standalone.errors import StartError, StoreError
 from cloudcore.standalone.kinds import Registry
@@ -220,6 +221,7 @@ class ControlPlane:
             Namespaces(resources, clock=tick, authority_pem=authority),
             Garbage(resources, clock=tick),
             Nodes(resources, clock=tick, grace_s=self._config.node_grace_s),
+            TaintEvictions(resources, clock=tick),
             Scheduler(resources, clock=tick),
             ReplicaSets(resources, clock=tick),
             Deployments(resources, clock=tick),

@@ -29,8 +29,8 @@ class Objects(Protocol):
         """One object ("configmap", "secret", "service", "node", ...) if it is here."""
         ...
 
-    async def fetch(self, kind: str, namespace: str, name: str) -> msgspec.Raw | None:
-        """One object: local first, else from the cloud, in bounded time.
+    async def fetch(self, kind: str, namespace: str, name: str, *, fresh: bool = False) -> msgspec.Raw | None:
+        """One object: local first, else from the cloud, in bounded time.  fresh: from the cloud first.
 
         None when it does not exist.  Raises Unavailable when it is not here and the cloud cannot be asked.
         """

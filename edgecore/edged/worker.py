@@ -1058,9 +1058,12 @@ class Worker:
     async def _claim(self, name: str) -> persistent.Claim | str:
         """Where a claim's data is, or why it cannot be used now."""
         objects, namespace = self._s.objects, self.pod.namespace
+        # nobody tells the node when a claim is bound, or another of its name takes its place
+        fresh = not self._runtime.running()
         try:
-            claim = await objects.fetch("persistentvolumeclaim", namespace, name)
-            volume = await objects.fetch("persistentvolume", "", persistent.volume_name(name, claim))
+            claim = await objects.fetch("persistentvolumeclaim", namespace, name, fresh=fresh)
+            bound = persistent.volume_name(name, claim)
+            volume = await objects.fetch("persistentvolume", "", bound, fresh=fresh)
             assert claim is not None
             owner = self.pod.uid if volumes.is_own_claim(self.pod, name) else ""
             found = persistent.resolve(name, bytes(claim), volume, owner=owner)

@@ -576,11 +576,20 @@ class MetaManager:
         row = await self.store.read(lambda view: view.get(key))
         return msgspec.Raw(row.value) if row else None
 
-    async def fetch(self, kind: str, namespace: str, name: str) -> msgspec.Raw | None:
-        """Local first, else from the cloud, which is then stored.  Raises: Unavailable, Refused."""
+    async def fetch(self, kind: str, namespace: str, name: str, *, fresh: bool = False) -> msgspec.Raw | None:
+        """Local first, else from the cloud, which is then stored.  Raises: Unavailable, Refused.
+
+        fresh: the other way round, for what the cloud does not send when it changes."""
         found = await self.get(kind, namespace, name)
-        if found is not None:
+        if found is None or not fresh:
+            return found if found is not None else await self._fetch(kind, namespace, name)
+        try:
+            return await self._fetch(kind, namespace, name)
+        except Unavailable as error:
+            log.debug("! %s %s/%s is as it was stored: %s", kind, namespace, name, error)
             return found
+
+    async def _fetch(self, kind: str, namespace: str, name: str) -> msgspec.Raw | None:
         where = resource.parse(resource.make(kind, name, namespace).key)
         question = new(
             source=Source.EDGED, group=Group.META, operation=Op.QUERY, resource=where.key, content=None

@@ -54,7 +54,9 @@ class Objects(Protocol):
 
     async def get(self, kind: str, namespace: str, name: str) -> msgspec.Raw | None: ...
 
-    async def fetch(self, kind: str, namespace: str, name: str) -> msgspec.Raw | None: ...
+    async def fetch(
+        self, kind: str, namespace: str, name: str, *, fresh: bool = False
+    ) -> msgspec.Raw | None: ...
 
     async def token(self, namespace: str, service_account: str, request: bytes) -> bytes: ...
 
@@ -72,8 +74,9 @@ class TrustingObjects:
     async def get(self, kind: str, namespace: str, name: str) -> msgspec.Raw | None:
         return self._trusting(kind, name, await self._objects.get(kind, namespace, name))
 
-    async def fetch(self, kind: str, namespace: str, name: str) -> msgspec.Raw | None:
-        return self._trusting(kind, name, await self._objects.fetch(kind, namespace, name))
+    async def fetch(self, kind: str, namespace: str, name: str, *, fresh: bool = False) -> msgspec.Raw | None:
+        found = await self._objects.fetch(kind, namespace, name, fresh=fresh)
+        return self._trusting(kind, name, found)
 
     async def token(self, namespace: str, service_account: str, request: bytes) -> bytes:
         return await self._objects.token(namespace, service_account, request)

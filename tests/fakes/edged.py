@@ -37,7 +37,8 @@ class FakeObjects:
         raw = self.store.get((kind, namespace, name))
         return msgspec.Raw(raw) if raw is not None else None
 
-    async def fetch(self, kind: str, namespace: str, name: str) -> msgspec.Raw | None:
+    async def fetch(self, kind: str, namespace: str, name: str, *, fresh: bool = False) -> msgspec.Raw | None:
+        del fresh  # what is here is what the cloud has
         found = await self.get(kind, namespace, name)
         if found is None and self.offline:
             raise Unavailable("offline")

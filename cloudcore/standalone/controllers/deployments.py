@@ -348,7 +348,8 @@ class Deployments(Workloads):
             },
             self.options,
         )
-        await self.event(body, "ScalingReplicaSet", f"Scaled up replica set {name} from 0 to {size}")
+        if size:
+            await self.event(body, "ScalingReplicaSet", f"Scaled up replica set {name} from 0 to {size}")
         return outcome.body
 
     async def _roll(self, body: Json, new: Json) -> None:

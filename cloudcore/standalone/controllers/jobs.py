@@ -402,7 +402,8 @@ class Jobs(Workloads):
         await self.set_status(KEY, job, status)
         await self._release(account({**job, "status": status}, pods).release)
         if over is not None:
-            await self.event(job, "Completed" if over[0] == "Complete" else over[1], over[2])
+            done = over[0] == "Complete"
+            await self.event(job, "Completed" if done else over[1], over[2], warning=not done)
         left = deadline_in({**job, "status": status}, now)
         waits = [value for value in (again, left) if value is not None]
         return max(min(waits), 0.1) if waits else None

@@ -407,6 +407,32 @@ def test_pods_of_a_silent_node_stay(tmp_path: Path) -> None:
     on_cluster(tmp_path, story, "n1", node_grace_s=2.0)
 
 
+def test_a_taint_ends_the_pods_that_do_not_tolerate_it(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        stays = workload("Deployment", "stays")
+        stays["spec"]["template"]["spec"]["tolerations"] = [{"key": "k", "operator": "Exists"}]
+        brief = workload("Deployment", "brief")
+        brief["spec"]["template"]["spec"]["tolerations"] = [
+            {"key": "k", "operator": "Exists", "tolerationSeconds": 1}
+        ]
+        await cluster.apply(workload("Deployment", "goes"), stays, brief)
+        for name in ("goes", "stays", "brief"):
+            await cluster.good("rollout", "status", f"deployment/{name}", "--timeout=30s")
+        before = {pod["metadata"]["name"] for pod in await cluster.pods()}
+        await cluster.good("taint", "nodes", "n1", "k=v:NoExecute")
+
+        async def ended() -> bool:
+            left = before & {pod["metadata"]["name"] for pod in await cluster.pods()}
+            return {name.partition("-")[0] for name in left} == {"stays"}
+
+        await cluster.until(ended)
+        assert "TaintManagerEviction" in await cluster.good("get", "events")
+        await cluster.good("taint", "nodes", "n1", "k-")
+        await cluster.good("rollout", "status", "deployment/goes", "--timeout=30s")
+
+    on_cluster(tmp_path, story, "n1")
+
+
 def test_a_node_is_drained(tmp_path: Path) -> None:
     async def story(cluster: Cluster) -> None:
         await cluster.apply(workload("DaemonSet", "d"), workload("Deployment", "w", replicas=2))

@@ -80,6 +80,29 @@ def test_nothing_is_written_when_it_cannot_work(tmp_path: Path, monkeypatch: pyt
     assert list(tmp_path.iterdir()) == []
 
 
+def test_nothing_stays_of_a_join_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one may be for another name, which the configuration would not have."""
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    for name, text in (("check", None), ("notes", ()), ("systemd_runs", False), ("has_network", True)):
+        monkeypatch.setattr(board, name, lambda *_, text=text: text)
+    config = tmp_path / "edgecore.yaml"
+
+    def join(node: str) -> list[str]:
+        return list(board.join(config, cloud="h:1", token="t", node_name=node, force=False))
+
+    def fails(*_: object, **__: object) -> str:
+        assert "hostnameOverride: a" in config.read_text()
+        raise TrialError("edgecore: the token is used up")
+
+    monkeypatch.setattr("deploy.machine.run", fails)
+    with pytest.raises(TrialError, match="used up"):
+        join("a")
+    assert not config.exists()
+    monkeypatch.setattr("deploy.machine.run", lambda *_, **__: "joined as node b\n")
+    assert join("b")[:2] == [f"wrote {config}", "joined as node b"]
+    assert "hostnameOverride: b" in config.read_text()
+
+
 def test_leaving_takes_a_yes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
     config = tmp_path / "edgecore.yaml"

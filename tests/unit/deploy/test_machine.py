@@ -48,6 +48,8 @@ def test_mounts_are_looked_for_where_a_linked_home_is(
 def test_a_failed_program_is_told_by_its_last_words() -> None:
     with pytest.raises(TrialError, match=r"^sh failed: the reason$"):
         machine.run(["sh", "-c", "echo first >&2; echo the reason >&2; exit 3"])
+    with pytest.raises(TrialError, match=r"^sh: its own words$"):
+        machine.run(["sh", "-c", "echo 'sh: its own words' >&2; exit 3"])
     with pytest.raises(TrialError, match=r"^sh failed: exit code 3$"):
         machine.run(["sh", "-c", "exit 3"])
     with pytest.raises(TrialError, match="not installed"):

@@ -9,6 +9,7 @@ from cloudcore.standalone.controllers.deployments import Members, bounds, deploy
 from cloudcore.standalone.controllers.nodes import STOPPED, unknown_conditions, wanted_taints
 from cloudcore.standalone.controllers.owned import deletion_order
 from cloudcore.standalone.controllers.placement import Node, choose, requests, tolerates, trimmed
+from cloudcore.standalone.controllers.taints import stay_s
 
 NOW = "2026-01-01T00:00:00Z"
 
@@ -191,3 +192,18 @@ def test_which_pods_go_first() -> None:
     ]
     order = [item["metadata"]["name"] for item in sorted(pods, key=deletion_order)]
     assert order == ["waiting", "broken", "young-ready", "old-ready"]
+
+
+def test_how_long_a_pod_may_stay_under_a_taint() -> None:
+    taint = {"key": "k", "value": "v", "effect": "NoExecute"}
+    other = {"key": "o", "effect": "NoExecute"}
+    for_a_while = {"key": "k", "operator": "Exists", "tolerationSeconds": 30}
+    assert stay_s([], [taint]) == 0
+    assert stay_s([], [{**taint, "effect": "NoSchedule"}]) is None
+    assert stay_s([{"operator": "Exists"}], [taint, other]) is None
+    assert stay_s([for_a_while], [taint]) == 30
+    assert stay_s([for_a_while, {**for_a_while, "tolerationSeconds": -1}], [taint]) == 0
+    assert stay_s([for_a_while], [taint, other]) == 0
+    # what the control plane only guesses of a node ends no pod on it
+    for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"):
+        assert stay_s([], [{"key": key, "effect": "NoExecute"}]) is None

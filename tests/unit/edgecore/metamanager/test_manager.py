@@ -282,6 +282,28 @@ def test_what_was_fetched_is_stored_and_not_asked_for_again() -> None:
     on(scene)
 
 
+def test_what_must_be_fresh_is_asked_for_again_and_taken_from_the_store_without_a_link() -> None:
+    async def scene(meta: MetaManager, store: Memory, line: Line) -> None:
+        versions = iter("123")
+
+        def answer(question: Message) -> None:
+            if question.route.operation == Op.QUERY:
+                content = msgspec.json.decode(push(version=next(versions)).content)
+                asyncio.get_running_loop().call_soon(meta.answered, reply(question, content))
+
+        async def held() -> str:
+            found = await meta.fetch("configmap", "d", "a", fresh=True)
+            assert found is not None
+            return str(json.loads(bytes(found))["metadata"]["resourceVersion"])
+
+        line.on_send = answer
+        assert [await held(), await held()] == ["1", "2"]
+        meta.disconnected()
+        assert await held() == "2"
+
+    on(scene)
+
+
 @pytest.mark.parametrize(
     ("reason", "error"), [("NotFound", NotFound), ("Forbidden", Refused), ("Unavailable", Unavailable)]
 )
