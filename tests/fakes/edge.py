@@ -169,7 +169,7 @@ class Edge:
     async def send(self, message: Message) -> None:
         await self.link.send(codec.encode(message), text=True)
 
-    async def ask(self, message: Message, timeout_s: float = 10.0) -> Message:
+    async def ask(self, message: Message, timeout_s: float = 30.0) -> Message:
         """Send a request and wait for the frame that has it as parent."""
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._answers[message.id] = future
@@ -195,7 +195,7 @@ class Edge:
         await self.send(message)
         return message
 
-    async def until(self, condition: Any, timeout_s: float = 10.0) -> None:
+    async def until(self, condition: Any, timeout_s: float = 30.0) -> None:
         """Wait until `condition(self)` holds."""
         async with asyncio.timeout(timeout_s), self.changed:
             await self.changed.wait_for(lambda: condition(self))

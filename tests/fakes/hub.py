@@ -246,7 +246,7 @@ class FakeHub:
         await self.send(message)
         return message.id
 
-    async def until(self, condition: Callable[[], object], within_s: float = 10.0) -> None:
+    async def until(self, condition: Callable[[], object], within_s: float = 30.0) -> None:
         """Wait until a frame made `condition` true."""
         async with asyncio.timeout(within_s), self.changed:
             await self.changed.wait_for(condition)

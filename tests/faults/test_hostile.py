@@ -52,7 +52,7 @@ async def raw_link(
     ]
     try:
         writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
-        answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
         assert b" 101 " in answer, answer
         assert b"permessage-deflate" in answer, answer
         yield reader, writer

@@ -137,7 +137,7 @@ def served(folder: Path, check: Callable[[Rig], Awaitable[None]]) -> None:
         rig = Rig(folder)
         task = asyncio.create_task(rig.server.run())
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while not (rig.server.bound_port and rig.api.secrets):
                     await asyncio.sleep(0.01)
                 await check(rig)

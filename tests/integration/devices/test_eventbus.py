@@ -261,7 +261,7 @@ def test_a_broker_without_version_5_gets_3_1_1() -> None:
         port = server.sockets[0].getsockname()[1]
         bus = EventBus(url=f"tcp://127.0.0.1:{port}", node_name="edge-1", on_message=on_message)
         async with server, running(bus):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await bus.connected.wait()
         assert levels[:2] == [5, 4]
 

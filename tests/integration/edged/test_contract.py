@@ -575,7 +575,7 @@ def test_deletion_uses_the_grace_period_and_a_shorter_one_cuts_it(play: Play) ->
             await asyncio.sleep(0.5)
             assert await b.container_id(uid)
             b.delete(p, grace_s=1)
-            await b.until(lambda: b.reports.gone == [uid], "gone", 10)
+            await b.until(lambda: b.reports.gone == [uid], "gone")
             assert b.container(uid)["state"]["terminated"]["exitCode"] == 137
 
     play(story)

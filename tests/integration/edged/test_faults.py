@@ -176,7 +176,7 @@ def test_a_pull_that_fails_backs_off_and_one_that_hangs_can_be_left(tmp_path: Pa
             other = b.want(p)
             await b.until(lambda: not fake.faults["pull_image"], "pulling")
             b.delete(p)
-            await b.until(lambda: other in b.reports.gone, "gone", 5)
+            await b.until(lambda: other in b.reports.gone, "gone")
 
     on_fake(tmp_path, story)
 

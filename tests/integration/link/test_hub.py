@@ -70,7 +70,7 @@ def in_cloud(running: Process, test: Test) -> None:
     asyncio.run(go())
 
 
-async def eventually(check: Callable[[], Awaitable[bool]], timeout_s: float = 10.0) -> None:
+async def eventually(check: Callable[[], Awaitable[bool]], timeout_s: float = 30.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not await check():
             await asyncio.sleep(0.02)
@@ -242,7 +242,7 @@ def test_sessions_count_up_and_the_newer_one_wins(cloudcore: Process) -> None:
             assert annotation(await cloud.api.get(NODE, "edge-1"), SESSION_ANNOTATION) == "1"
             async with edge.connected(cloud.hub, identity) as second:
                 assert second.session == 2
-                await asyncio.wait_for(first.link.wait_closed(), 5)
+                await asyncio.wait_for(first.link.wait_closed(), 30)
                 assert first.link.close_code == session.CLOSE_REPLACED
                 # the end of the old one did not remove the new one
                 answer = await second.request(Op.QUERY, "null/node/edge-1")
@@ -251,7 +251,7 @@ def test_sessions_count_up_and_the_newer_one_wins(cloudcore: Process) -> None:
         async with edge.connected(cloud.hub, identity) as third:
             assert third.session == 3
             await cloud.patch(NODE, "edge-1", {"metadata": {"annotations": {SESSION_ANNOTATION: "9"}}})
-            await asyncio.wait_for(third.link.wait_closed(), 5)
+            await asyncio.wait_for(third.link.wait_closed(), 30)
             assert third.link.close_code == session.CLOSE_REPLACED
 
     in_cloud(cloudcore, test)
@@ -434,7 +434,7 @@ def test_bad_frames_end_the_link_and_nobody_elses(cloudcore: Process) -> None:
             await register(good)
             for frame in (b"null", b'{"header":{"msg_id":1}}', b"[" * 100_000):
                 await bad.link.send(frame, text=True)
-            await asyncio.wait_for(bad.link.wait_closed(), 5)
+            await asyncio.wait_for(bad.link.wait_closed(), 30)
             assert bad.link.close_code == session.CLOSE_BAD_FRAME
             assert (await good.request(Op.QUERY, "null/node/edge-2")).content
 
@@ -471,7 +471,7 @@ def test_a_revoked_node_is_cut_and_stays_out_until_it_joins_anew(cloudcore: Proc
         async with edge.connected(cloud.hub, one) as link, edge.connected(cloud.hub, two) as other:
             await register(link)
             await revocation.revoke(cloud.api, "revoked-1")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await link.link.wait_closed()
             assert link.link.close_code == session.CLOSE_REVOKED
             await register(other)
@@ -497,7 +497,7 @@ def test_a_serial_revokes_one_certificate(cloudcore: Process) -> None:
         serial = x509.load_pem_x509_certificate(old.certificate.encode()).serial_number
         async with edge.connected(cloud.hub, old) as link:
             await revocation.revoke(cloud.api, "serial-1", serial=f"{serial:X}")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await link.link.wait_closed()
         async with edge.connected(cloud.hub, new_) as link:
             await register(link)

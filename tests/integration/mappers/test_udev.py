@@ -52,7 +52,7 @@ class Lines:
 
     async def next(self) -> dict[str, Any]:
         assert self.process.stdout is not None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             found: dict[str, Any] = json.loads(await self.process.stdout.readline())
         return found
 
@@ -209,7 +209,7 @@ def test_candidates_and_devices_reach_an_api_server(tmp_path: Path) -> None:
                     return items
 
             async def eventually(where: str, good: Any) -> dict[str, Any]:
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(30):
                     while True:
                         items = await get(where)
                         if len(items) == 1 and good(items[0]):

@@ -53,7 +53,7 @@ class Edge:
     def url(self) -> str:
         return f"https://127.0.0.1:{self.port}"
 
-    async def until(self, condition: Any, seconds: float = 15.0) -> None:
+    async def until(self, condition: Any, seconds: float = 30.0) -> None:
         async with asyncio.timeout(seconds):
             while not condition():
                 await asyncio.sleep(0.02)
@@ -220,7 +220,7 @@ async def pod_token(edge: Edge) -> str:
     """The token that edged would put into the pod's volume."""
     await edge.until(lambda: edge.meta.online)
     pod: dict[str, Any] | None = None
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         while pod is None:
             raw = await edge.meta.get("pod", "default", "p")
             pod = json.loads(bytes(raw)) if raw is not None else None
@@ -231,7 +231,7 @@ async def pod_token(edge: Edge) -> str:
         "kind": "TokenRequest",
         "spec": {"audiences": [], "expirationSeconds": 3607, "boundObjectRef": bound},
     }
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         while await edge.meta.get("serviceaccountaccess", "default", "ann") is None:
             await asyncio.sleep(0.05)
     answer = json.loads(await edge.meta.token("default", "ann", json.dumps(request).encode()))

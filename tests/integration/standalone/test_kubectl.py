@@ -81,7 +81,7 @@ async def read(good: Run, *arguments: str) -> Any:
     return json.loads(await good("get", *arguments, "-o", "json"))
 
 
-async def eventually(check: Callable[[], Awaitable[bool]], timeout_s: float = 10.0) -> None:
+async def eventually(check: Callable[[], Awaitable[bool]], timeout_s: float = 30.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not await check():
             await asyncio.sleep(0.1)

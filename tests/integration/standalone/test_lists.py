@@ -22,7 +22,7 @@ def test_pages_show_one_moment(tmp_path: Path) -> None:
                 async with session.get(maps, params=query) as answer:
                     return answer.status, await answer.json()
 
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while (await session.get(f"{maps}/kube-root-ca.crt")).status != 200:
                     await asyncio.sleep(0.05)
             for name in ("a", "c"):

@@ -271,7 +271,7 @@ def test_recorded_watches(tmp_path: Path, capsys: Any) -> None:
         async with control_plane(tmp_path) as plane, client(tmp_path) as session:
             await session.post(plane.server + "/api/v1/namespaces", json={"metadata": {"name": "vec"}})
             maps = plane.server + "/api/v1/namespaces/vec/configmaps"
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while (await session.get(f"{maps}/kube-root-ca.crt")).status != 200:
                     await asyncio.sleep(0.05)
             version = await history(session, maps)

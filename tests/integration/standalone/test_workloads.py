@@ -143,11 +143,11 @@ def test_a_daemonset_follows_its_nodes_and_rolls(tmp_path: Path) -> None:
         await cluster.nodes.add_node("n3")
         await cluster.until(lambda: _count(cluster, 3))
         await cluster.good("set", "image", "ds/d", "c=busybox:2")
-        await cluster.good("rollout", "status", "ds/d", "--timeout=20s")
+        await cluster.good("rollout", "status", "ds/d", "--timeout=60s")
         assert {pod["spec"]["containers"][0]["image"] for pod in await cluster.pods()} == {"busybox:2"}
         assert len(await cluster.pods()) == 3
         await cluster.good("rollout", "undo", "ds/d")
-        await cluster.good("rollout", "status", "ds/d", "--timeout=20s")
+        await cluster.good("rollout", "status", "ds/d", "--timeout=60s")
         assert {pod["spec"]["containers"][0]["image"] for pod in await cluster.pods()} == {"busybox"}
         status = (await cluster.read("ds", "d"))["status"]
         assert (status["desiredNumberScheduled"], status["numberAvailable"]) == (3, 3)
@@ -178,7 +178,7 @@ def test_a_statefulset_keeps_names_and_order(tmp_path: Path) -> None:
         assert {item["status"]["phase"] for item in claims["items"]} == {"Bound"}
         before = {pod["metadata"]["uid"] for pod in pods}
         await cluster.good("set", "image", "sts/s", "c=busybox:2")
-        await cluster.good("rollout", "status", "sts/s", "--timeout=20s")
+        await cluster.good("rollout", "status", "sts/s", "--timeout=60s")
         pods = await cluster.pods()
         assert {pod["spec"]["containers"][0]["image"] for pod in pods} == {"busybox:2"}
         assert not before & {pod["metadata"]["uid"] for pod in pods}
@@ -402,7 +402,7 @@ def test_pods_of_a_silent_node_stay(tmp_path: Path) -> None:
             images = sorted(pod["spec"]["containers"][0]["image"] for pod in await cluster.pods())
             return images == ["busybox:2", "busybox:2"]
 
-        await cluster.until(caught_up, 20)
+        await cluster.until(caught_up, 60)
 
     on_cluster(tmp_path, story, "n1", node_grace_s=2.0)
 
@@ -444,7 +444,7 @@ def test_a_node_is_drained(tmp_path: Path) -> None:
             "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "w"}}},
         }
         await cluster.apply(budget)
-        await cluster.good("drain", "n1", "--ignore-daemonsets", "--timeout=20s")
+        await cluster.good("drain", "n1", "--ignore-daemonsets", "--timeout=60s")
 
         async def moved() -> bool:
             found = [

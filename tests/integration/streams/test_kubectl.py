@@ -139,7 +139,7 @@ def test_following_ends_with_the_container_and_previous_has_what_it_said(play: P
             # 137: the first process took `kill` along before it could say how it went
             assert (await r.kubectl("exec", "web", "--", "kill", "1")).code in (0, 137)
             assert await line_of(follow.stdout) == "bye\n"
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 assert await follow.wait() == 0
         async with asyncio.timeout(20):
             while (await r.kubectl("logs", "web", "-p")).out != "first life\nbye\n":
@@ -158,12 +158,12 @@ def test_following_ends_at_once_with_an_error_when_the_tunnel_is_cut(play: Play)
             assert (await line_of(follow.stdout)).startswith(("out", "err"))
             await r.cut()
             assert follow.stdout is not None
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(30):
                 await follow.stdout.read()
                 assert await follow.wait() == 1
             assert follow.stderr is not None
             assert b"unexpected EOF" in await follow.stderr.read()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (await r.kubectl("logs", "web", "--tail=1")).code:
                 await asyncio.sleep(0.1)
         assert r.dials == 2
@@ -231,7 +231,7 @@ def test_a_terminal_with_its_size(play: Play, env: dict[str, str]) -> None:
                 await asyncio.sleep(0.5)
                 os.write(master, b"\r")
                 await until_said(master, b"44 99")
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(30):
                     assert await process.wait() == 5
             finally:
                 if process.returncode is None:
@@ -247,7 +247,7 @@ def test_a_terminal_with_its_size(play: Play, env: dict[str, str]) -> None:
 async def until_said(master: int, text: bytes) -> None:
     said = b""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while text not in said:
                 try:
                     said += os.read(master, 4096)
@@ -268,7 +268,7 @@ def test_attach(play: Play, env: dict[str, str]) -> None:
             assert await line_of(process.stdout) == "heard one\n"
             process.stdin.write(b"end\n")
             assert await line_of(process.stdout) == "heard end\n"
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 assert await process.wait() == 0
 
     play(story)
@@ -380,7 +380,7 @@ def test_a_client_that_goes_away_leaves_nothing_behind(play: Play) -> None:
                 async with ended_by_us(process):
                     assert await line_of(process.stdout) == "one\n"
                     assert mux.count == 1
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(30):
                     while mux.count:
                         await asyncio.sleep(0.05)
 

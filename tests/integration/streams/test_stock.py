@@ -34,7 +34,7 @@ def test_logs_and_their_end(play: Play) -> None:
             assert re.match(r"(out|err) \d+\n", await line_of(follow.stdout))
         assert r.stock is not None
         number = r.stock.asked[-1][1]["MessID"]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while number not in r.stock.removed:
                 await asyncio.sleep(0.05)
         assert asked(r) == {stockedge.LOGS}
@@ -93,7 +93,7 @@ def test_attach_and_port_forward(play: Play, env: dict[str, str]) -> None:
             assert await line_of(process.stdout) == "heard one\n"
             process.stdin.write(b"end\n")
             assert await line_of(process.stdout) == "heard end\n"
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 assert await process.wait() == 0
         assert asked(r) == {stockedge.EXEC, stockedge.ATTACH}
 

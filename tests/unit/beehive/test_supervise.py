@@ -67,7 +67,7 @@ def test_a_part_that_is_cancelled_from_within_is_a_fault() -> None:
 
     async def main() -> None:
         # not the top level, where a cancelled main task would look the same
-        await asyncio.wait_for(supervise([Part(name="a", run=run)], signals=False), 5)
+        await asyncio.wait_for(supervise([Part(name="a", run=run)], signals=False), 30)
 
     with pytest.raises(PartEnded, match="cancelled from within"):
         asyncio.run(main())

@@ -53,7 +53,7 @@ def joined(handler: Handler, story: Callable[[Peer, Line], Awaitable[None]]) -> 
     async def main() -> None:
         a, b = lines()
         hub, edge = Peer(a, Role.HUB), Peer(b, Role.EDGE, handler=handler)
-        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
             tasks = [group.create_task(end(hub)), group.create_task(end(edge))]
             await story(hub, a)
             for task in tasks:
@@ -201,7 +201,7 @@ def test_silence_is_found_and_pings_are_answered(monkeypatch: pytest.MonkeyPatch
     async def main() -> None:
         a, b = lines()
         hub, edge = Peer(a, Role.HUB), Peer(b, Role.EDGE, handler=echo)
-        async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
             served = group.create_task(edge.run())
             alive = group.create_task(hub.run())
             await asyncio.sleep(0.2)

@@ -38,7 +38,7 @@ def with_api(api: FakeApi, test: Callable[[Kube], Awaitable[None]]) -> None:
         configuration.retries = False
         client = Kube(configuration, threads=2)
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await test(client)
         finally:
             await client.close()

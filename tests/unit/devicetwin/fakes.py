@@ -102,7 +102,7 @@ def twin_message(resource: str, content: Any) -> Message:
     )
 
 
-async def until(what: Callable[[], bool], seconds: float = 10.0, *, every: float = 0.01) -> None:
+async def until(what: Callable[[], bool], seconds: float = 30.0, *, every: float = 0.01) -> None:
     """Wait for something to become true.  Raises TimeoutError."""
     async with asyncio.timeout(seconds):
         while not what():

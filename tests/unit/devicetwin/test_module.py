@@ -240,7 +240,7 @@ def test_wishes_set_at_the_edge_reach_the_mapper_and_survive(folder: Path) -> No
             info = pb.MapperInfo(name="m", protocol="vecproto", address=b"/nowhere")
             request = pb.MapperRegisterRequest(withData=True, mapper=info)
             await until((folder / "dmi.sock").exists)
-            answer = await mapper.call(dmi.MANAGER["MapperRegister"], request, timeout_s=2)
+            answer = await mapper.call(dmi.MANAGER["MapperRegister"], request, timeout_s=30)
         wishes = {p.name: p.desired.value for p in answer.deviceList[0].spec.properties}
         assert wishes == {"temperature": "21", "mode": "eco"}
         assert answer.modelList[0].name == "thermo"
@@ -274,7 +274,7 @@ def test_a_missing_model_never_takes_a_device_from_its_mapper(folder: Path) -> N
         with dmi.Client(str(folder / "dmi.sock")) as mapper:
             info = pb.MapperInfo(name="m", protocol="vecproto", address=b"/nowhere")
             request = pb.MapperRegisterRequest(withData=True, mapper=info)
-            answer = await mapper.call(dmi.MANAGER["MapperRegister"], request, timeout_s=2)
+            answer = await mapper.call(dmi.MANAGER["MapperRegister"], request, timeout_s=30)
         assert not answer.deviceList
         assert isinstance(twin.tell("m", ID), Leave)
         await world.put("devicemodel", recorded_object("devicemodel"))

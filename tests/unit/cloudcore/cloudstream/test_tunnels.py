@@ -43,7 +43,7 @@ def test_the_newest_tunnel_of_a_node_wins_and_the_older_ends_at_once(monkeypatch
 
     async def main() -> None:
         tunnels, first, second = Tunnels(), Line(), Line()
-        async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
             one = group.create_task(tunnels.serve_tunnel("edge-1", first))
             await asyncio.sleep(0)
             stream, answer = await tunnels.open("edge-1", HEAD)
@@ -72,7 +72,7 @@ def test_pipes_are_expected_and_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         tunnels, expected = Tunnels(), []
         tunnels.on_pipe = lambda: expected.append(1)
-        async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
             task = group.create_task(tunnels.serve_tunnel("edge-1", Line()))
             await asyncio.sleep(0)
             await tunnels.open("edge-1", HEAD)
@@ -99,7 +99,7 @@ def test_a_deleted_node_loses_its_tunnel_and_the_others_keep_theirs(monkeypatch:
 
     async def main() -> None:
         tunnels = Tunnels()
-        async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
             one = group.create_task(tunnels.serve_tunnel("edge-1", Line()))
             two = group.create_task(tunnels.serve_tunnel("edge-2", Line()))
             await asyncio.sleep(0)

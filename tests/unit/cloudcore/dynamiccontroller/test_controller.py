@@ -85,7 +85,7 @@ class Bench:
             content=content,
         )
         await self.controller.handle(link, message)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while True:
                 found = pushed(link)
                 answers = [frame for frame in found if frame.parent == message.id]

@@ -84,7 +84,7 @@ def play(runtime: Runtime, story: Callable[[Peer], Awaitable[None]], **switches:
         down: asyncio.Queue[bytes] = asyncio.Queue(8)
         hub = Peer(Line(up, down), tunnel.Role.HUB)
         edge = Peer(Line(down, up), tunnel.Role.EDGE, handler=Kubelet(runtime, switches).serve)
-        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
             tasks = [group.create_task(hub.run()), group.create_task(edge.run())]
             await story(hub)
             for task in tasks:

@@ -120,7 +120,7 @@ def test_following_goes_on_across_rotation_and_ends_with_the_container(
         nonlocal alive
         got = b""
         async with (
-            asyncio.timeout(5),
+            asyncio.timeout(30),
             aclosing(
                 read_log(log_in(folder), log_in(folder).open(), Options(follow=True), still_running)
             ) as parts,
@@ -155,7 +155,7 @@ def test_following_a_file_that_is_emptied_in_place(folder: Path, monkeypatch: py
     async def main() -> bytes:
         got = b""
         async with (
-            asyncio.timeout(5),
+            asyncio.timeout(30),
             aclosing(
                 read_log(log_in(folder), log_in(folder).open(), Options(follow=True, limit_bytes=20), runs)
             ) as parts,
@@ -173,7 +173,7 @@ def test_the_limit_ends_following(folder: Path) -> None:
     (folder / "0.log").write_bytes(record("12345"))
 
     async def main() -> bytes:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             return b"".join(
                 [
                     p

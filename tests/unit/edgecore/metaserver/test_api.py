@@ -99,7 +99,7 @@ async def take(answer: Answer, count: int) -> list[tuple[str, str]]:
     assert answer.stream is not None
     out = []
     for _ in range(count):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             found = json.loads(await anext(answer.stream))
         out.append((found["type"], found["object"].get("metadata", {}).get("name", "")))
     return out
