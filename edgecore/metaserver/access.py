@@ -7,7 +7,8 @@ a pod counts while that pod is here.  Rights come from the account's ServiceAcco
 forbidden.
 
 An expired token is a 401, as at an API server, with one exception that autonomy needs: while the cloud is away nobody can get
-a new one, so a token whose pod is here counts on until the link is back.
+a new one, so a token whose pod is here counts on until the link is back.  One of such a pod that is not valid yet says that the
+clock here is behind, and counts.
 
 Source: protocol notes on the metaserver, 4; Kubernetes' default cluster roles for discovery and public information."""
 
@@ -161,6 +162,10 @@ class Access:
             )
         except jwt.Expired:
             if self._online() or claims.bound.pod is None:
+                raise
+        except jwt.Early:
+            # a board without a clock of its own starts years back, and away from the cloud nobody tells it the time
+            if claims.bound.pod is None:
                 raise
         await self._still_bound(claims)
         return claims

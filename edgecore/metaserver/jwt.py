@@ -55,6 +55,10 @@ class Expired(BadToken):
         self.claims = claims
 
 
+class Early(BadToken):
+    """The token is not valid yet: no issuer makes such, so it is this machine's clock that is behind."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RsaKey:
     """`kid` is empty for a key that came without one."""
@@ -191,7 +195,7 @@ def unverified(token: str) -> Claims:
 
 
 def judge(claims: Claims, *, issuers: Collection[str], audiences: Collection[str], now: float) -> None:
-    """Whether a token that is authentic counts here and now.  Raises Expired, BadToken."""
+    """Whether a token that is authentic counts here and now.  Raises Early, Expired, BadToken."""
     if claims.iss not in issuers:
         raise BadToken("the token is of another issuer")
     if not set(claims.audiences) & set(audiences):
@@ -200,7 +204,7 @@ def judge(claims: Claims, *, issuers: Collection[str], audiences: Collection[str
     if account is None or claims.sub != f"system:serviceaccount:{claims.bound.namespace}:{account.name}":
         raise BadToken("the token is of no service account")
     if now < claims.nbf - LEEWAY_S:
-        raise BadToken("the token is not valid yet")
+        raise Early("the token is not valid yet")
     if now > claims.exp + LEEWAY_S:
         raise Expired(claims.exp, claims)
 

@@ -237,8 +237,8 @@ def _make(given: dict[str, object]) -> dict[str, str]:
         )
 
     node, now = str(given["node"]), datetime.fromtimestamp(float(str(given["now"])), UTC)
-    # boards without a clock battery begin in the past
-    begins = min(now - timedelta(days=1), datetime(2020, 1, 1, tzinfo=UTC))
+    # boards without a clock of their own begin in the past, in 1970 some of them, and their pods with them
+    begins = datetime(1970, 1, 1, tzinfo=UTC)
     text = str(given["ca"])
     authority: x509.Certificate | None = None
     # one that cannot be read is as good as none: pods are told of the new one

@@ -522,6 +522,21 @@ def test_an_expired_token_counts_while_nobody_can_renew_it() -> None:
     run(test)
 
 
+@pytest.mark.parametrize("online", [True, False])
+def test_a_clock_that_is_years_behind_refuses_no_pods_token(online: bool) -> None:
+    async def test(bench: Bench) -> None:
+        publish(bench)
+        hold(bench, READ_MAPS)
+        await bench.call("GET", CM, local=False, bearer=token())
+        bench.now = 60.0
+        bench.cloud.online = online
+        assert (await bench.call("GET", CM, local=False, bearer=token())).code == 200
+        bench.store.drop("pod", "web", "p")
+        assert (await bench.refused("GET", CM, local=False, bearer=token())).code == 401
+
+    run(test)
+
+
 def test_without_keys_only_a_token_that_came_through_here_counts() -> None:
     async def test(bench: Bench) -> None:
         hold(bench, READ_MAPS)
