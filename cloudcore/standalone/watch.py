@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +22,8 @@ BOOKMARK_S = 30.0
 """How long a watcher that asked for bookmarks may hear nothing."""
 LONGEST_S = 3600.0
 """A watch ends after this time at the latest; clients resume."""
+PIECE = 32 * 1024
+"""Bytes written at once, where events are not larger."""
 INITIAL_END = "k8s.io/initial-events-end"
 
 
@@ -47,10 +49,10 @@ async def events(
         # nothing is awaited between subscribing and this list, so no event can be missed or come twice
         if replay or initial:
             records = store.select(kind.key, query.namespace, query.matcher())
-            chunk = b"".join(painter.event("ADDED", record) for record in records)
-            if initial and bookmarks:
-                chunk += painter.bookmark(store.revision, {INITIAL_END: "true"})
-            yield chunk
+            end = painter.bookmark(store.revision, {INITIAL_END: "true"}) if initial and bookmarks else b""
+            for piece in pieces((painter.event("ADDED", record) for record in records), end):
+                yield piece
+            del records
         else:
             yield b""
         floor = query.revision or 0
@@ -64,14 +66,31 @@ async def events(
                 yield painter.error(expired(str(error)))
                 return
             if batch:
-                yield b"".join(
+                for piece in pieces(
                     painter.event(event.type, event.record)
                     for event in batch
                     if not floor or event.record.revision > floor
-                )
+                ):
+                    yield piece
+                del batch
             else:
                 # nothing to write still gives the writer a moment to see that its client is gone
                 yield painter.bookmark(store.revision, None) if bookmarks else b""
+
+
+def pieces(events: Iterable[bytes], end: bytes = b"") -> Iterator[bytes]:
+    """Whole events, joined up to PIECE bytes; at least one piece, and `end` in the last.
+
+    A TLS connection keeps buffers as large as the largest write it ever saw, and a watch lives long."""
+    piece: list[bytes] = []
+    size = 0
+    for event in events:
+        if size and size + len(event) > PIECE:
+            yield b"".join(piece)
+            piece, size = [], 0
+        piece.append(event)
+        size += len(event)
+    yield b"".join((*piece, end))
 
 
 def _truth(value: str | None) -> bool:

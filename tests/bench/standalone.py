@@ -211,7 +211,10 @@ async def size() -> None:
             wide = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
             for number in range(WATCHES):
                 selector = f"fieldSelector=spec.nodeName=n-{number % NODES}"
-                await stack.enter_async_context(wide.get(f"{url}?watch=true&resourceVersion=0&{selector}"))
+                watch = f"{url}?watch=true&resourceVersion=0&{selector}"
+                events = await stack.enter_async_context(wide.get(watch))
+                for _ in range(PODS // NODES):
+                    await events.content.readline()
             await asyncio.sleep(3)
             show(f"... and {WATCHES} watches", f"{at.memory_mib() - idle:.1f} MiB")
         took = []

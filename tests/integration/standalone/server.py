@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import aiohttp
+import uvloop
 
 from cloudcore.standalone.measured import UsageSource
 from cloudcore.standalone.server import ControlPlane, StandaloneConfig
@@ -90,4 +91,6 @@ async def _until_told(state_dir: Path) -> None:
 
 if __name__ == "__main__":
     # for clients that block: serve the folder given until standard input ends
-    asyncio.run(_until_told(Path(sys.argv[1])))
+    # on the loop that cloudcore runs on
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_until_told(Path(sys.argv[1])))

@@ -133,3 +133,14 @@ def test_what_a_client_knows_after_any_cuts_is_what_a_list_says(
             await store.stop()
 
     asyncio.run(main())
+
+
+def test_events_are_written_in_pieces_of_whole_events() -> None:
+    events = [
+        bytes([65 + n]) * size
+        for n, size in enumerate((10, watch.PIECE, 5, watch.PIECE - 5, 3 * watch.PIECE, 1))
+    ]
+    pieces = list(watch.pieces(iter(events), b"end"))
+    assert b"".join(pieces) == b"".join(events) + b"end"
+    assert [len(piece) for piece in pieces] == [10, watch.PIECE, watch.PIECE, 3 * watch.PIECE, 1 + 3]
+    assert list(watch.pieces(iter(()))) == [b""]
