@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 HUB_PATH = "/hub"
 _PREFIX = "/nodes/"
 DIAL_S = 5.0
+RETRY_S = 5.0
+"""So long after a dial that failed nobody dials again: thousands of nodes may have been there."""
 IDLE_S = 60.0
 """A connection without streams is closed after this."""
 TICK_S = 5.0
@@ -94,6 +96,7 @@ class Peers:
         self._tls = tls
         self._group: asyncio.TaskGroup | None = None
         self._lines: dict[str, Line] = {}
+        self._failed: dict[str, tuple[float, SkerryError]] = {}
         self._peers: set[Peer] = set()
 
     async def run(self) -> None:
@@ -126,7 +129,7 @@ class Peers:
             return await peer.open(passed)
         except Unavailable as error:
             raise Unavailable(
-                f'node "{node}" is connected to the cloudcore at {where}, which cannot be asked now: {error}'
+                f'node "{node}" was last connected to the cloudcore at {where}, which cannot be asked now: {error}'
             ) from error
 
     def _elsewhere(self, node: Object) -> str:
@@ -134,8 +137,12 @@ class Peers:
         return where if where != self._own and _address(where) is not None else ""
 
     async def _peer(self, where: str) -> Peer:
+        now = clock.monotonic()
+        self._failed = {key: held for key, held in self._failed.items() if now - held[0] < RETRY_S}
         line = self._lines.get(where)
         if line is None:
+            if where in self._failed:
+                raise Unavailable(str(self._failed[where][1]), retry_after_s=RETRY_S)
             if self._group is None:
                 raise Unavailable("this cloudcore is starting or stopping", retry_after_s=1.0)
             if len(self._lines) >= MAX_LINES:
@@ -157,6 +164,7 @@ class Peers:
                 raise Unavailable("this cloudcore stops")
         except SkerryError as error:
             del self._lines[where]
+            self._failed[where] = (clock.monotonic(), error)
             return error
         peer = Peer(connection, tunnel.Role.HUB, limits=OPENER_LIMITS)
         self._group.create_task(self._carry(where, line, peer, connection), name=f"cloudcore {where}")

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import aiohttp
+import yaml
 
 from beehive import clock
 from beehive.errors import NotFound, Unavailable
 from cloudcore.cloudstream.measure import Measurer
 from cloudcore.cloudstream.proxy import PodStreams
 from cloudcore.cloudstream.tunnels import Tunnels
+from cloudcore.identity.tls import use_certificate
 from cloudcore.standalone.server import ControlPlane, StandaloneConfig
 from edgecore.edged.cri import Cri
 from edgecore.edgestream.client import EdgeStream
@@ -35,6 +41,8 @@ class Line:
     def __init__(self, inbox: asyncio.Queue[bytes | None], outbox: asyncio.Queue[bytes | None]) -> None:
         self._inbox, self._outbox = inbox, outbox
         self.cut = asyncio.Event()
+        # a queue lets who comes by chance overtake who waits
+        self._turn = asyncio.Lock()
 
     @property
     def heard(self) -> float:
@@ -47,7 +55,8 @@ class Line:
         return frame
 
     async def send(self, data: bytes) -> None:
-        await self._outbox.put(data)
+        async with self._turn:
+            await self._outbox.put(data)
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         with contextlib.suppress(asyncio.QueueFull):
@@ -92,6 +101,21 @@ class Rig:
         if found is None:
             raise NotFound("no such pod")
         return found
+
+    @property
+    def api(self) -> str:
+        """The control plane's address."""
+        return str(yaml.safe_load(self.kubeconfig.read_text())["clusters"][0]["cluster"]["server"])
+
+    def client(self) -> aiohttp.ClientSession:
+        """A client of the control plane that may do anything, with as many connections as it likes."""
+        config = yaml.safe_load(self.kubeconfig.read_text())
+        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+        authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
+        context = ssl.create_default_context(cadata=authority)
+        certificate, key = (base64.b64decode(user[f"client-{part}-data"]) for part in ("certificate", "key"))
+        use_certificate(context, certificate, key)
+        return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context, limit=0))
 
     async def start(
         self, *args: str, stdin: int = asyncio.subprocess.DEVNULL, env: Mapping[str, str] | None = None

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from beehive import tunnel
+from beehive.tunnelpeer import Peer
 from tests.integration.edged.bench import container, pod
 from tests.integration.edged.machine import Containerd
 from tests.integration.streams.rig import NODE, Rig, rig
@@ -335,27 +336,38 @@ def test_a_verb_that_is_switched_off_is_refused_and_the_others_go_on(play: Play)
     play(story, switches={"exec": False})
 
 
-def test_a_hundred_followers_at_once_and_one_that_reads_nothing(play: Play) -> None:
+def test_a_hundred_streams_at_once_and_one_that_reads_nothing(play: Play) -> None:
     async def story(r: Rig) -> None:
-        await r.run_pod(
-            pod(
-                "web",
-                shell(
-                    "trap 'exit 0' TERM; (while true; do echo tick; sleep 0.2; done) & yes >/tmp/yes & wait"
-                ),
-            )
-        )
-        await r.run_pod(pod("loud", shell("trap 'exit 0' TERM; yes 0123456789 & wait")))
+        ticks = "trap 'exit 0' TERM; (while true; do echo tick; sleep 0.2; done) & wait"
+        await r.run_pod(pod("web", shell(ticks)))
+        await r.run_pod(pod("loud", shell("trap 'exit 0' TERM; sleep 1000 & wait")))
         stalled = await r.start("exec", "loud", "--", "yes")
-        async with ended_by_us(stalled), contextlib.AsyncExitStack() as stack:
-            followers = []
-            for _ in range(12):
-                follower = await r.start("logs", "-f", "web")
-                followers.append(await stack.enter_async_context(ended_by_us(follower)))
-            for follower in followers:
-                assert await line_of(follower.stdout, 20) == "tick\n"
-            for follower in followers:
-                assert await line_of(follower.stdout) == "tick\n"
+        async with ended_by_us(stalled), r.client() as client:
+            follow = f"{r.api}/api/v1/namespaces/default/pods/web/log?follow=true&tailLines=1"
+
+            async def one() -> None:
+                async with client.get(follow) as answer:
+                    assert answer.status == 200
+                    for _ in range(3):
+                        assert await answer.content.readline() == b"tick\n"
+                    standing.release()
+                    await every.wait()
+                    # the others have not taken it away
+                    assert await answer.content.readline() == b"tick\n"
+
+            standing, every = asyncio.Semaphore(0), asyncio.Event()
+            async with asyncio.timeout(90), asyncio.TaskGroup() as group:
+                for number in range(100):
+                    group.create_task(one(), name=f"follower {number}")
+                for _ in range(100):
+                    await standing.acquire()
+                # they and the one that reads nothing
+                way = r.tunnels._peers[NODE][0]
+                assert isinstance(way, Peer)
+                assert way.mux.count == 101
+                got = await r.kubectl("exec", "web", "--", "echo", "still here")
+                assert (got.code, got.out) == (0, "still here\n")
+                every.set()
 
     play(story)
 

@@ -31,6 +31,8 @@ def node(name: str, where: str) -> Object:
 class Line:
     def __init__(self, inbox: asyncio.Queue[bytes | None], outbox: asyncio.Queue[bytes | None]) -> None:
         self._inbox, self._outbox = inbox, outbox
+        # a queue lets who comes by chance overtake who waits
+        self._turn = asyncio.Lock()
 
     async def recv(self) -> bytes:
         frame = await self._inbox.get()
@@ -39,7 +41,8 @@ class Line:
         return frame
 
     async def send(self, data: bytes) -> None:
-        await self._outbox.put(data)
+        async with self._turn:
+            await self._outbox.put(data)
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         self._outbox.put_nowait(None)
@@ -244,9 +247,15 @@ def test_a_cloudcore_that_is_away_is_dialled_once_for_all_who_wait(monkeypatch: 
             for _ in range(50):
                 group.create_task(ask())
         assert set(texts) == {
-            f'node "lost" is connected to the cloudcore at {DEAD}, which cannot be asked now: no answer in 5 s'
+            f'node "lost" was last connected to the cloudcore at {DEAD}, which cannot be asked now: no answer in 5 s'
         }
         assert (len(texts), s.dials) == (50, [DEAD])
+        # nor is it dialled again at once, but it is later
+        await ask()
+        assert (len(texts), s.dials) == (51, [DEAD])
+        monkeypatch.setattr(peers, "RETRY_S", 0.0)
+        await ask()
+        assert (len(texts), s.dials) == (52, [DEAD, DEAD])
 
     play(monkeypatch, story)
 
