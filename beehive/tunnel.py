@@ -221,7 +221,7 @@ class Mux:
             raise ValueError("only a hub opens streams")
         if len(self._streams) >= self.limits.streams:
             raise Unavailable(f"node has {len(self._streams)} streams open already", retry_after_s=5.0)
-        _check_head(head)
+        check_head(head)
         body = _encode_json(head)
         self._last += 1
         self._streams[self._last] = self._new(now)
@@ -355,7 +355,7 @@ class Mux:
         if stream <= self._last:
             raise ProtocolError(f"stream {stream} opened after stream {self._last}")
         head = _decode(_head_decoder, payload)
-        _check_head(head)
+        check_head(head)
         self._last = stream
         if len(self._streams) >= self.limits.streams:
             return Excess(stream)
@@ -455,23 +455,24 @@ def _decode(decoder: msgspec.json.Decoder[_T], payload: bytes) -> _T:
         raise ProtocolError(f"cannot read the head of a stream: {error}") from error
 
 
-def _check_head(head: Head) -> None:
+def check_head(head: Head) -> None:
+    """Raises ProtocolError for a head that is malformed."""
     if head.kind not in ("http", "upgrade"):
         raise ProtocolError(f"unknown kind of stream {head.kind[:32]!r}")
     if not _TOKEN.match(head.method):
         raise ProtocolError("malformed method")
     if not _PATH.match(head.path):
         raise ProtocolError("malformed path")
-    _check_headers(head.headers)
+    check_headers(head.headers)
 
 
 def _check_answer(answer: Answer) -> None:
     if not 101 <= answer.status <= 599:
         raise ProtocolError(f"status {answer.status}")
-    _check_headers(answer.headers)
+    check_headers(answer.headers)
 
 
-def _check_headers(headers: list[tuple[str, str]]) -> None:
+def check_headers(headers: list[tuple[str, str]]) -> None:
     """No control characters: they would end the header in the request or the answer that is made of it."""
     if len(headers) > MAX_HEADERS:
         raise ProtocolError(f"{len(headers)} headers are over the limit of {MAX_HEADERS}")

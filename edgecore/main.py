@@ -7,7 +7,7 @@ from __future__ import annotations
 import gc
 import logging
 
-from beehive import clock, session
+from beehive import clock, session, stocktunnel
 from beehive.errors import ConfigError, NotFound, Unavailable
 from beehive.supervise import Part, run_daemon, supervise
 from beehive.tunnelpeer import BinaryConnection
@@ -18,7 +18,7 @@ from edgecore.edged.cri import Cri
 from edgecore.edged.manager import Edged
 from edgecore.edgehub.certificate import Files, Identity, Renewal
 from edgecore.edgehub.link import Link
-from edgecore.edgehub.websocket import dial_tunnel
+from edgecore.edgehub.websocket import Text, dial_stock_tunnel, dial_tunnel
 from edgecore.edgestream.client import EdgeStream
 from edgecore.edgestream.edged import EdgedRuntime
 from edgecore.eventbus.mqtt import EventBus, TlsFiles
@@ -133,12 +133,32 @@ def _streams(
             session.HEADER_USE: "str",
             session.HEADER_PROTOCOL: str(session.PROTOCOL_VERSION),
         }
-        address = config.stream_server or link.session.address
-        return await dial_tunnel(address, tls=files.tls(), headers=headers)
+        if config.stream_server:
+            try:
+                return await dial_tunnel(config.stream_server, tls=files.tls(), headers=headers)
+            except Unavailable as error:
+                # the setting may be from the days of a stock cloud, whose tunnel has a port of its own
+                log.debug("No tunnel at %s: %s", config.stream_server, error)
+        return await dial_tunnel(link.session.address, tls=files.tls(), headers=headers)
+
+    async def dial_stock() -> Text:
+        if link.session is None:
+            raise Unavailable("no link to the cloud")
+        host = link.session.address.rpartition(":")[0]
+        headers = {stocktunnel.HEADER_NODE: link.node}
+        if pods.node_ip:
+            headers[stocktunnel.HEADER_NODE_IP] = pods.node_ip
+        address = config.stream_server or f"{host}:{stocktunnel.PORT}"
+        return await dial_stock_tunnel(address, tls=files.tls(), headers=headers)
 
     cri = Cri(pods.runtime_endpoint)
     runtime = EdgedRuntime(edged, cri, node=link.node)
-    stream = EdgeStream(dial=dial, runtime=runtime)
+    stream = EdgeStream(
+        dial=dial,
+        runtime=runtime,
+        dial_stock=dial_stock,
+        is_stock=lambda: link.session is not None and not link.session.ours,
+    )
     meta.on_connected.append(lambda _: stream.retry_now())
 
     async def run() -> None:

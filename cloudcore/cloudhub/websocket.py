@@ -25,14 +25,13 @@ from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFact
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 
-from beehive import clock, codec, resource, session, tunnel
+from beehive import clock, codec, resource, session, stocktunnel, tunnel
 from beehive.errors import ProtocolError, Refused, SkerryError, Unavailable
 from beehive.message import Failure, JoinAnswer, JoinRequest, Message, Op, RenewRequest, Source, reply
 from beehive.tunnelpeer import BinaryConnection
 from cloudcore.cloudhub.dispatch import Dispatcher, lane_key
 from cloudcore.cloudhub.lanes import Lanes
 from cloudcore.cloudhub.nodes import Link, Nodes, now
-from cloudcore.cloudstream import stock
 from cloudcore.cloudstream.peers import HUB_PATH
 from cloudcore.cloudstream.stockpeer import StockConnection
 from cloudcore.errors import JoinRefused
@@ -56,8 +55,6 @@ WRITE_AT_ONCE = 32 * 1024
 """Frames are gathered up to this size for one write: two records of TLS."""
 MAX_JOINING = 64
 """Connections without a certificate at one time."""
-STOCK_PATH = "/v1/kubeedge/connect"
-STOCK_NODE = "SessionHostNameOverride"
 FRAMES_PER_S, FRAMES_BURST = 500.0, 2000.0
 """What one edge may send; beyond it the hub reads slower."""
 
@@ -245,8 +242,8 @@ class Hub:
             )
         if name == "":
             return connection.respond(http.HTTPStatus.FORBIDDEN, "the certificate is not a node's\n")
-        stock = path.rstrip("/") == STOCK_PATH
-        header = STOCK_NODE if stock else session.HEADER_NODE
+        stock = path.rstrip("/") == stocktunnel.PATH
+        header = stocktunnel.HEADER_NODE if stock else session.HEADER_NODE
         claimed = _first(request, header)
         if claimed != name:
             log.warning("Node %s claimed to be %r from %s", name, claimed[:80], _peer(connection))
@@ -320,7 +317,7 @@ class Hub:
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "make the link first\n")
         connection.skerry_node, connection.skerry_stock = name, True
         connection.skerry_heard = clock.monotonic()
-        connection.protocol.max_message_size = stock.MAX_FRAME
+        connection.protocol.max_message_size = stocktunnel.MAX_FRAME
         connection.protocol.available_extensions = None
         return None
 

@@ -1,118 +1,19 @@
-"""The tunnel of stock KubeEdge edges: frames, requests, and the answers in what comes back.  Pure.
+"""What a hub asks of a stock KubeEdge edge, and the answers in what comes back.  Pure.
 
-    uvarint connect id | uvarint type | data         one websocket text message, though data is any bytes
-
-    type               from   data
-    0 LOGS_CONNECT     hub    JSON of the request
-    1 EXEC_CONNECT     hub    JSON of the request; the edge writes it to its kubelet and copies bytes from then on
-    2 METRIC_CONNECT   hub    JSON of the request; the body comes back line by line
-    3 DATA             both   bytes
-    4 REMOVE_CONNECT   both   nothing: the stream is over
-    5 CLOSE_CONNECT    hub    text: the session is over
-    6 ATTACH_CONNECT   hub    as EXEC_CONNECT
-
-There is no credit, no half-close, and no status for logs and metrics: an error of the edge's kubelet is their body.
-Source: KubeEdge, pkg/stream."""
+Source: KubeEdge, cloud/pkg/cloudstream."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import IntEnum
 from urllib.parse import unquote
 
 import msgspec
 
 from beehive import tunnel
 from beehive.errors import ProtocolError, Refused
+from beehive.stocktunnel import MAX_DATA, Connect, Kind, Url, encode
 
-MAX_DATA = 1024 * 1024
-"""A receiver cuts what is longer, without a word."""
-MAX_FRAME = MAX_DATA + 20
 MAX_HEAD = 16 * 1024
-KUBELET = "127.0.0.1:10350"
-"""Where a stock edge serves its kubelet's endpoints; fixed there."""
-
-
-class Kind(IntEnum):
-    """Message types."""
-
-    LOGS_CONNECT = 0
-    EXEC_CONNECT = 1
-    METRIC_CONNECT = 2
-    DATA = 3
-    REMOVE_CONNECT = 4
-    CLOSE_CONNECT = 5
-    ATTACH_CONNECT = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One message.  kind: a number that may be nobody's."""
-
-    connection: int
-    kind: int
-    data: bytes
-
-
-def encode(connection: int, kind: int, data: bytes = b"") -> bytes:
-    """One message."""
-    return _uvarint(connection) + _uvarint(kind) + data
-
-
-def decode(frame: bytes) -> Frame:
-    """Read one message.  Raises ProtocolError."""
-    connection, at = _read_uvarint(frame, 0)
-    kind, at = _read_uvarint(frame, at)
-    if len(frame) - at > MAX_DATA:
-        raise ProtocolError(f"tunnel message with {len(frame) - at} bytes is over the limit of {MAX_DATA}")
-    return Frame(connection, kind, frame[at:])
-
-
-def _uvarint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-def _read_uvarint(data: bytes, at: int) -> tuple[int, int]:
-    value = 0
-    for position in range(10):
-        if at >= len(data):
-            raise ProtocolError("tunnel message is too short")
-        value |= (data[at] & 0x7F) << 7 * position
-        at += 1
-        if data[at - 1] < 0x80:
-            if value >> 64:
-                break
-            return value, at
-    raise ProtocolError("tunnel message with a number of more than 64 bits")
-
-
-class _Url(msgspec.Struct, frozen=True, kw_only=True):
-    Scheme: str = "http"
-    Opaque: str = ""
-    User: None = None
-    Host: str = KUBELET
-    Path: str
-    RawPath: str = ""
-    OmitHost: bool = False
-    ForceQuery: bool = False
-    RawQuery: str = ""
-    Fragment: str = ""
-    RawFragment: str = ""
-
-
-class Connect(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The JSON of a CONNECT.  MessID: the connect id again; the edge answers with this one."""
-
-    MessID: int
-    url: _Url
-    header: dict[str, list[str]]
-    method: str = ""
-
 
 _UPGRADES = {
     "exec": Kind.EXEC_CONNECT,
@@ -137,7 +38,7 @@ def connect(connection: int, head: tunnel.Head) -> bytes:
     body = msgspec.json.encode(
         Connect(
             MessID=connection,
-            url=_Url(Path=plain, RawPath=path if plain != path else "", RawQuery=query),
+            url=Url(Path=plain, RawPath=path if plain != path else "", RawQuery=query),
             header=header,
             method=head.method if head.kind == "upgrade" else "",
         )

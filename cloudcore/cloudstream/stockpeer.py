@@ -8,22 +8,19 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections import deque
 from collections.abc import Iterator
 from typing import Protocol
 
 from beehive import clock, tunnel
 from beehive.errors import ProtocolError, SkerryError, Unavailable
+from beehive.inbox import Inbox
+from beehive.stocktunnel import Kind, decode, encode
 from beehive.tunnelpeer import MAX_URGENT, BinaryConnection, StreamReset
 from cloudcore.cloudstream import stock
 
 log = logging.getLogger(__name__)
 
 MAX_STREAMS = 256
-MAX_HELD = 256 * 1024
-"""Bytes that one stream may hold for its client."""
-STALL_S = 5.0
-"""How long a client whose stream is full may hold up the tunnel."""
 SILENCE_S = 20.0
 """A stock edge pings every 5 s."""
 TICK_S = 1.0
@@ -51,12 +48,8 @@ class StockStream:
         self._peer = peer
         self.head = head
         self._reader = stock.AnswerReader() if head.kind == "upgrade" else None
-        self._inbox: deque[bytes] = deque()
-        self._held = 0
-        self._ended = False
-        self._failure: str | None = None
+        self._inbox = Inbox()
         self._changed = asyncio.Event()
-        self._room = asyncio.Event()
         # a log that is followed may say nothing for hours; anything else has an answer or an end soon
         self._answer = stock.plain_answer(head) if stock.follows(head) else None
 
@@ -64,39 +57,32 @@ class StockStream:
         try:
             async with asyncio.timeout(timeout_s):
                 while self._answer is None:
-                    self._check()
-                    if self._ended:
+                    self._inbox.check()
+                    if self._inbox.ended:
                         raise StreamReset("the edge ended the stream without an answer")
-                    await self._wait()
+                    self._changed.clear()
+                    await self._changed.wait()
         except TimeoutError:
             self.reset("no answer in time")
             raise StreamReset(f"node did not answer in {timeout_s:g} s") from None
         return self._answer
 
     async def read(self) -> bytes:
-        while not self._inbox:
-            if self._ended:
-                return b""
-            self._check()
-            await self._wait()
-        data = self._inbox.popleft()
-        self._held -= len(data)
-        self._room.set()
-        return data
+        return await self._inbox.get()
 
     async def write(self, data: bytes | memoryview) -> None:
         view = memoryview(data)
         while view:
-            self._check()
-            if self._ended:
+            self._inbox.check()
+            if self._inbox.ended:
                 raise StreamReset("the stream is over")
             part, view = bytes(view[:WRITE_BYTES]), view[WRITE_BYTES:]
             self.touched = clock.monotonic()
-            await self._peer.send(stock.encode(self.number, stock.Kind.DATA, part))
+            await self._peer.send(encode(self.number, Kind.DATA, part))
 
     async def end(self) -> None:
         """The wire cannot end one direction alone."""
-        self._check()
+        self._inbox.check()
 
     def reset(self, reason: str) -> None:
         self._peer.forget(self)
@@ -104,7 +90,7 @@ class StockStream:
 
     @property
     def over(self) -> bool:
-        return self._failure is not None
+        return self._inbox.failed
 
     # what the peer's receive loop tells us
 
@@ -114,48 +100,28 @@ class StockStream:
         if self._reader is not None:
             data = self._reader.feed(data)
             self._answer = self._reader.answer
-            self._ended = self._ended or self._reader.over
         elif self._answer is None:
             self._answer = stock.plain_answer(self.head)
         self._changed.set()
-        if not data:
-            return True
-        try:
-            async with asyncio.timeout(STALL_S):
-                while self._held > MAX_HELD and not self.over:
-                    self._room.clear()
-                    await self._room.wait()
-        except TimeoutError:
-            return False
-        self._inbox.append(data)
-        self._held += len(data)
-        self._changed.set()
-        return True
+        kept_up = await self._inbox.put(data)
+        if self._reader is not None and self._reader.over:
+            self._inbox.end()
+        return kept_up
 
     @property
     def ended(self) -> bool:
-        return self._ended
+        return self._inbox.ended
 
     def end_of_edge(self) -> None:
         """The edge said that this stream is over."""
-        self._ended = True
+        self._inbox.end()
         if self._reader is None and self._answer is None:
             self._answer = stock.plain_answer(self.head)  # an empty page is a page
         self._changed.set()
 
     def fail(self, reason: str) -> None:
-        if self._failure is None:
-            self._failure = reason
+        self._inbox.fail(reason)
         self._changed.set()
-        self._room.set()
-
-    async def _wait(self) -> None:
-        self._changed.clear()
-        await self._changed.wait()
-
-    def _check(self) -> None:
-        if self._failure is not None:
-            raise StreamReset(self._failure)
 
 
 class StockPeer:
@@ -224,7 +190,7 @@ class StockPeer:
         if self._streams.pop(stream.number, None) is None:
             return
         try:
-            self._urgent.put_nowait(stock.encode(stream.number, stock.Kind.REMOVE_CONNECT))
+            self._urgent.put_nowait(encode(stream.number, Kind.REMOVE_CONNECT))
         except asyncio.QueueFull:
             self.fail("the edge takes nothing")
 
@@ -255,18 +221,18 @@ class StockPeer:
 
     async def _receive(self) -> None:
         while True:
-            frame = stock.decode(await self._connection.recv())
+            frame = decode(await self._connection.recv())
             stream = self._streams.get(frame.connection)
             if stream is None:
                 self._strangers += 1
-                if self._strangers == 1 and frame.kind == stock.Kind.DATA:
+                if self._strangers == 1 and frame.kind == Kind.DATA:
                     # once: what was on its way when a stream was given up is normal
                     log.debug(
                         "Node %s: message for stream %d, which is not open", self._node, frame.connection
                     )
-            elif frame.kind == stock.Kind.DATA:
+            elif frame.kind == Kind.DATA:
                 await self._data(stream, frame.data)
-            elif frame.kind == stock.Kind.REMOVE_CONNECT:
+            elif frame.kind == Kind.REMOVE_CONNECT:
                 del self._streams[frame.connection]
                 stream.end_of_edge()
 

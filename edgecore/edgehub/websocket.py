@@ -20,7 +20,7 @@ from websockets.exceptions import (
 )
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
-from beehive import clock, tunnel
+from beehive import clock, stocktunnel, tunnel
 from beehive.codec import MAX_FRAME_BYTES
 from beehive.errors import ProtocolError, Refused, Unavailable
 
@@ -130,6 +130,25 @@ class Binary:
         await self._socket.close(code, reason)
 
 
+class Text(Binary):
+    """A connection as the tunnel of a stock cloud wants it: text messages, whatever the bytes."""
+
+    async def send(self, data: bytes) -> None:
+        await self._socket.send(data)
+
+    async def ping(self, timeout_s: float) -> None:
+        """Ask for a sign of life.  Raises: Closed, also when none comes in time."""
+        await self._socket.ping(timeout_s)
+
+
+async def dial_stock_tunnel(address: str, *, tls: ssl.SSLContext, headers: Mapping[str, str]) -> Text:
+    """Open the tunnel of a stock cloud, at a port of its own.  Raises as `dial`."""
+    url = f"wss://{address}{stocktunnel.PATH}"
+    socket = await dial(url, tls=tls, headers=headers, bulk=True, limit=stocktunnel.MAX_FRAME)
+    socket.keep_queue_short(UNSENT_BYTES)
+    return Text(socket)
+
+
 async def dial_tunnel(address: str, *, tls: ssl.SSLContext, headers: Mapping[str, str]) -> Binary:
     """Open the second connection to a hub, for streams.  Raises as `dial`."""
     socket = await dial(f"wss://{address}/tunnel", tls=tls, headers=headers, bulk=True)
@@ -144,8 +163,10 @@ async def dial(
     headers: Mapping[str, str],
     open_s: float = OPEN_S,
     bulk: bool = False,
+    limit: int = tunnel.MAX_FRAME,
 ) -> Socket:
-    """Connect, through the environment's proxy if it names one.  bulk: for a tunnel's frames, which are not compressed.
+    """Connect, through the environment's proxy if it names one.  bulk: for a tunnel's frames, which are not compressed, and no
+    longer than `limit`.
 
     Raises: Unavailable (not reachable, not now), Refused (the hub or its certificate is not for us), ProtocolError."""
     hub = url.split("/")[2]
@@ -168,7 +189,7 @@ async def dial(
             open_timeout=open_s,
             close_timeout=CLOSE_S,
             ping_interval=None,
-            max_size=tunnel.MAX_FRAME if bulk else MAX_FRAME_BYTES,
+            max_size=limit if bulk else MAX_FRAME_BYTES,
             max_queue=_WAITING,
         )
     except ssl.SSLCertVerificationError as error:

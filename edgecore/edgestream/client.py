@@ -8,7 +8,8 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any
 
 from beehive import clock, tunnel
 from beehive.backoff import Backoff
@@ -16,6 +17,7 @@ from beehive.errors import SkerryError
 from beehive.tunnelpeer import BinaryConnection, Peer
 from edgecore.edgestream.kubelet import Kubelet
 from edgecore.edgestream.ports import StreamRuntime
+from edgecore.edgestream.stock import StockConnection, StockTunnel
 
 log = logging.getLogger(__name__)
 
@@ -24,12 +26,14 @@ STEADY_S = 5.0
 CLOSE_S = 3.0
 
 Dial = Callable[[], Awaitable[BinaryConnection]]
+DialStock = Callable[[], Awaitable[StockConnection]]
 
 
 class EdgeStream:
     """A part of edgecore: `run` keeps a tunnel for ever.
 
-    dial: opens the connection; raises SkerryError.   switches: verbs that are off have False (`routes.Verb`)."""
+    dial: opens the connection; raises SkerryError.   dial_stock: the same to a cloud that is stock KubeEdge, as is_stock says.
+    switches: verbs that are off have False (`routes.Verb`)."""
 
     name = "edgestream"
 
@@ -38,10 +42,14 @@ class EdgeStream:
         *,
         dial: Dial,
         runtime: StreamRuntime,
+        dial_stock: DialStock | None = None,
+        is_stock: Callable[[], bool] = lambda: False,
         switches: Mapping[str, bool] | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self._dial = dial
+        self._dial_stock = dial_stock
+        self._is_stock = is_stock
         self._kubelet = Kubelet(runtime, switches)
         self._rng = rng or random.Random()
         self._retry = asyncio.Event()
@@ -59,8 +67,13 @@ class EdgeStream:
             self._retry.clear()
             began = clock.monotonic()
             try:
-                connection = await self._dial()
-                await self._carry(connection)
+                if self._dial_stock is not None and self._is_stock():
+                    stock = await self._dial_stock()
+                    await self._carry(stock, StockTunnel(stock, self._kubelet.serve).run())
+                else:
+                    connection = await self._dial()
+                    peer = Peer(connection, tunnel.Role.EDGE, handler=self._kubelet.serve)
+                    await self._carry(connection, peer.run())
             except SkerryError as error:
                 if self.connected:
                     log.warning("Tunnel for logs and exec lost: %s", error)
@@ -75,11 +88,11 @@ class EdgeStream:
                 async with asyncio.timeout(backoff.next_s(self._rng)):
                     await self._retry.wait()
 
-    async def _carry(self, connection: BinaryConnection) -> None:
+    async def _carry(self, connection: BinaryConnection, serving: Coroutine[Any, Any, None]) -> None:
         self.connected = True
         log.info("Tunnel for logs and exec is up")
         try:
-            await Peer(connection, tunnel.Role.EDGE, handler=self._kubelet.serve).run()
+            await serving
         finally:
             with contextlib.suppress(TimeoutError, SkerryError):
                 async with asyncio.timeout(CLOSE_S):

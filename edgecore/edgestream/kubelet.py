@@ -11,9 +11,8 @@ from collections.abc import Mapping
 
 from beehive import clock, tunnel
 from beehive.errors import NotFound, Refused, SkerryError, Unavailable
-from beehive.tunnelpeer import Stream
 from edgecore.edgestream import crilog, logs, routes, upgrade
-from edgecore.edgestream.ports import ContainerView, Instance, PodView, StreamRuntime
+from edgecore.edgestream.ports import ContainerView, Instance, PodView, Served, StreamRuntime
 from edgecore.edgestream.routes import Route, Verb
 
 log = logging.getLogger(__name__)
@@ -30,7 +29,7 @@ class Kubelet:
         self._runtime = runtime
         self._off = {verb for verb in Verb if (switches or {}).get(verb.value) is False}
 
-    async def serve(self, stream: Stream) -> None:
+    async def serve(self, stream: Served) -> None:
         """Answer one stream.  Raises StreamReset when the hub gives it up."""
         try:
             route = routes.parse(stream.head.path)
@@ -44,7 +43,7 @@ class Kubelet:
                 raise
             await self._refuse(stream, error)
 
-    async def _route(self, stream: Stream, route: Route) -> None:
+    async def _route(self, stream: Served, route: Route) -> None:
         match route.verb:
             case Verb.LOGS:
                 await self._logs(stream, route)
@@ -61,7 +60,7 @@ class Kubelet:
             case Verb.HEALTH:
                 await _whole(stream, b"ok", TEXT)
 
-    async def _refuse(self, stream: Stream, error: SkerryError) -> None:
+    async def _refuse(self, stream: Served, error: SkerryError) -> None:
         """An error as a kubelet tells it.  One that comes after the answer can only cut the stream."""
         if stream.has_answered:
             log.info("Stream of %s was cut: %s", stream.head.path.partition("?")[0], error)
@@ -72,7 +71,7 @@ class Kubelet:
 
     # -- logs
 
-    async def _logs(self, stream: Stream, route: Route) -> None:
+    async def _logs(self, stream: Served, route: Route) -> None:
         options = crilog.parse_options(route.query, clock.wall_ms() * 1_000_000)
         pod, container = await self._find(route)
         instance = _logged(pod, container, previous=options.previous)
@@ -90,7 +89,7 @@ class Kubelet:
 
     # -- exec, attach, port-forward
 
-    async def _upgrade(self, stream: Stream, route: Route) -> None:
+    async def _upgrade(self, stream: Served, route: Route) -> None:
         url = await self._streaming_url(route)
         made = await upgrade.upgrade(url, stream.head.method, stream.head.headers)
         with made.connection:
@@ -182,7 +181,7 @@ def _status(error: SkerryError) -> int:
     return 500
 
 
-async def _whole(stream: Stream, body: bytes, headers: list[tuple[str, str]]) -> None:
+async def _whole(stream: Served, body: bytes, headers: list[tuple[str, str]]) -> None:
     await stream.answer(tunnel.Answer(status=200, headers=headers))
     await stream.write(body)
     await stream.end()

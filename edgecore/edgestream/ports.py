@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from beehive import tunnel
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
@@ -43,6 +45,34 @@ class PodView:
 
     def container(self, name: str) -> ContainerView | None:
         return next((c for c in self.containers if c.name == name), None)
+
+
+class Served(Protocol):
+    """One stream that the cloud opened, whichever tunnel it came by.  What is async raises StreamReset when it is over."""
+
+    head: tunnel.Head
+
+    @property
+    def has_answered(self) -> bool: ...
+
+    @property
+    def over(self) -> bool:
+        """Whether the cloud, or the loss of the tunnel, ended it."""
+        ...
+
+    async def answer(self, answer: tunnel.Answer) -> None:
+        """Answer, once, before the first byte."""
+        ...
+
+    async def read(self) -> bytes:
+        """Bytes, at least one; empty at the end."""
+        ...
+
+    async def write(self, data: bytes | memoryview) -> None: ...
+
+    async def end(self) -> None:
+        """No more bytes from us."""
+        ...
 
 
 class StreamRuntime(Protocol):

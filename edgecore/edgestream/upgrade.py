@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 from beehive import tunnel
 from beehive.errors import ProtocolError, Unavailable
-from beehive.tunnelpeer import Stream, StreamReset
+from beehive.tunnelpeer import StreamReset
+from edgecore.edgestream.ports import Served
 
 DIAL_S = 10.0
 ANSWER_S = 30.0
@@ -107,7 +108,7 @@ async def _ask(connection: socket.socket, request: bytes) -> tuple[tunnel.Answer
     return answer, rest
 
 
-async def pipe(stream: Stream, connection: socket.socket, early: bytes) -> None:
+async def pipe(stream: Served, connection: socket.socket, early: bytes) -> None:
     """Carry bytes between a stream and a connection until the connection ends or the hub gives up.
 
     The two directions fail apart: a runtime that reads no more may have said its last words already, and they must arrive.
@@ -134,7 +135,7 @@ async def _receive(loop: asyncio.AbstractEventLoop, connection: socket.socket) -
         return b""
 
 
-async def _down(stream: Stream, connection: socket.socket) -> None:
+async def _down(stream: Served, connection: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     try:
         while data := await stream.read():

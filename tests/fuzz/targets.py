@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from beehive import application, codec, resource, session, tunnel
+from beehive import application, codec, resource, session, stocktunnel, tunnel
 from beehive.apis.decode import decode as decode_object
 from beehive.apis.twins import StateUpdate, TwinUpdate
 from beehive.errors import SkerryError
 from beehive.message import Inventory, Message
 from beehive.session import Acked, Compare, Declined, Difference, EdgeSession, Failed, HubSession, State
-from cloudcore.cloudstream import stock
 from cloudcore.edgecontroller.references import closure, pull_secrets
 from cloudcore.identity import authorizer
 from cloudcore.objects import NODE, POD, SERVICEACCOUNT, Kind, read, sketch
@@ -125,10 +124,12 @@ def tunnel_frames(data: bytes) -> None:
 
 
 def stock_frames(data: bytes) -> None:
-    """The same for the tunnel of a stock edge."""
-    for frame in _cut(data):
+    """The same for KubeEdge's own tunnel: each is a frame, and may be a request."""
+    for message in _cut(data):
         try:
-            stock.decode(frame)
+            frame = stocktunnel.decode(message)
+            if frame.kind in stocktunnel.CONNECTS:
+                stocktunnel.read_connect(frame)
         except SkerryError:
             continue
 
@@ -188,7 +189,7 @@ TARGETS: dict[str, Target] = {
     "hub-frame": Target(hub_frame, (*frames("up"), codec.encode(_OWN))),
     "edge-frame": Target(edge_frame, frames("down")),
     "tunnel": Target(tunnel_frames, (b"\x08" + tunnel.Mux.ping(), b"\x08" + tunnel.Mux.pong())),
-    "stock-tunnel": Target(stock_frames, (b"\x06" + stock.encode(1, 0, b"data"),)),
+    "stock-tunnel": Target(stock_frames, (b"\x06" + stocktunnel.encode(1, 0, b"data"),)),
     "object": Target(
         an_object,
         (

@@ -8,7 +8,7 @@ import contextlib
 import json
 import os
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from edgecore.edged.cri import Cri
 from edgecore.edgestream.client import EdgeStream
 from edgecore.edgestream.edged import EdgedRuntime
 from edgecore.edgestream.kubelet import Kubelet
+from edgecore.edgestream.stock import StockTunnel
 from tests.fakes.stockedge import StockEdge, kubelet_port
 from tests.integration.edged.bench import Bench, stage
 from tests.integration.edged.machine import Containerd
@@ -57,6 +58,9 @@ class Line:
     async def send(self, data: bytes) -> None:
         async with self._turn:
             await self._outbox.put(data)
+
+    async def ping(self, timeout_s: float) -> None:
+        return None
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         with contextlib.suppress(asyncio.QueueFull):
@@ -166,11 +170,16 @@ class Rig:
         return uid
 
 
+async def until_lost(serving: Awaitable[None]) -> None:
+    with contextlib.suppress(Unavailable):
+        await serving
+
+
 @contextlib.asynccontextmanager
 async def rig(
-    tmp: Path, machine: Containerd, *, switches: Mapping[str, bool] | None = None, stock: bool = False
+    tmp: Path, machine: Containerd, *, switches: Mapping[str, bool] | None = None, stock: str = ""
 ) -> AsyncIterator[Rig]:
-    """stock: the node's end of the tunnel is that of a stock KubeEdge edge."""
+    """stock: the tunnel is KubeEdge's own, and its edge's end a stock edge's ("script") or ours ("ours")."""
     tunnels = Tunnels()
     async with stage("containerd", tmp, machine) as bench, bench.edged() as agent:
         config = StandaloneConfig(state_dir=tmp / "cp", listen_port=0)
@@ -192,7 +201,12 @@ async def rig(
                 return await made.dial(group)
 
             async with contextlib.AsyncExitStack() as stack:
-                if stock:
+                if stock == "ours":
+                    edge = await made.dial(group, stock=True)
+                    stack.push_async_callback(edge.close)
+                    tunnel = StockTunnel(edge, Kubelet(runtime).serve)
+                    carrying = group.create_task(until_lost(tunnel.run()))
+                elif stock:
                     port = await stack.enter_async_context(kubelet_port(Kubelet(runtime).serve))
                     edge = await made.dial(group, stock=True)
                     stack.push_async_callback(edge.close)

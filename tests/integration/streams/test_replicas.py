@@ -19,10 +19,13 @@ from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatu
 
 from beehive import session, tunnel
 from beehive.errors import Unavailable
-from beehive.tunnelpeer import Peer, Stream
+from beehive.tunnelpeer import Peer
 from cloudcore.identity import pki
 from cloudcore.identity.authority import HUB_USER, ensure_authority
 from cloudcore.objects import HUB_ANNOTATION, NODE, POD, annotation
+from edgecore.edgehub.websocket import dial_stock_tunnel
+from edgecore.edgestream.ports import Served
+from edgecore.edgestream.stock import StockTunnel
 from tests.fakes import edge
 from tests.fakes.stockedge import LOGS, StockEdge, kubelet_port
 from tests.integration.link.cloud import (
@@ -77,7 +80,7 @@ class Binary:
         await self.socket.close(code, reason)
 
 
-async def serves(stream: Stream) -> None:
+async def serves(stream: Served) -> None:
     """A node of which each answer tells what was asked."""
     if stream.head.path.startswith("/containerLogs/default/broken/"):
         await stream.answer(tunnel.Answer(status=400, headers=[("Content-Type", "text/plain")]))
@@ -307,5 +310,28 @@ def test_the_tunnel_of_a_stock_edge(first: Process, stock_port: int) -> None:
                             async with asyncio.timeout(PATIENCE_S):
                                 await socket.wait_closed()
                         task.cancel()
+
+    asyncio.run(go())
+
+
+def test_our_edge_speaks_the_tunnel_of_a_stock_cloud(first: Process, stock_port: int) -> None:
+    async def go() -> None:
+        async with using(first) as cloud:
+            identity = await cloud.node("moved")
+            await cloud.create(NODE, node_body("moved"))
+            for name in ("web", "big"):
+                await cloud.create(POD, pod_body(name, "moved"))
+            # as an edge has to do with a cloud that is not ours
+            async with edge.connected(first.hub, identity, ours=False):
+                headers = {"SessionHostNameOverride": "moved"}
+                line = await dial_stock_tunnel(f"127.0.0.1:{stock_port}", tls=identity.tls(), headers=headers)
+                async with asyncio.TaskGroup() as group:
+                    task = group.create_task(until_closed(StockTunnel(line, serves).run()))
+                    assert await kubectl(first, "logs", "web") == (0, "/containerLogs/default/web/c\n", "")
+                    code, out, err = await kubectl(first, "logs", "big")
+                    assert (code, err) == (0, "")
+                    assert out == "0123456789abcde\n" * 4096 * 64
+                    task.cancel()
+                await line.close()
 
     asyncio.run(go())

@@ -41,11 +41,12 @@ def test_logs_and_their_end(play: Play) -> None:
         # a status has no place on this wire: what is wrong is the log
         assert 'previous terminated container "c"' in (await r.kubectl("logs", "-p", "web")).out
 
-    play(story, stock=True)
+    play(story, stock="script")
 
 
+@pytest.mark.parametrize("edge", ["script", "ours"])
 @both
-def test_exec_and_cp(play: Play, env: dict[str, str], tmp_path: Path) -> None:
+def test_exec_and_cp(play: Play, env: dict[str, str], edge: str, tmp_path: Path) -> None:
     async def story(r: Rig) -> None:
         await r.run_pod(pod("web", container()))
         got = await r.kubectl("exec", "web", "--", "sh", "-c", "echo out; echo err >&2; exit 3", env=env)
@@ -67,9 +68,10 @@ def test_exec_and_cp(play: Play, env: dict[str, str], tmp_path: Path) -> None:
         )
         refused = await r.kubectl("exec", "stuck", "--", "true", env=env)
         assert 'container not found ("c")' in refused.err
-        assert asked(r) == {stockedge.EXEC}
+        if edge == "script":
+            assert asked(r) == {stockedge.EXEC}
 
-    play(story, stock=True)
+    play(story, stock=edge)
 
 
 @both
@@ -97,7 +99,7 @@ def test_attach_and_port_forward(play: Play, env: dict[str, str]) -> None:
                 assert await process.wait() == 0
         assert asked(r) == {stockedge.EXEC, stockedge.ATTACH}
 
-    play(story, stock=True)
+    play(story, stock="script")
 
 
 def test_top(play: Play) -> None:
@@ -109,4 +111,4 @@ def test_top(play: Play) -> None:
         assert re.search(r"web\s+\d+m\s+\d+Mi", got.out), got.out
         assert asked(r) == {stockedge.METRIC}
 
-    play(story, stock=True)
+    play(story, stock="script")

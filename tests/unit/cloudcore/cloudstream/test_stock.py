@@ -1,4 +1,4 @@
-"""The wire of stock edges: the frames that are known of it, requests, answers cut anywhere."""
+"""What stock edges are asked, and their answers cut anywhere."""
 
 from __future__ import annotations
 
@@ -9,45 +9,15 @@ from hypothesis import strategies as st
 
 from beehive import tunnel
 from beehive.errors import ProtocolError, Refused
+from beehive.stocktunnel import Kind, decode
 from cloudcore.cloudstream import stock
-from cloudcore.cloudstream.stock import AnswerReader, Frame, Kind, connect, decode, encode
+from cloudcore.cloudstream.stock import AnswerReader, connect
 
 SPDY = [
     ("connection", "Upgrade"),
     ("upgrade", "SPDY/3.1"),
     ("x-stream-protocol-version", "v4.channel.k8s.io"),
 ]
-
-
-@pytest.mark.parametrize(
-    ("frame", "message"),
-    [
-        (Frame(300, Kind.DATA, b"hello"), "ac 02 03 68 65 6c 6c 6f"),
-        (Frame(1, Kind.REMOVE_CONNECT, b""), "01 04"),
-        (Frame(0, Kind.CLOSE_CONNECT, b""), "00 05"),
-        (Frame(2**64 - 1, Kind.DATA, b"\xff"), "ff ff ff ff ff ff ff ff ff 01 03 ff"),
-    ],
-)
-def test_frames(frame: Frame, message: str) -> None:
-    assert encode(frame.connection, frame.kind, frame.data) == bytes.fromhex(message)
-    assert decode(bytes.fromhex(message)) == frame
-
-
-@given(st.binary(max_size=40))
-def test_garbage_is_a_frame_or_a_protocol_error(data: bytes) -> None:
-    try:
-        frame = decode(data)
-    except ProtocolError:
-        return
-    assert 0 <= frame.connection < 2**64
-
-
-@pytest.mark.parametrize(
-    "bad", [b"", b"\x80", b"\x01", b"\xff" * 10 + b"\x03", b"\x80" * 11, b"\x01\x03" + b"x" * (2**20 + 1)]
-)
-def test_what_is_no_frame(bad: bytes) -> None:
-    with pytest.raises(ProtocolError):
-        decode(bad)
 
 
 def sent(head: tunnel.Head) -> tuple[int, dict[str, object]]:

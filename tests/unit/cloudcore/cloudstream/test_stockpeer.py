@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from beehive import clock, tunnel
+from beehive import clock, inbox, stocktunnel, tunnel
 from beehive.errors import ProtocolError, Unavailable
+from beehive.stocktunnel import Kind
 from beehive.tunnelpeer import StreamReset
-from cloudcore.cloudstream import stock, stockpeer
-from cloudcore.cloudstream.stock import Kind
+from cloudcore.cloudstream import stockpeer
 from cloudcore.cloudstream.stockpeer import StockPeer, StockStream
 
 LOGS = tunnel.Head(kind="http", method="GET", path="/containerLogs/default/web/c")
@@ -24,7 +24,7 @@ class Line:
 
     def __init__(self) -> None:
         self.up: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self.down: asyncio.Queue[stock.Frame] = asyncio.Queue()
+        self.down: asyncio.Queue[stocktunnel.Frame] = asyncio.Queue()
         self.silent_since: float | None = None
 
     @property
@@ -38,13 +38,13 @@ class Line:
         return frame
 
     async def send(self, data: bytes) -> None:
-        self.down.put_nowait(stock.decode(data))
+        self.down.put_nowait(stocktunnel.decode(data))
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         self.up.put_nowait(None)
 
     def says(self, number: int, kind: int, data: bytes = b"") -> None:
-        self.up.put_nowait(stock.encode(number, kind, data))
+        self.up.put_nowait(stocktunnel.encode(number, kind, data))
 
 
 def play(story: Callable[[StockPeer, Line], Awaitable[None]]) -> list[str]:
@@ -111,7 +111,7 @@ def test_an_exec_is_a_pipe_after_its_101_and_a_client_that_goes_is_told() -> Non
         sizes = [await line.down.get() for _ in range(3)]
         assert [(f.kind, len(f.data)) for f in sizes] == [(Kind.DATA, n) for n in (16384, 16384, 7232)]
         stream.reset("the client went away")
-        assert await line.down.get() == stock.Frame(stream.number, Kind.REMOVE_CONNECT, b"")
+        assert await line.down.get() == stocktunnel.Frame(stream.number, Kind.REMOVE_CONNECT, b"")
         with pytest.raises(StreamReset, match="client went away"):
             await stream.write(b"x")
         line.says(stream.number, Kind.DATA, b"late")
@@ -126,7 +126,7 @@ def test_an_exec_is_a_pipe_after_its_101_and_a_client_that_goes_is_told() -> Non
 
 
 def test_a_reader_that_stalls_is_given_up_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stockpeer, "STALL_S", 0.05)
+    monkeypatch.setattr(inbox, "STALL_S", 0.05)
 
     async def story(peer: StockPeer, line: Line) -> None:
         stalled, quick = await peer.open(FOLLOW), await peer.open(FOLLOW)
