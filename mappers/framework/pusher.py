@@ -15,7 +15,7 @@ import msgspec
 
 from beehive import clock
 from beehive.backoff import Backoff
-from mappers.framework import http, push
+from mappers.framework import http, push, resp
 from mappers.framework.driver import Property
 from mappers.framework.errors import DeviceError, DriverError
 from mappers.framework.outbox import Outbox
@@ -27,6 +27,15 @@ log = logging.getLogger(__name__)
 BATCH = 500
 RETRY_BASE_S, RETRY_CAP_S = 0.5, 60.0
 MAX_ADDRESSES = 64
+TDENGINE_NO_TABLE = (0x0362, 0x2603, 0x2662)
+"""Codes of TDengine 2 and 3: invalid table name, table does not exist."""
+
+
+class _Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What TDengine's REST interface answers."""
+
+    code: int = 0
+    desc: str = ""
 
 
 class Pusher:
@@ -137,6 +146,12 @@ class Pusher:
             return len(items), None
         if first.kind == "influx":
             return await self._send_points(items)
+        if first.kind == "otlp":
+            return await self._send_metrics(items)
+        if first.kind == "redis":
+            return await self._add_to_sets(items)
+        if first.kind == "tdengine":
+            return await self._insert(items)
         if first.kind == "mqtt":
             return await self._publish(first.to, items)
         for done, item in enumerate(items):
@@ -174,11 +189,84 @@ class Pusher:
         self.counts["sent"] += len(points)
         return len(items), None
 
+    async def _send_metrics(self, items: list[Outgoing | None]) -> tuple[int, Exception | None]:
+        """Many metrics in one call."""
+        good = [item for item in items if item is not None and item.body]
+        if len(good) < len(items):
+            self._refused(len(items) - len(good), DriverError("a text is no metric"))
+        if not good:
+            return len(items), None
+        headers = {"Content-Type": "application/json"}
+        try:
+            await self._ask(good[0].to, push.metrics(item.body for item in good), headers, 10.0)
+        except DriverError as error:
+            self._refused(len(good), error)
+        except DeviceError as error:
+            return 0, error
+        else:
+            self.counts["sent"] += len(good)
+        return len(items), None
+
+    async def _add_to_sets(self, items: list[Outgoing | None]) -> tuple[int, Exception | None]:
+        """Many members in one connection.  What is sent twice is there once."""
+        good = [item for item in items if item is not None]
+        commands = []
+        for item in good:
+            score, _, member = item.body.partition(" ")
+            commands.append(resp.command("ZADD", item.topic, score, member))
+        password = os.environ.get("PASSWORD", "")  # KubeEdge's name for it
+        try:
+            answers = await asyncio.to_thread(resp.run, good[0].to, password, commands, 10.0)
+        except DeviceError as error:
+            return 0, error
+        for wrong in answers:
+            if wrong:
+                self._refused(1, DriverError(wrong))
+            else:
+                self.counts["sent"] += 1
+        return len(items), None
+
+    async def _insert(self, items: list[Outgoing | None]) -> tuple[int, Exception | None]:
+        """Many rows in one statement, and one by one if that is refused."""
+        good = [item for item in items if item is not None]
+        try:
+            await self._sql(good[0].to, "INSERT INTO " + " ".join(item.body for item in good))
+        except DriverError as error:
+            if len(good) == 1:
+                self._refused(1, error)
+                return len(items), None
+            for done, item in enumerate(items):
+                _, failure = await self._insert([item]) if item is not None else (1, None)
+                if failure is not None:
+                    return done, failure
+            return len(items), None
+        except DeviceError as error:
+            return 0, error
+        self.counts["sent"] += len(good)
+        return len(items), None
+
+    async def _sql(self, url: str, statement: str) -> None:
+        """One statement at TDengine; the table is made when it is missing.  Raises: DeviceError, DriverError."""
+        user, password = os.environ.get("USERNAME", "root"), os.environ.get("PASSWORD", "taosdata")
+        headers = {"Authorization": http.basic(user, password), "Content-Type": "text/plain; charset=utf-8"}
+        for text in (statement, push.TDENGINE_TABLE, statement):
+            answer = await self._ask(url, text, headers, 10.0)
+            try:
+                told = msgspec.json.decode(answer, type=_Told)
+            except msgspec.DecodeError as error:
+                raise DeviceError(f"{url} gives no answer of TDengine's") from error
+            if told.code == 0 and text is statement:
+                return
+            missing = told.code & 0xFFFF in TDENGINE_NO_TABLE
+            if told.code != 0 and not (missing and text is statement):
+                raise DriverError(f"{url} says {told.code:#x} {told.desc[:128]}")
+        raise DeviceError(f"{url} has no table `readings` and makes none")
+
     async def _post(self, item: Outgoing) -> None:
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         await self._ask(item.to, item.body, headers, item.timeout_s)
 
-    async def _ask(self, url: str, body: str, headers: dict[str, str], timeout_s: float) -> None:
+    async def _ask(self, url: str, body: str, headers: dict[str, str], timeout_s: float) -> bytes:
         """Raises: DeviceError if trying again can help, else DriverError."""
         answer = await asyncio.to_thread(
             http.request, "POST", url, body=body.encode(), headers=headers, timeout_s=timeout_s
@@ -188,6 +276,7 @@ class Pusher:
         if not 200 <= answer.status < 300:
             detail = answer.body[:128].decode("utf-8", "replace")
             raise DriverError(f"{url.partition('?')[0]} answers {answer.status} {detail}")
+        return answer.body
 
     async def _publish(self, address: str, items: list[Outgoing | None]) -> tuple[int, Exception | None]:
         """One connection for all of them."""

@@ -47,6 +47,7 @@ def from_proto(device: pb.Device, model: pb.DeviceModel | None) -> DeviceSpec:
         raise SkerryError(
             f"there is no model {device.spec.deviceModelReference} for {device.namespace}/{device.name}"
         )
+    id_ = f"{device.namespace}/{device.name}"
     rows = {row.name: row for row in model.spec.properties}
     properties: dict[str, Property] = {}
     for prop in device.spec.properties:
@@ -67,14 +68,14 @@ def from_proto(device: pb.Device, model: pb.DeviceModel | None) -> DeviceSpec:
                 prop.collectCycle,
                 prop.reportCycle,
                 report=prop.reportToCloud,
-                pushes=push.from_proto(prop.pushMethod),
+                pushes=push.from_proto(prop.pushMethod, id_),
             ),
             report=prop.reportToCloud,
-            pushes=push.from_proto(prop.pushMethod),
+            pushes=push.from_proto(prop.pushMethod, id_),
             push_cycle_s=_cycle(prop.reportCycle),
         )
     return DeviceSpec(
-        id=f"{device.namespace}/{device.name}",
+        id=id_,
         settings=_settings(device.spec.protocol.configData),
         properties=properties,
         state_cycle_s=_cycle(device.status.reportCycle) if device.status.reportToCloud else 0.0,
@@ -103,10 +104,10 @@ def from_objects(device: Device, model: DeviceModel) -> DeviceSpec:
                 prop.collect_cycle,
                 prop.report_cycle,
                 report=prop.report_to_cloud,
-                pushes=push.from_api(prop.push_method),
+                pushes=push.from_api(prop.push_method, device.id),
             ),
             report=prop.report_to_cloud,
-            pushes=push.from_api(prop.push_method),
+            pushes=push.from_api(prop.push_method, device.id),
             push_cycle_s=_cycle(prop.report_cycle),
         )
         for prop in good.spec.properties

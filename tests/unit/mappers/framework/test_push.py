@@ -69,6 +69,38 @@ def test_manifests_read_the_same_on_both_ways() -> None:
     assert push.from_api(None) == ()
 
 
+def test_other_databases_and_collectors() -> None:
+    redis = {"redis": {"redisClientConfig": {"addr": "10.0.0.7:6379", "db": 2}}}
+    tdengine = {"TDEngine": {"TDEngineClientConfig": {"addr": "10.0.0.7:6041", "dbName": "plant"}}}
+    otel = {"endpointURL": "https://10.0.0.7:4318/v1/metrics"}
+    wanted = [
+        push.Otlp(url="https://10.0.0.7:4318/v1/metrics", device="n/d"),
+        push.Redis(address="10.0.0.7:6379/2", device="n/d"),
+    ]
+    assert both({"otel": otel, "dbMethod": {**redis, **tdengine}}) == [tuple(wanted)] * 2
+    assert both({"http": HTTP, "otel": otel})[0] == both({"http": HTTP})[0]
+    row = push.Tdengine(url="http://10.0.0.7:6041/rest/sql/plant", device="n/d")
+    assert both({"dbMethod": tdengine}) == [(row,), (row,)]
+    for bad in (
+        {"otel": {"endpointURL": "ftp://x"}},
+        {"dbMethod": {"redis": {"redisClientConfig": {"addr": "nowhere"}}}},
+        {"dbMethod": {"TDEngine": {"TDEngineClientConfig": {"addr": "h:1", "dbName": "a;drop"}}}},
+    ):
+        assert both(bad) == [(), ()]
+
+
+@given(st.text(max_size=40))
+def test_a_text_cannot_leave_its_quotes(value: str) -> None:
+    row = push.render(push.Tdengine(url="u", device="a/b"), "p", "STRING", value, AT).body
+    inside = row.partition("NULL, ")[2].removesuffix(")")
+    assert inside[0] == inside[-1] == "'"
+    text, escaped = inside[1:-1], False
+    for letter in text:
+        assert escaped or letter != "'"
+        escaped = letter == "\\" and not escaped
+    assert not escaped
+
+
 def test_what_goes_over_the_wire() -> None:
     http = push.render(push.Http(url="http://h/in"), "t", "FLOAT", "21.5", AT)
     assert (http.to, http.body) == ("http://h/in", f"t=21.5&time={WHEN}")
