@@ -297,12 +297,13 @@ def test_calls_that_never_return_cost_a_bounded_number_of_threads() -> None:
         poller = Poller(Hanging, spec(), Reports(), rng=random.Random(1), call_timeout_s=0.01)
         driver, prop = Hanging(), next(iter(poller.spec.properties.values()))
         before = threading.active_count()
-        for _ in range(MAX_HANGING):
-            with pytest.raises(DeviceError, match="did not return"):
-                await poller._do(driver.read, prop)
-        for _ in range(20):
-            with pytest.raises(DeviceError, match="have not returned"):
-                await poller._do(driver.read, prop)
+        refused = 0
+        async with asyncio.timeout(60):
+            # on a busy machine a call may be given up before its thread has begun, and then holds none
+            while refused < 20:
+                with pytest.raises(DeviceError, match=r"did not return|have not returned") as told:
+                    await poller._do(driver.read, prop)
+                refused += "have not returned" in str(told.value)
         assert threading.active_count() - before <= MAX_HANGING
         assert len(asked) <= MAX_HANGING
         held.set()
