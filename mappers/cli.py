@@ -78,6 +78,18 @@ def _parser() -> argparse.ArgumentParser:
         "--device", type=Path, metavar="YAML", help="DeviceModel and Device to use, else the driver's example"
     )
     test.set_defaults(do=_test)
+    show = commands.add_parser("manifests", help="print a driver's example as manifests for kubectl")
+    show.add_argument("file", metavar="FILE")
+    show.add_argument(
+        "--node", default="edge-1", metavar="NAME", help="where the device is (default: edge-1)"
+    )
+    show.set_defaults(do=_manifests)
+    package = commands.add_parser(
+        "package", help="make a wheel of a driver file, to install on boards with pip"
+    )
+    package.add_argument("file", type=Path, metavar="FILE")
+    package.add_argument("--version", default="0.1.0", metavar="V", help="(default: 0.1.0)")
+    package.set_defaults(do=_package)
     bring = commands.add_parser("convert", help="bring manifests of devices v1alpha2 to v1beta1")
     bring.add_argument("file", type=Path, metavar="YAML")
     bring.set_defaults(do=_convert)
@@ -97,6 +109,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     udev.set_defaults(do=_udev)
     return parser
+
+
+def _manifests(arguments: argparse.Namespace) -> int:
+    import yaml
+
+    from mappers.framework.desk import manifests
+    from mappers.framework.runner import load_driver
+
+    documents = manifests(load_driver(arguments.file), arguments.node)
+    print(yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True), end="")
+    return 0
+
+
+def _package(arguments: argparse.Namespace) -> int:
+    from mappers.framework import package
+    from mappers.framework.runner import load_driver
+
+    driver = load_driver(str(arguments.file))
+    name, content = package.wheel(
+        arguments.file.stem, arguments.file.read_text(encoding="utf-8"), driver.protocol, arguments.version
+    )
+    Path(name).write_bytes(content)
+    print(f"wrote {name}; on a board: pip install {name}, beside Skerry")
+    return 0
 
 
 def _supervise_parser(commands: Any) -> None:

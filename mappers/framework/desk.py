@@ -11,7 +11,7 @@ from typing import Any
 
 from beehive.apis import devices_v1alpha2
 from beehive.apis.decode import convert
-from beehive.apis.devices import Device, DeviceModel
+from beehive.apis.devices import API_VERSION, Device, DeviceModel
 from beehive.errors import SkerryError
 from beehive.supervise import Part, supervise
 from mappers.framework.convert import Value, from_text, to_text
@@ -258,3 +258,16 @@ async def _check_running(driver: type[Driver], spec: DeviceSpec) -> str:
         finally:
             task.cancel()
     return f" (after {(time.monotonic() - began) * 1000:.0f} ms)"
+
+
+def manifests(driver: type[Driver], node: str) -> list[dict[str, Any]]:
+    """The driver's example as objects for `kubectl apply`.  Raises: DriverError when it has none."""
+    if not driver.example:
+        raise DriverError(f"{driver.__name__} has no example: a list of a DeviceModel and a Device")
+    documents = []
+    for thing in driver.example:
+        body = {"apiVersion": API_VERSION, **thing}
+        if thing.get("kind") == "Device":
+            body["spec"] = {**thing["spec"], "nodeName": node}
+        documents.append(body)
+    return documents
