@@ -40,6 +40,8 @@ from beehive.message import (
     new,
 )
 
+REACH_CAP_S = 2.5
+"""edgecore.edgehub.link's, which this must not import: it is the cloud's bench."""
 ACK_DELAY_S = 0.005
 """How long acknowledgements gather: what a group commit takes on a board."""
 
@@ -74,13 +76,21 @@ class SimEdge:
 
     async def run(self) -> None:
         """Stay connected until cancelled."""
-        backoff = Backoff()
+        # as an edge does: short waits while nobody answers, long ones where a hub says no
+        refused, unreached = Backoff(), Backoff(cap_s=REACH_CAP_S)
         rng = random.Random(self.name)
+        backoff = refused
         while True:
             try:
-                await self._session(backoff)
-            except* (OSError, ConnectionClosed, InvalidHandshake, TimeoutError, EOFError):
+                await self._session(refused)
+                backoff = refused
+            except* (OSError, TimeoutError):
                 self.losses += 1  # the hub is away or overloaded; that is part of what is measured
+                backoff = unreached
+            except* (ConnectionClosed, InvalidHandshake, EOFError):
+                self.losses += 1
+                backoff = refused
+                unreached.reset()
             finally:
                 self.connected.clear()
                 self.link = None

@@ -144,6 +144,20 @@ async def make_nodes(client: Kube, names: list[str]) -> None:
             continue
 
 
+async def handshakes(edges: list[SimEdge], port: int) -> float:
+    """Seconds that so many TLS handshakes need, and nothing else."""
+
+    async def one(edge: SimEdge) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=edge.tls)
+        writer.transport.abort()
+
+    began = time.monotonic()
+    async with asyncio.TaskGroup() as group:
+        for edge in edges:
+            group.create_task(one(edge))
+    return time.monotonic() - began
+
+
 async def memory_and_storms(hub: Hub, edges: list[SimEdge], storms: int) -> None:
     await asyncio.sleep(3)
     idle = hub.pss_kib()
@@ -172,6 +186,14 @@ async def memory_and_storms(hub: Hub, edges: list[SimEdge], storms: int) -> None
         cpu = hub.cpu_s()
         await asyncio.sleep(10)
         show("hub CPU with all idle", (hub.cpu_s() - cpu) * 10, "% of a core")
+        alone = await handshakes(edges, hub.port)
+        show(f"{len(edges)} TLS handshakes alone", alone, "s")
+        await hub.stop()
+        await until(lambda: not any(e.connected.is_set() for e in edges))
+        show("cloudcore listens again after", await hub.start(), "s")
+        took = await until(lambda: all(e.connected.is_set() for e in edges))
+        show(f"{len(edges)} edges back after a restart, from when it listens", took, "s")
+        show("  as often as the handshakes alone need", took / alone, "")
         for task in tasks:
             task.cancel()
 
