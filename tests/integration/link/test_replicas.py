@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from websockets.protocol import State
 
 from beehive import session
 from beehive.errors import NotFound
-from beehive.message import InventoryEntry, Op
+from beehive.message import InventoryEntry, Message, Op
 from cloudcore.identity.authority import CA_SECRET, SYSTEM_NAMESPACE, ensure_authority
 from cloudcore.objects import CONFIGMAP, NODE, POD, SECRET, SESSION_ANNOTATION, annotation
 from tests.fakes import edge
 from tests.integration.link.cloud import Process, node_body, pod_body, process, replica, using
+from tests.support.relay import Relay
 
 EDGES = 12
 
@@ -126,3 +130,49 @@ def test_hubs_that_start_together_make_one_authority(tmp_path: Path) -> None:
 
     with process(tmp_path) as running:
         asyncio.run(go(running))
+
+
+def test_f_c11_while_the_api_is_away_edges_stay_and_nothing_is_lost(first: Process, tmp_path: Path) -> None:
+    text = first.kubeconfig.read_text()
+    found = re.search(r"server: https://127\.0\.0\.1:(\d+)", text)
+    assert found is not None
+
+    async def told(link: edge.Edge, path: str, uid: str) -> Message:
+        patch = {"metadata": {"uid": uid}, "status": {"phase": "Running", "message": "seen while away"}}
+        return await link.request(Op.PATCH, path, json.dumps(patch))
+
+    async def go(relay: Relay, second: Process) -> None:
+        async with using(first) as cloud, asyncio.timeout(90):
+            identity = await cloud.node("patient")
+            await cloud.create(NODE, node_body("patient"))
+            pod = await cloud.create(POD, pod_body("one", "patient"))
+            async with edge.connected(second.hub, identity) as link:
+                await link.until(lambda it: "default/pod/one" in it.paths())
+                relay.line.refuse = True
+                relay.cut()
+                answer = await told(link, "default/podpatch/one", pod.uid)
+                # which an edge sends again
+                assert json.loads(bytes(answer.content))["Err"]["ErrStatus"]["code"] == 503
+                await cloud.create(POD, pod_body("two", "patient"))
+                await cloud.api.delete(POD, "one", "default", options=b'{"gracePeriodSeconds":0}')
+                await asyncio.sleep(1)
+                assert "default/pod/two" not in link.paths()
+                relay.line.refuse = False
+                await link.until(
+                    lambda it: "default/pod/two" in it.paths() and "default/pod/one" not in it.paths()
+                )
+                assert link.link.state is State.OPEN
+
+    async def story() -> None:
+        async with Relay("127.0.0.1", int(found[1])) as relay:
+            config = tmp_path / "kubeconfig"
+            config.write_text(text.replace(f"127.0.0.1:{found[1]}", f"127.0.0.1:{relay.listen_port}"))
+            manager = replica(tmp_path, config)
+            # it waits for the hub, which waits for the relay
+            second, _ = await asyncio.to_thread(manager.__enter__)
+            try:
+                await go(relay, second)
+            finally:
+                await asyncio.to_thread(manager.__exit__, None, None, None)
+
+    asyncio.run(story())
