@@ -29,7 +29,7 @@ PROJECT_ID = "e632aba927ea4ac2b575ec1603d56f10"
 """KubeEdge's default; only logged by its hub."""
 
 KEEPALIVE_S = 15.0
-"""How often the edge says it is alive.  A stock hub drops a node after 30 s without."""
+"""How often the edge says to a stock hub that it is alive, which drops a node after 30 s without."""
 STOCK_SILENCE_S = 30.0
 """How long a stock edge may be silent: it sends nothing but its keepalive."""
 SILENCE_S = 9.0
@@ -339,14 +339,14 @@ class EdgeSession:
         return [Forward(part, message)] if part else []
 
     def tick(self, now: float) -> list[Command]:
-        """Call at least every second: keepalives when due, and an end to a silent link.
+        """Call at least every second: keepalives to a stock hub when due, and an end to a silent link.
 
-        A stock hub never speaks on an idle link, so only the shell's pings can find that one dead."""
+        One of ours hears the shell's pings.  A stock hub never speaks on an idle link, so only these can find that one dead."""
         if self.state is not State.LIVE:
             return []
         if self.ours and now - self.last_heard > SILENCE_S:
             return self.close(CLOSE_SILENT, f"nothing heard for {SILENCE_S:.0f} s")
-        if now - self.last_keepalive >= KEEPALIVE_S:
+        if not self.ours and now - self.last_keepalive >= KEEPALIVE_S:
             self.last_keepalive = now
             return [Send(keepalive())]
         return []

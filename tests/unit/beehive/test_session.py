@@ -169,6 +169,10 @@ def test_keepalives_are_due_every_interval() -> None:
     (command,) = machine.tick(session.KEEPALIVE_S)
     assert isinstance(command, Send)
     assert machine.tick(session.KEEPALIVE_S + 1) == []
+    # ours hears pings, and an idle link costs less
+    machine = edge(ours=True)
+    machine.heard(session.KEEPALIVE_S)
+    assert machine.tick(session.KEEPALIVE_S) == []
 
 
 def test_the_edge_ends_a_silent_link_to_ours_but_not_to_a_stock_hub() -> None:

@@ -487,3 +487,29 @@ def test_an_older_store_that_is_damaged_leaves_no_secret_behind(path: Path) -> N
     assert not found.complete
     found.close()
     assert SECRET not in _everything(path.parent)
+
+
+def test_what_is_found_damaged_while_running_is_dropped_and_the_store_is_whole_only_when_told_so(
+    opened: Store,
+) -> None:
+    async def story() -> None:
+        await opened.write(put(row(), row("other", uid="u2")))
+        await opened.confirm_complete()
+        with sqlite3.connect(opened.path) as db:
+            db.execute("UPDATE meta SET value = ? WHERE key = ?", (b"{ }", row().key))
+        db.close()
+        assert await opened.read(lambda view: view.get(row().key)) is None
+        assert opened.damaged == {row().key}
+        assert not opened.complete
+        assert len(await opened.read(lambda view: view.held())) == 2
+        await opened.drop_damaged()
+        assert [uid for uid, _, _ in await opened.read(lambda view: view.held())] == ["u2"]
+        assert opened.damaged == set()
+        assert not opened.complete
+        # one that was sent again meanwhile stays
+        await opened.write(put(row()))
+        opened.damaged.add(row().key)
+        await opened.drop_damaged()
+        assert len(await opened.read(lambda view: view.held())) == 2
+
+    asyncio.run(story())
