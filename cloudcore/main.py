@@ -13,7 +13,7 @@ import msgspec
 
 from beehive.backoff import Backoff
 from beehive.delivery import Item
-from beehive.errors import ProtocolError, Refused, Unavailable
+from beehive.errors import ProtocolError, Refused, SkerryError, Unavailable
 from beehive.supervise import Part, supervise
 from cloudcore import kube, memory
 from cloudcore.cloudhub.dispatch import Dispatcher
@@ -37,7 +37,7 @@ from cloudcore.dynamiccontroller.policy import PolicyController
 from cloudcore.edgecontroller.controller import Caches, EdgeController, View
 from cloudcore.edgecontroller.leases import Leases
 from cloudcore.edgecontroller.upstream import Upstream
-from cloudcore.errors import ApiError, ApiNotFound
+from cloudcore.errors import ApiNotFound
 from cloudcore.identity import join
 from cloudcore.identity.addresses import local_addresses, primary_address
 from cloudcore.identity.authority import Authority, ensure_authority, ensure_server
@@ -470,5 +470,6 @@ class _Upkeep:
                     self._names.covered |= wanted
                 if rounds % 60 == 0:
                     await join.drop_expired_tokens(self._client)
-            except (ApiError, Unavailable) as error:
+            except (SkerryError, OSError) as error:
+                # a Secret that somebody spoilt is not worth the links of a fleet: it is made anew at the next start
                 log.warning("Cannot look after certificates and tokens now: %s", error)

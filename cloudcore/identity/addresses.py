@@ -40,13 +40,16 @@ def local_addresses() -> set[str]:
 
 
 def primary_address() -> str:
-    """The address that this machine uses towards others, or loopback.  Sends nothing."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    """The address that this machine uses towards others, IPv4 before IPv6, or loopback.  Sends nothing."""
+    # addresses for documentation, which every default route covers: only the route is looked up
+    for family, target in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
         try:
-            probe.connect(("192.0.2.1", 9))  # TEST-NET-1: only the route is looked up
-            return str(probe.getsockname()[0])
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect((target, 9))
+                return str(probe.getsockname()[0])
         except OSError:
-            return "127.0.0.1"
+            continue
+    return "127.0.0.1"
 
 
 def split_names(names: set[str]) -> tuple[list[str], list[str]]:
