@@ -9,10 +9,11 @@ Source: kubelet, kuberuntime_manager.go (computePodActions, doBackOff), kuberunt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
-from edgecore.edged import adopt, backoff
+from edgecore.edged import adopt, backoff, restarts
 from edgecore.edged.pod import Container, Pod
 from edgecore.edged.runtime import ContainerState, ContainerStatus, PodRuntime
 
@@ -137,22 +138,18 @@ def _new_sandbox(pod: Pod, runtime: PodRuntime, memory: Memory) -> Plan:
 
 def _anything_to_run(pod: Pod, runtime: PodRuntime, memory: Memory) -> bool:
     """Whether a pod without a sandbox still has something to run; a finished Job pod has not."""
-    policy = pod.spec.restart_policy
-    if policy == "Always":
-        return True
     ran = False
     for c in pod.spec.containers:
         code = _last_exit(c.name, runtime, memory)
         if code is None:
             # never started, or cut off while it ran: run it, unless it may not be run twice
             status = runtime.latest(c.name)
-            if status is None or status.state is ContainerState.CREATED or policy == "OnFailure":
+            if status is None or status.state is ContainerState.CREATED:
                 return True
-            ran = True
-        elif code == 0 or policy == "Never":
-            ran = True
-        else:
+            code = restarts.CUT_OFF
+        if restarts.app(pod, c, code):
             return True
+        ran = True
     return not ran
 
 
@@ -237,12 +234,12 @@ class _Planner:
             return "FailedStartup", f"Container {c.name} failed startup probe"
         return None
 
-    def keep(self, c: Container, policy: str) -> None:
-        """Bring one container to what its restart policy wants."""
+    def keep(self, c: Container, again: Callable[[int], bool]) -> None:
+        """Bring one container to what is wanted of it.  again: whether it is started after an end with that code."""
         status = self.status(c.name)
         if status is None:
             code = self.memory.finished.get(c.name)
-            if code is not None and not _restart(policy, code):
+            if code is not None and not again(code):
                 return
             self.start(c)
         elif status.state is ContainerState.RUNNING:
@@ -251,17 +248,13 @@ class _Planner:
                 # only killed here: whether and when it starts again is decided on what it left behind
                 reason, message = why
                 self.kill(
-                    c, status, reason, message if policy == "Never" else f"{message}, will be restarted"
+                    c, status, reason, f"{message}, will be restarted" if again(restarts.CUT_OFF) else message
                 )
         elif status.state is ContainerState.UNKNOWN:
             # dead or alive, nobody can say: make sure before another one starts (P4)
             self.kill(c, status, "Unknown", f"Container {c.name} is in an unknown state")
-        elif status.state is ContainerState.CREATED or _restart(policy, status.exit_code):
+        elif status.state is ContainerState.CREATED or again(status.exit_code):
             self.start(c)
-
-
-def _restart(policy: str, exit_code: int) -> bool:
-    return policy == "Always" or (policy == "OnFailure" and exit_code != 0)
 
 
 def _cut_off(status: ContainerStatus, c: Container) -> bool:
@@ -288,7 +281,7 @@ def _containers(
     if not _init(p):
         return p.plan()
     for c in pod.spec.containers:
-        p.keep(c, pod.spec.restart_policy)
+        p.keep(c, partial(restarts.app, pod, c))
     return p.plan()
 
 
@@ -302,7 +295,7 @@ def _init(p: _Planner) -> bool:
     for c in pod.spec.init_containers:
         status = p.status(c.name)
         if pod.is_sidecar(c):
-            p.keep(c, "Always")
+            p.keep(c, lambda _: True)
             up = status is not None and status.state is ContainerState.RUNNING
             if initialized or (
                 up and status is not None and (c.startup_probe is None or status.id in p.health.started)
@@ -321,7 +314,7 @@ def _init(p: _Planner) -> bool:
             return False
         if status.exit_code == 0 and _in_sandbox(status, p):
             continue
-        if status.exit_code != 0 and pod.spec.restart_policy == "Never":
+        if status.exit_code != 0 and not restarts.init(pod, c, status.exit_code):
             # the pod has failed; nothing more is started
             return False
         p.start(c)
@@ -345,12 +338,10 @@ def _initialized(p: _Planner) -> bool:
 
 def init_failed(pod: Pod, runtime: PodRuntime) -> bool:
     """Whether an init container failed for good."""
-    if pod.spec.restart_policy != "Never":
-        return False
     for c in pod.spec.init_containers:
         if pod.is_sidecar(c):
             continue
         status = runtime.latest(c.name)
         if status is not None and status.state is ContainerState.EXITED and status.exit_code != 0:
-            return True
+            return not restarts.init(pod, c, status.exit_code)
     return False

@@ -212,6 +212,16 @@ class ResizePolicy(_Wire, frozen=True, kw_only=True):
     restart_policy: str = "NotRequired"
 
 
+class ExitCodes(_Wire, frozen=True, kw_only=True):
+    operator: str
+    values: list[int] = []
+
+
+class RestartRule(_Wire, frozen=True, kw_only=True):
+    action: str
+    exit_codes: ExitCodes | None = None
+
+
 class Container(_Wire, frozen=True, kw_only=True):
     name: str
     image: str = ""
@@ -224,6 +234,7 @@ class Container(_Wire, frozen=True, kw_only=True):
     resources: ResourceRequirements = ResourceRequirements()
     resize_policy: list[ResizePolicy] = []
     restart_policy: str = ""
+    restart_policy_rules: list[RestartRule] = []
     volume_mounts: list[VolumeMount] = []
     liveness_probe: Probe | None = None
     readiness_probe: Probe | None = None
@@ -673,6 +684,8 @@ def check(pod: Pod) -> None:
 def _check_container(where: str, c: Container, volumes: set[str]) -> None:
     if not _LABEL.match(c.name):
         raise BadPod(f"{where}.name is not a DNS label: {c.name[:64]!r}")
+    if c.restart_policy not in ("", "Always", "OnFailure", "Never"):
+        raise BadPod(f"{where}.restartPolicy: unknown value {c.restart_policy[:32]!r}")
     if len(c.env) > MAX_ENV:
         raise BadPod(f"{where}.env: more than {MAX_ENV}")
     for i, env in enumerate(c.env):

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
+from edgecore.edged import restarts
 from edgecore.edged.pod import (
     Condition,
     Container,
@@ -280,8 +281,7 @@ def _terminated(record: ContainerStatus, view: View) -> StateTerminated:
 
 def compute_phase(pod: Pod, init: Iterable[ContainerStatusJson], app: Iterable[ContainerStatusJson]) -> str:
     """The phase that container states add up to."""
-    policy = pod.spec.restart_policy
-    by_name = {c.name: c for c in pod.spec.init_containers}
+    by_name = {c.name: c for c in pod.all_containers()}
     for s in init:
         if pod.is_sidecar(by_name[s.name]):
             if not s.started and s.state.terminated is None and s.last_state.terminated is None:
@@ -292,27 +292,24 @@ def compute_phase(pod: Pod, init: Iterable[ContainerStatusJson], app: Iterable[C
             # one that failed and waits for its next try keeps the pod pending, as does one that runs
             return "Pending"
         if ended.exit_code != 0:
-            return "Failed" if policy == "Never" else "Pending"
-    waiting = running = stopped = succeeded = 0
+            return "Pending" if restarts.init(pod, by_name[s.name], ended.exit_code) else "Failed"
+    waiting = running = stopped = succeeded = coming = 0
     for s in app:
+        ended = s.state.terminated or s.last_state.terminated
         if s.state.running is not None:
             running += 1
-        elif s.state.terminated is not None:
+        elif ended is not None:
             stopped += 1
-            succeeded += s.state.terminated.exit_code == 0
-        elif s.last_state.terminated is not None:
-            stopped += 1
+            succeeded += s.state.terminated is not None and ended.exit_code == 0
+            # one that waits is on its way
+            coming += s.state.terminated is None or restarts.app(pod, by_name[s.name], ended.exit_code)
         else:
             waiting += 1
     if waiting:
         return "Pending"
-    if running or not stopped:
-        return "Running" if running else "Pending"
-    if policy == "Always":
-        return "Running"
-    if stopped == succeeded:
-        return "Succeeded"
-    return "Failed" if policy == "Never" else "Running"
+    if running or coming or not stopped:
+        return "Running" if running or coming else "Pending"
+    return "Succeeded" if stopped == succeeded else "Failed"
 
 
 def _conditions(pod: Pod, runtime: PodRuntime, status: PodStatus, view: View) -> list[Condition]:
