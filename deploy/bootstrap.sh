@@ -32,6 +32,7 @@ fi
 # --- Debian packages ---------------------------------------------------------------------------------------------
 
 missing=
+also=
 want() { # package, then a test that it is there
     package=$1
     shift
@@ -63,11 +64,13 @@ if [ "$kind" != board ]; then
     want busybox-static has_static_busybox
     want kubernetes-client has kubectl
 elif ! grep -qs piwheels /etc/pip.conf; then
-    # PyPI has no built msgspec and PyNaCl for 32-bit ARM; Raspberry Pi OS has an index that does.
+    # PyPI has no built msgspec and PyNaCl for 32-bit ARM; Raspberry Pi OS has an index that does.  PyNaCl 1.5 is the last that
+    # works with Debian 12's libsodium; to build the one that later ones bring takes a small board very long.
     case $(uname -m) in
         armv*)
+            also="PyNaCl<1.6"
             export SODIUM_INSTALL=system
-            [ -x $venv/bin/python ] || missing="$missing gcc libc6-dev libffi-dev libsodium-dev pkg-config python3-dev"
+            [ -x $venv/bin/python ] || missing="$missing gcc libc6-dev libffi-dev libsodium-dev python3-dev"
             ;;
     esac
 fi
@@ -149,7 +152,7 @@ if [ "$kind" = board ]; then
     make_venv as_root
     # What an earlier build left here would be installed, too.
     as_root rm -rf build
-    as_root $venv/bin/python -m pip install -qq --disable-pip-version-check --upgrade ".[${SKERRY_EXTRAS:-board}]"
+    as_root $venv/bin/python -m pip install -qq --disable-pip-version-check --upgrade ".[${SKERRY_EXTRAS:-board}]" ${also:+"$also"}
     as_root rm -rf build ./*.egg-info
     for command in skerry edgecore mapper; do
         as_root ln -sf "$venv/bin/$command" "/usr/local/bin/$command"
