@@ -40,13 +40,20 @@ def remove_everything(socket: Path) -> int:
 
     Processes are killed without their grace period: this is the end of the trial, or a power cut played by a test.
     Raises: TrialError when the runtime does not answer or refuses."""
+    removed, cause = 0, None
     try:
-        return asyncio.run(_remove_everything(socket))
+        removed = asyncio.run(_remove_everything(socket))
     except* (GRPCError, StreamTerminatedError, OSError, TimeoutError) as group:
-        cause: BaseException = group
-        while isinstance(cause, BaseExceptionGroup):
-            cause = cause.exceptions[0]
-        raise TrialError(f"cannot remove the pods: {cause or type(cause).__name__}") from group
+        cause = _first(group)
+    if cause is not None:
+        raise TrialError(f"cannot remove the pods: {cause or type(cause).__name__}") from cause
+    return removed
+
+
+def _first(fault: BaseException) -> BaseException:
+    while isinstance(fault, BaseExceptionGroup):
+        fault = fault.exceptions[0]
+    return fault
 
 
 async def _remove_everything(socket: Path) -> int:

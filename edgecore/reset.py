@@ -83,12 +83,15 @@ async def _end(runtime: Runtime, uids: set[str]) -> int:
             await runtime.stop_sandbox(sandbox.id)
             await runtime.remove_sandbox(sandbox.id)
 
+    fault: BaseExceptionGroup[SkerryError] | None = None
     try:
         async with asyncio.TaskGroup() as group:
             for sandbox in ours:
                 group.create_task(end(sandbox), name=f"end {sandbox.name}")
     except* SkerryError as faults:
-        raise StoreError(f"cannot end the pods: {faults.exceptions[0]}") from faults
+        fault = faults
+    if fault is not None:
+        raise StoreError(f"cannot end the pods: {fault.exceptions[0]}") from fault
     return len({sandbox.uid for sandbox in ours})
 
 

@@ -114,7 +114,7 @@ class Plugged:
                 await tell(None)
         except* Unavailable as error:
             log.warning("Hardware is not watched: %s", error.exceptions[0])
-            await self._forever()
+        await self._forever()
 
     async def _forever(self) -> None:
         await asyncio.get_running_loop().create_future()
