@@ -80,6 +80,7 @@ def render_config(
         f"acl_file {folder / 'acl'}",
         f"allow_anonymous {'true' if anonymous else 'false'}",
         "persistence false",
+        "set_tcp_nodelay true",
         "log_dest stderr",
         "log_timestamp_format %Y-%m-%dT%H:%M:%S",
         "# Bounds on what one client can make the broker hold.",

@@ -9,7 +9,9 @@ MQTT 5 is tried first, because only there a client can refuse packets that are t
 Source: protocol notes on MQTT section 1."""
 
 import asyncio
+import contextlib
 import logging
+import socket
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -54,6 +56,12 @@ class _Arrived:
     mid: int
     qos: int
     client: Any
+
+
+def _at_once(client: Any, userdata: Any, sock: Any) -> None:
+    """Send small packets without waiting for the broker's acknowledgement of the ones before: that costs 40 ms each time."""
+    with contextlib.suppress(OSError, AttributeError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 class EventBus:
@@ -136,6 +144,7 @@ class EventBus:
                 raise ConfigError(f"mqtt tls: {error}") from error
         client.reconnect_delay_set(RETRY_MIN_S, RETRY_MAX_S)
         client.max_queued_messages_set(MAX_QUEUED)
+        client.on_socket_open = _at_once
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_paho_message

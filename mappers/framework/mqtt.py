@@ -4,7 +4,9 @@ paho runs a thread of its own per connection and connects again by itself.  What
 falls behind by `MAX_WAITING` messages, further ones are dropped and counted."""
 
 import asyncio
+import contextlib
 import logging
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -155,6 +157,7 @@ class Link:
                 raise DriverError(f"cannot use {broker.ca}: {error}") from error
         client.max_queued_messages_set(MAX_WAITING)
         client.reconnect_delay_set(1, 30)
+        client.on_socket_open = _at_once
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
@@ -215,3 +218,9 @@ class Link:
         ack = self._acks.get(mid)
         if ack is not None and not ack.done():
             ack.set_result(None)
+
+
+def _at_once(client: Any, userdata: Any, sock: Any) -> None:
+    """Send small packets without waiting for the broker's acknowledgement of the ones before: that costs 40 ms each time."""
+    with contextlib.suppress(OSError, AttributeError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
