@@ -114,6 +114,10 @@ class Peers:
         """Nodes that were connected to another cloudcore last."""
         return [node.name for node in self._nodes() if self._elsewhere(node)]
 
+    def holds(self, node: Object) -> bool:
+        """Whether another cloudcore has the node's link."""
+        return bool(self._elsewhere(node))
+
     def piped(self) -> bool:
         return any(peer.piped for peer in self._peers)
 

@@ -15,7 +15,7 @@ from beehive.tunnelpeer import BinaryConnection, Peer
 from cloudcore.cloudstream.pipe import Opening, Pipe, Way
 from cloudcore.cloudstream.stockpeer import StockConnection, StockPeer
 from cloudcore.kube import Kube
-from cloudcore.objects import POD, Change
+from cloudcore.objects import POD, Change, Object
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,10 @@ class Elsewhere(Protocol):
 
     def nodes(self) -> list[str]:
         """Those that have been connected elsewhere last."""
+        ...
+
+    def holds(self, node: Object) -> bool:
+        """Whether another one has the node's link."""
         ...
 
     def piped(self) -> bool:
@@ -86,11 +90,16 @@ class Tunnels:
             await connection.close(code, reason[:120])
 
     def on_node(self, change: Change) -> None:
-        """A Node was deleted: nobody is to reach its machine by that name until it has come again."""
-        if change.new is None and change.old is not None:
-            entry = self._peers.get(change.old.name)
-            if entry is not None:
-                entry[0].fail("the node was deleted")
+        """A Node was deleted: nobody is to reach its machine by that name until it has come again.  Or its link went to another
+        cloudcore: that one is asked for it from now on, so its tunnel has to follow."""
+        node = change.new or change.old
+        entry = self._peers.get(node.name) if node is not None else None
+        if entry is None:
+            return
+        if change.new is None:
+            entry[0].fail("the node was deleted")
+        elif self._elsewhere is not None and self._elsewhere.holds(change.new):
+            entry[0].fail("the node is connected to another cloudcore now")
 
     def connected(self, node: str) -> bool:
         """Whether streams to a node can be opened here now."""

@@ -163,6 +163,12 @@ def test_a_request_goes_to_the_cloudcore_that_holds_the_node(first: Process, tmp
             await cloud.create(NODE, node_body("far"))
             for name in ("web", "broken", "big"):
                 await cloud.create(POD, pod_body(name, "far"))
+            async with node_at(first.hub, identity) as tunnelled, edge.connected(second.hub, identity):
+                # the link went to the other one, so the tunnel has to follow
+                line = tunnelled._connection
+                assert isinstance(line, Binary)
+                async with asyncio.timeout(PATIENCE_S):
+                    await line.socket.wait_closed()
             async with node_at(second.hub, identity):
                 told = annotation(await cloud.api.get(NODE, "far"), HUB_ANNOTATION)
                 assert told == second.hub

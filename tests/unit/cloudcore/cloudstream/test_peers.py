@@ -17,7 +17,7 @@ from cloudcore.cloudstream import peers
 from cloudcore.cloudstream.peers import Peers
 from cloudcore.cloudstream.pipe import Pipe
 from cloudcore.cloudstream.tunnels import Tunnels
-from cloudcore.objects import HUB_ANNOTATION, NODE, Object
+from cloudcore.objects import HUB_ANNOTATION, NODE, Change, Object
 
 A, B, DEAD = "10.0.0.1:10000", "10.0.0.2:10000", "10.0.0.9:10000"
 LOGS = tunnel.Head(kind="http", method="GET", path="/containerLogs/default/web/c?follow=true")
@@ -227,6 +227,29 @@ def test_nothing_is_passed_on_twice(monkeypatch: pytest.MonkeyPatch) -> None:
             with pytest.raises(Unavailable, match=f'"{name}" is not connected'):
                 await a.open(name, LOGS)
         assert s.dials == [B]
+
+    play(monkeypatch, story)
+
+
+def test_a_tunnel_follows_its_link_to_another_cloudcore(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("beehive.tunnelpeer.TICK_S", 0.01)
+
+    async def story(s: Stage) -> None:
+        a, b = s.hub(A), s.hub(B)
+        await s.edge(b, "far", shouts)
+        pipe, _ = await b.open("far", LOGS)
+        here = node("far", B)
+        b.on_node(Change(here, here))
+        b.on_node(Change(here, node("far", "")))
+        assert not pipe.over
+        b.on_node(Change(here, node("far", A)))
+        with pytest.raises(StreamReset, match="another cloudcore now"):
+            await pipe.read()
+        while b.connected("far"):
+            await asyncio.sleep(0.01)
+        await s.edge(a, "far", tells_path)
+        s.word["far"] = A
+        assert await read_all((await b.open("far", LOGS))[0]) == LOGS.path.encode()
 
     play(monkeypatch, story)
 

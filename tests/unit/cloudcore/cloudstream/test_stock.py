@@ -117,3 +117,22 @@ def test_a_head_without_end_is_refused() -> None:
         reader.feed(b"x")
     with pytest.raises(ProtocolError, match="does not speak HTTP"):
         AnswerReader().feed(b"SSH-2.0\r\n\r\n")
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=30),
+            st.sampled_from([b"HTTP/1.1 ", b"404", b" x\r\n", b"\r\n", b"Content-Length: 3"]),
+        )
+    )
+)
+def test_garbage_is_an_answer_or_a_protocol_error(parts: list[bytes]) -> None:
+    reader, got = AnswerReader(), b""
+    try:
+        for part in parts:
+            got += reader.feed(part)
+    except ProtocolError:
+        return
+    assert reader.answer is not None or got == b""
+    assert len(got) <= sum(map(len, parts))
