@@ -56,6 +56,13 @@ class Closed(Unavailable):
         self.code = code
 
 
+class _Dial(connect):
+    """Without redirects: where the hub is, the operator says.  Following one would also read an address from a stranger."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
 class Socket:
     """One open connection.  Reading and writing may go on in two tasks."""
 
@@ -171,7 +178,7 @@ async def dial(
     Raises: Unavailable (not reachable, not now), Refused (the hub or its certificate is not for us), ProtocolError."""
     hub = url.split("/")[2]
     try:
-        connection = await connect(
+        connection = await _Dial(
             url,
             ssl=tls,
             additional_headers=dict(headers),
