@@ -222,7 +222,7 @@ class Link:
         """One session, from the upgrade to its end."""
         ours = socket.header(session.HEADER_PROTOCOL) == str(session.PROTOCOL_VERSION)
         number = socket.header(session.HEADER_SESSION)
-        current = Session(address, ours, int(number) if number.isdecimal() else 0)
+        current = Session(address, ours, int(number) if number.isdecimal() and len(number) < 19 else 0)
         machine = session.EdgeSession(node=self.node, ours=ours, number=current.number)
         log.info("Connected to %s (%s)", address, f"session {current.number}" if ours else "a KubeEdge hub")
         reason = "stopping"

@@ -14,11 +14,14 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
     ConnectionClosed,
     InvalidHandshake,
+    InvalidProxy,
     InvalidStatus,
     InvalidURI,
     ProxyError,
 )
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
+from websockets.proxy import get_proxy, parse_proxy
+from websockets.uri import parse_uri
 
 from beehive import clock, stocktunnel, tunnel
 from beehive.codec import MAX_FRAME_BYTES
@@ -177,6 +180,8 @@ async def dial(
 
     Raises: Unavailable (not reachable, not now), Refused (the hub or its certificate is not for us), ProtocolError."""
     hub = url.split("/")[2]
+    if is_proxied():
+        _check_proxy(url)
     try:
         connection = await _Dial(
             url,
@@ -257,6 +262,19 @@ async def knock(address: str, timeout_s: float) -> None:
 def is_proxied() -> bool:
     """Whether the environment names a proxy for connections like ours."""
     return any(name.lower() in ("https_proxy", "wss_proxy", "all_proxy") for name in os.environ)
+
+
+def _check_proxy(url: str) -> None:
+    """Raises: Refused.  The text does not repeat what the environment says, which may hold a password."""
+    try:
+        named = get_proxy(parse_uri(url))
+        scheme = parse_proxy(named).scheme if named else "http"
+    except (InvalidProxy, ValueError) as error:
+        raise Refused(
+            "cannot use the proxy that the environment names (https_proxy): it is not http://host:port"
+        ) from error
+    if scheme not in ("http", "https"):
+        raise Refused(f"cannot use the proxy that the environment names: {scheme} is not supported, http is")
 
 
 def _closed(closed: ConnectionClosed) -> Closed:

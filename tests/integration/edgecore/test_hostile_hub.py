@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import resource
+import ssl
 from pathlib import Path
 
 import pytest
 
+from beehive.errors import Refused
 from edgecore.edgehub.certificate import Files
+from edgecore.edgehub.websocket import dial
 from edgecore.metamanager.store import Store
 from tests.fakes.hub import Authority, FakeHub
 from tests.integration.edgecore.test_link import Edge
@@ -103,3 +106,24 @@ def test_a_hub_that_talks_nonsense_is_said_and_outlived(
             store.close()
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http://[",
+        "nonsense",
+        "ftp://x:1",
+        "http://h:abc",
+        "http://h:99999",
+        "http://",
+        "socks5://user:secret@h:1",
+    ],
+)
+def test_a_proxy_that_is_none_is_a_sentence_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("https_proxy", proxy)
+    with pytest.raises(Refused, match="cannot use the proxy") as refused:
+        asyncio.run(dial("wss://127.0.0.1:1/x", tls=ssl.create_default_context(), headers={}))
+    assert "secret" not in str(refused.value)
