@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from beehive.errors import ConfigError, SkerryError, Unavailable
+from beehive.message import UNREADABLE
 
 CALL_S = 10.0
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
@@ -31,7 +32,7 @@ def ask(path: Path, verb: str, **arguments: Any) -> Any:
             raise Unavailable(f"cannot ask edgecore: {error}") from error
     try:
         answer = msgspec.json.decode(line, type=dict[str, Any])
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise Unavailable("edgecore stopped while it was asked") from error
     if "error" in answer:
         raise SkerryError(str(answer["error"]))

@@ -17,6 +17,7 @@ import msgspec
 
 from beehive.errors import ConfigError, SkerryError
 from beehive.local import CALL_S, ask
+from beehive.message import UNREADABLE
 
 __all__ = ["LocalSocket", "Question", "ask", "listen"]
 
@@ -70,7 +71,7 @@ class LocalSocket:
     async def _answer(self, line: bytes) -> dict[str, Any]:
         try:
             question = msgspec.json.decode(line, type=dict[str, Any])
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             return {"error": f"cannot read the question: {error}"}
         handler = self._questions.get(str(question.get("verb")))
         if handler is None:

@@ -25,6 +25,7 @@ import msgspec
 
 from beehive import application, rbac
 from beehive.errors import SkerryError
+from beehive.message import UNREADABLE
 from beehive.rbac import Attributes, ServiceAccountAccess, User
 from edgecore.metaserver import jwt, status
 from edgecore.metaserver.jwt import BadToken, Claims, Key
@@ -108,7 +109,7 @@ class Access:
         raw = await self._fetch("/.well-known/openid-configuration")
         try:
             issuer = msgspec.json.decode(raw, type=_Discovery).issuer
-        except (msgspec.DecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise BadToken(f"cannot read the issuer's description: {error}") from error
         keys = await self._fetch("/openid/v1/jwks")
         before = (self._issuer, self._keys)
@@ -276,6 +277,6 @@ class Access:
             return None
         try:
             return msgspec.json.decode(held.value, type=ServiceAccountAccess)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             log.warning("Cannot read the rights of account %s/%s: %s", namespace, name, error)
             return None

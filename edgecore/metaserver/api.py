@@ -25,6 +25,7 @@ import msgspec
 from beehive import application
 from beehive.application import Target, Verb
 from beehive.errors import ProtocolError, Unavailable
+from beehive.message import UNREADABLE
 from beehive.selectors import BadSelector
 from edgecore.metaserver import discovery, objects, options, request, status, table
 from edgecore.metaserver.access import OWNER, Access, Caller
@@ -415,7 +416,7 @@ class Api:
         """Whether the caller may do something: what this API would say to it, link or no link."""
         try:
             review = msgspec.json.decode(body, type=_Review)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise status.bad_request(f"the review cannot be read: {error}") from error
         what = review.spec.resource_attributes or _ResourceAttributes()
         path = review.spec.non_resource_attributes
@@ -446,7 +447,7 @@ class Api:
             return
         try:
             found = msgspec.json.decode(answer or b"{}", type=_DeleteAnswer)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise ProtocolError(f"cannot read the answer to a delete: {error}") from error
         if found.kind in ("", "Status"):
             if not answer or found.metadata.finalizers is None:
@@ -515,7 +516,7 @@ def _object(form: str, body: bytes) -> bytes:
         raise status.unsupported_media_type(f"application/json, {application.PROTOBUF}")
     try:
         msgspec.json.decode(body, type=_Kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise status.bad_request(
             f"the object provided is unrecognized: couldn't get version/kind; json parse error: {error}"
         ) from error

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from beehive.message import UNREADABLE
+
 ROOT_CA = "kube-root-ca.crt"
 CA_KEY = "ca.crt"
 
@@ -36,7 +38,7 @@ def trust(config_map: bytes, ca: bytes) -> bytes:
     """The ConfigMap `kube-root-ca.crt` with one more certificate (PEM).  One that cannot be read stays as it is."""
     try:
         found = msgspec.json.decode(config_map, type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return config_map
     data = found.get("data")
     if not isinstance(data, dict) or not isinstance(data.get(CA_KEY), str):

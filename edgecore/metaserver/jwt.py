@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import msgspec
 
 from beehive.errors import Refused
+from beehive.message import UNREADABLE
 
 MAX_TOKEN = 8 * 1024
 """Characters.  A bound token has about 1,100."""
@@ -138,7 +139,7 @@ def read_jwks(data: bytes) -> list[Key]:
     """The keys of a JSON Web Key Set that can be used here; others are left out.  Raises BadToken when it is none."""
     try:
         found = msgspec.json.decode(data, type=_Jwks)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise BadToken(f"cannot read the issuer's keys: {error}") from error
     keys: list[Key] = []
     for item in found.keys[:MAX_KEYS]:
@@ -174,7 +175,7 @@ def verify(
         raise BadToken("the token is not a JWT")
     try:
         header = msgspec.json.decode(_bytes(parts[0]), type=_Header)
-    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+    except UNREADABLE as error:
         raise BadToken("the token's header cannot be read") from error
     if header.crit is not None:
         raise BadToken("the token demands an extension")
@@ -214,7 +215,7 @@ def _claims(parts: list[str]) -> Claims:
         raise BadToken("the token is not a JWT")
     try:
         return msgspec.json.decode(_bytes(parts[1]), type=Claims)
-    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+    except UNREADABLE as error:
         raise BadToken("the token's claims cannot be read") from error
 
 

@@ -22,6 +22,7 @@ from beehive import application, resource
 from beehive.application import Target
 from beehive.backoff import Backoff
 from beehive.errors import ProtocolError, Unavailable
+from beehive.message import UNREADABLE
 from edgecore.metaserver import objects, options, status, writes
 from edgecore.metaserver.mirror import Mirror
 from edgecore.metaserver.objects import Gvr, Object
@@ -94,7 +95,7 @@ class OfflineWrites:
         for key, value in sorted((await self._store.notes(PREFIX)).items()):
             try:
                 write = msgspec.json.decode(value, type=Write)
-            except (msgspec.DecodeError, RecursionError) as error:
+            except UNREADABLE as error:
                 log.error("Cannot read the write that waits as %s: %s", key, error)
                 continue
             self._waiting[write.seq] = write

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from beehive.application import Verb
+from beehive.message import UNREADABLE
 from edgecore.metaserver import status
 from edgecore.metaserver.request import Info, Query, flag
 
@@ -71,7 +72,7 @@ def for_delete(query: Query, body: bytes) -> bytes:
     if body:
         try:
             found = msgspec.json.decode(body, type=dict[str, Any])
-        except (msgspec.DecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise status.bad_request(f"the delete options cannot be read: {error}") from error
         return _encode(found)
     made: dict[str, Any] = {}

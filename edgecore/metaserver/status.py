@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from beehive.errors import SkerryError
+from beehive.message import UNREADABLE
 from edgecore.metaserver.request import Info
 
 
@@ -62,7 +63,7 @@ def relayed(raw: bytes, reason: str = "") -> ApiError:
     """The failure that the cloud answered: its Status as it is, or, if that is not whole, a 500 with `reason`."""
     try:
         found = msgspec.json.decode(raw, type=_Status)
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         found = _Status()
     if 400 <= found.code <= 599:
         return ApiError(found.code, found.reason, found.message, raw=raw)

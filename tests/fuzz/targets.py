@@ -5,6 +5,7 @@ finding.  Targets do no I/O."""
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from cloudcore.objects import NODE, POD, SERVICEACCOUNT, Kind, read, sketch
 from devicetwin import documents
 from edgecore.edgehub import kubeedge
 from edgecore.metamanager import answers, process, refusals, reports
+from edgecore.metaserver import jwt
 from tests.unit.cloudcore.identity.test_authorizer import View
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "kubeedge" / "hub.jsonl"
@@ -175,6 +177,17 @@ def words(data: bytes) -> None:
             continue
 
 
+def token(data: bytes) -> None:
+    """What a token of a pod claims."""
+    part = base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    for text in (f"e30.{part}.AA", f"{part}.e30.AA"):
+        for work in (jwt.unverified, lambda text: jwt.verify(text, [], issuers=[], audiences=[], now=0.0)):
+            try:
+                work(text)
+            except SkerryError:
+                continue
+
+
 def twins(data: bytes) -> None:
     """What a mapper publishes about its device."""
     for work in (documents.read_update, documents.read_base, documents.read_state):
@@ -203,5 +216,6 @@ TARGETS: dict[str, Target] = {
     "words": Target(
         words, (b"ns/pod/web", b"/core/v1/pods/default/null", b"$hw/events/device/d/twin/update", b"a.b.c.d")
     ),
+    "token": Target(token, (b'{"alg":"RS256","iss":"i","aud":["a"],"exp":1,"sub":"s"}', b'{"iss":"\xff"}')),
     "twins": Target(twins, (b'{"event_id":"1","timestamp":1,"twin":{"t":{"actual":{"value":"1"}}}}',)),
 }
