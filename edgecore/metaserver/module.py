@@ -112,25 +112,33 @@ class MetaServer:
     async def run(self) -> None:
         """Never returns."""
         lean_tls()
+        # each by itself: one that is done must not be done again because the next could not be
+        for load in (self.access.load, self.mirror.load, self.writes.load):
+            await self._load(load)
         async with asyncio.TaskGroup() as group:
-            await self._load()
-            group.create_task(self.mirror.run(), name="metaserver-mirror")
-            group.create_task(self.remote.run(), name="metaserver-remote")
-            group.create_task(self.writes.run(), name="metaserver-writes")
-            group.create_task(self._forever("port", self._serve_tcp), name="metaserver-tls")
+            for what, run in (
+                ("mirror", self.mirror.run),
+                ("remote", self.remote.run),
+                ("writes", self.writes.run),
+                ("port", self._serve_tcp),
+            ):
+                group.create_task(self._forever(what, run), name=f"metaserver-{what}")
             if self._options.socket is not None:
                 group.create_task(self._forever("socket", self._serve_socket), name="metaserver-socket")
 
-    async def _load(self) -> None:
+    async def _load(self, load: Callable[[], Awaitable[None]]) -> None:
         while True:
             try:
-                await self.access.load()
-                await self.mirror.load()
-                await self.writes.load()
-                return
+                await load()
             except Unavailable as error:
                 log.error("The local API cannot read the store: %s", error)
                 await asyncio.sleep(RETRY_S)
+            except Exception:
+                # what was kept may be of no use to this version; ending over it would be for ever
+                log.exception("The local API begins without some of what it kept")
+                return
+            else:
+                return
 
     async def _forever(self, what: str, serve: Callable[[], Awaitable[None]]) -> None:
         told = ""
@@ -142,6 +150,10 @@ class MetaServer:
                 if text != told:
                     log.error("The local API has no %s: %s; trying again", what, text)
                 told = text
+                await asyncio.sleep(RETRY_S)
+            except Exception:
+                # the boundary of the local API (P9): pods and the link do without it
+                log.exception("The local API's %s failed; it begins anew", what)
                 await asyncio.sleep(RETRY_S)
 
     async def _serve_socket(self) -> None:

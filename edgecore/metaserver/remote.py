@@ -110,7 +110,12 @@ class Remote:
             scope.again.set()
 
     async def run(self) -> None:
-        """Never returns."""
+        """Never returns.  After a fault it may be called again."""
+        for scope in self._scopes.values():
+            if scope.task is not None:
+                scope.task = None
+                self._new.put_nowait(scope)
+        self._changed.set()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._apply_forever(), name="metaserver-pushes")
             group.create_task(self._tell_forever(), name="metaserver-sync")
