@@ -146,7 +146,9 @@ class Mirrors:
         """One comparison; True when all is as it should be.  now: monotonic seconds."""
         fresh = {k for k, m in mirrors.items() if self._mirrors.get(k) != m and not m.deleting}
         self._mirrors = dict(mirrors)
-        self._asked = {what: at for what, at in self._asked.items() if now - at < AGAIN_S}
+        # one that was made and is gone again is made anew at once; one that never appeared is not
+        made = {"/".join((*key, m.of)) for key, m in mirrors.items()}
+        self._asked = {w: at for w, at in self._asked.items() if now - at < AGAIN_S and w not in made}
         by_key = {}
         for raw in static:
             meta = decode_key(raw)
