@@ -13,7 +13,7 @@ import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -22,8 +22,6 @@ from edgecore.edged import admission, claims, images, mirror, node, pleg, policy
 from edgecore.edged import status as statuses
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.cri import Cri
-from edgecore.edged.csiplugins import CsiPlugins
-from edgecore.edged.deviceplugins import DevicePlugins
 from edgecore.edged.ends import Ends
 from edgecore.edged.errors import BadPod, CriError
 from edgecore.edged.housekeeping import Housekeeper
@@ -52,6 +50,10 @@ from edgecore.edged.static import SOURCE, Found, StaticPods, Unreported
 from edgecore.edged.status import Outcome
 from edgecore.edged.worker import Shared, Worker
 from edgecore.errors import Incomplete
+
+if TYPE_CHECKING:
+    from edgecore.edged.csiplugins import CsiPlugins
+    from edgecore.edged.deviceplugins import DevicePlugins
 
 log = logging.getLogger(__name__)
 
@@ -168,6 +170,10 @@ class Edged:
         self._plugins: DevicePlugins | None = None
         self._csi: CsiPlugins | None = None
         if config.plugin_dir is not None:
+            # only a node that listens to plugins pays for them: a quarter of a MiB
+            from edgecore.edged.csiplugins import CsiPlugins
+            from edgecore.edged.deviceplugins import DevicePlugins
+
             self._csi = CsiPlugins(config.plugin_dir, config.root_dir, objects, node_name)
             self._plugins = DevicePlugins(config.plugin_dir, state, self, self._clock.monotonic)
         self.housekeeper = Housekeeper(
