@@ -96,7 +96,7 @@ def test_a_budget_holds_evictions_and_says_what_it_allows(tmp_path: Path) -> Non
         await on.until(lambda: allowed(1))
         # the pods that make up for the evicted ones have no node to go to, so the budget must hold
         await on.good("cordon", "n1")
-        said = await on.said("drain", "n1", "--timeout=3s")
+        said = await on.said("drain", "n1", "--timeout=8s")
         assert "Cannot evict pod as it would violate the pod's disruption budget" in said
         assert len([pod for pod in await on.pods() if pod["status"]["phase"] == "Running"]) == 1
         await on.good("uncordon", "n1")
