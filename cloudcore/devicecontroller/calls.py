@@ -32,7 +32,9 @@ SLACK_S = 3.0
 """How much longer than its own time a call may be away: the ways there and back."""
 KEEP_S = 600.0
 """How long what came of a call can be read."""
-FINISHED = ("Done", "Failed")
+MAX_ANSWERS = 1024
+MAX_RESULT, MAX_ERROR = 64 * 1024, 1024
+"""Characters of what a node says; an object in the API has a bound."""
 
 
 class _Spec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -105,8 +107,9 @@ class CallController:
 
     def answered(self, link: Link, namespace: str, name: str, uid: str, result: MethodResult) -> None:
         """What an edge says; whether the device is that node's has been seen to."""
-        if len(self._answers) < 1024:
-            self._answers[uid] = (link.node, namespace, name, result)
+        if len(self._answers) < MAX_ANSWERS:
+            short = MethodResult(result=result.result[:MAX_RESULT], error=result.error[:MAX_ERROR])
+            self._answers[uid] = (link.node, namespace, name, short)
             self._dirty.set()
 
     async def run(self) -> None:

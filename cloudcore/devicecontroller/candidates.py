@@ -14,6 +14,7 @@ A node that has not reported since this process began says nothing: its candidat
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,8 @@ from beehive.errors import ProtocolError
 from cloudcore.objects import DEVICE, DEVICECANDIDATE, Kind, Object
 
 Key = tuple[str, str]
+MAX_CANDIDATES = 512
+"""Of one node, those that are away included: a node that makes up identities must not fill the API."""
 
 
 class _Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +122,7 @@ def plan(
     """seen: by node, of those that have reported.   properties: names of those that a model (by key) declares."""
     actions: list[Action] = []
     there: dict[Key, Seen] = {}
+    held = Counter(candidate.node for candidate in candidates.values())
     for node, things in seen.items():
         for thing in things:
             key = (thing.rule_namespace, hardware.object_name(node, thing))
@@ -126,7 +130,8 @@ def plan(
             if rule is None or key in there:
                 continue  # a rule that is gone or not known here yet
             there[key] = thing
-            if key not in candidates:
+            if key not in candidates and held[node] < MAX_CANDIDATES:
+                held[node] += 1
                 body = hardware.candidate_object(
                     node, thing, present=True, accepted=True if rule.accept else None
                 )

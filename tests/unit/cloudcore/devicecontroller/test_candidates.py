@@ -157,6 +157,19 @@ def test_what_is_in_the_way_is_said() -> None:
     assert other.only("Device")["spec"] == {}
 
 
+def test_a_node_that_makes_up_identities_does_not_fill_the_api() -> None:
+    api = Api(template=TEMPLATE)
+    for turn in range(4):
+        api.seen = {
+            "edge-1": [msgspec.structs.replace(METER, identity=f"{turn}-{i}") for i in range(256)],
+            "edge-2": [METER],
+        }
+        api.settle()
+    nodes = [thing["spec"]["nodeName"] for thing in api.things.values()]
+    assert nodes.count("edge-1") == candidates.MAX_CANDIDATES
+    assert nodes.count("edge-2") == 1
+
+
 def test_a_node_cannot_speak_of_anothers_things() -> None:
     api = Api(template=TEMPLATE, accept=True)
     api.seen = {"edge-1": [METER], "edge-2": [METER]}
