@@ -134,7 +134,12 @@ class DeviceTwin:
                 del self._records[id_]
                 self._notes.add(id_, SAVE)
         for id_ in list(self._devices):
-            self._object_stored(id_)
+            try:
+                self._object_stored(id_)
+            except Exception:
+                # the boundary of one device (P9): what is stored is met at each start again
+                log.exception("Cannot use the stored device %s", id_)
+                del self._devices[id_]
         self._reassign()
         self._loaded.set()
 

@@ -66,6 +66,9 @@ class Notes:
                     log.error("Cannot store or send what changed of %s, trying again: %s", id_, error)
                     self.add(id_, what)
                     self._next[id_] = self._clock.monotonic() + RETRY_S
+                except Exception:
+                    # the boundary of one device (P9): tried again it would meet the same fault, and end all the others
+                    log.exception("Cannot store or send what changed of %s", id_)
         # Without a waiter nobody else knows this lock; the next to come makes a new one.
         if not lock.locked() and self._locks.get(id_) is lock and id_ not in self._open:
             del self._locks[id_]

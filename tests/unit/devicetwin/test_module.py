@@ -435,3 +435,29 @@ def test_names_that_a_client_makes_up_and_removes_leave_nothing_in_memory(folder
         assert len(twin._history) == before
 
     run(folder, scenario)
+
+
+def test_one_stored_device_that_meets_a_bug_leaves_the_others(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is met at each start: without a boundary the daemon would not come up again."""
+    stored = DeviceTwin._object_stored
+
+    def fail(self: DeviceTwin, id_: str) -> None:
+        if id_ == "vectors/bad":
+            raise OverflowError("a bug")
+        stored(self, id_)
+
+    monkeypatch.setattr(DeviceTwin, "_object_stored", fail)
+    world = World(folder)
+    device = recorded_object("device")
+    bad = {**device, "metadata": {**device["metadata"], "name": "bad"}}
+    for kind, obj in (("devicemodel", recorded_object("devicemodel")), ("device", bad), ("device", device)):
+        key = f"{obj['metadata']['namespace']}/{obj['metadata']['name']}"
+        world.store.rows[kind, key] = msgspec.json.encode(obj)
+
+    async def main() -> None:
+        async with world.running() as twin:
+            assert [found["id"] for found in twin.devices()] == [ID]
+
+    asyncio.run(main())

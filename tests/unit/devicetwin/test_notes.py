@@ -6,7 +6,7 @@ import looptime
 
 from beehive.errors import Unavailable
 from devicetwin.notes import Notes
-from tests.unit.devicetwin.fakes import ManualClock
+from tests.unit.devicetwin.fakes import ManualClock, until
 
 
 class Work:
@@ -94,3 +94,25 @@ def test_many_devices_are_served_together() -> None:
         await asyncio.sleep(0.1)
 
     assert len(play(scenario).done) == 64
+
+
+def test_a_bug_in_the_work_for_one_device_leaves_the_others() -> None:
+    done: list[str] = []
+
+    async def work(id_: str, what: int) -> None:
+        if id_ == "bad":
+            raise ValueError("a bug")
+        done.append(id_)
+
+    async def story() -> None:
+        notes = Notes(work, ManualClock(), pace_s=0.0)
+        running = asyncio.create_task(notes.run())
+        notes.add("bad", 1)
+        notes.add("good", 1)
+        await until(lambda: bool(done) or running.done())
+        assert not running.done()
+        assert len(notes) == 0
+        running.cancel()
+
+    asyncio.run(story())
+    assert done == ["good"]
