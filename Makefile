@@ -5,7 +5,8 @@ BIN := .venv/bin
 # Containers, networks and mounts need root: with sudo when this is a user.
 SUDO := $(shell [ "$$(id -u)" -eq 0 ] || echo sudo --preserve-env=SKERRY_HOME,PATH)
 PROPERTIES := same
-PYTEST = $(SUDO) env SKERRY_PROPERTIES=$(PROPERTIES) PYTHONDONTWRITEBYTECODE=1 $(BIN)/pytest -p no:cacheprovider
+TIMES := free
+PYTEST = $(SUDO) env SKERRY_PROPERTIES=$(PROPERTIES) SKERRY_TIMES=$(TIMES) PYTHONDONTWRITEBYTECODE=1 $(BIN)/pytest -p no:cacheprovider
 UP_ARGS ?=
 TEST_ARGS ?=
 FUZZ_ARGS ?=
@@ -65,6 +66,7 @@ integration: setup-dev ## with real files, sockets, containerd and a broker
 e2e: setup-dev ## the whole, with the stock kubectl
 	$(PYTEST) tests/e2e $(TEST_ARGS)
 
+faults: TIMES := held
 faults: setup-dev ## what must be survived, and a table of the cases (40 minutes; `make test` has the quick ones)
 	$(PYTEST) tests/faults $(TEST_ARGS)
 

@@ -97,6 +97,9 @@ def restore(state_dir: Path, source: Path) -> int:
             folder.mkdir(exist_ok=True, mode=0o700)
             for name, data in keys.items():
                 write_private(folder / Path(name).name, data)
+        except tarfile.ReadError as error:
+            # its text has a line for each kind of archive that it is not
+            raise StoreError(f"cannot restore {source}: it is not one of our backups") from error
         except (OSError, EOFError, tarfile.TarError) as error:
             raise StoreError(f"cannot restore {source}: {error}") from error
     return count

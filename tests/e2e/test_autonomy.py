@@ -51,7 +51,7 @@ def node_is_fresh(trial: Skerry, since: float) -> bool:
 
 def test_a_reboot_without_a_cloud(trial: Skerry) -> None:
     trial.set_target("22")
-    eventually(lambda: float(trial.readings()["target"]) == 22, "the target before the fault", 20)
+    eventually(lambda: float(trial.readings()["target"]) == 22, "the target before the fault", 60)
     before = trial.running_pod()
     uid = before["metadata"]["uid"]
     old = [one.id for one in trial.containers()]

@@ -18,7 +18,7 @@ def said(trial: Skerry, *words: str) -> str:
 
 
 def test_list_and_describe(trial: Skerry) -> None:
-    eventually(lambda: len(trial.readings()) == 3, "the readings", 30)
+    eventually(lambda: len(trial.readings()) == 3, "the readings", 60)
     lines = {line.split()[3]: line.split() for line in trial.run("device", "list").stdout.splitlines()}
     assert lines["PROPERTY"] == ["DEVICE", "NODE", "STATE", "PROPERTY", "READING", "DESIRED", "UNIT", "AGE"]
     assert lines["target"][:3] == ["thermostat", "edge-1", "online"]
@@ -51,11 +51,11 @@ def test_set_says_that_the_device_is_not_there(trial: Skerry) -> None:
         assert "the wish stays" in told
     finally:
         trial.run("start", "mapper")
-    eventually(lambda: float(trial.readings()["target"]) == 27, "the wish", 30)
+    eventually(lambda: float(trial.readings()["target"]) == 27, "the wish", 60)
 
 
 def test_call_does_a_method_and_tells_what_came_of_it(trial: Skerry) -> None:
-    eventually(lambda: len(trial.readings()) == 3, "the readings", 30)
+    eventually(lambda: len(trial.readings()) == 3, "the readings", 60)
     assert "celsius now" in trial.run("device", "call", "thermostat", "boost").stdout
     assert "it has no method bost: did you mean boost?" in said(trial, "device", "call", "thermostat", "bost")
     assert "it takes nothing, not target" in said(trial, "device", "call", "thermostat", "boost", "target=7")

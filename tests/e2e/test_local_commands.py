@@ -22,7 +22,7 @@ def test_logs_describe_and_restart(trial: Skerry) -> None:
     assert f"uid: {pod['metadata']['uid']}" in described
     assert "seal-on-a-rock" not in described
     # httpd -v says what it served; the readiness probe asks every second
-    eventually(lambda: "response:200" in edgecore(trial, "logs", name, "--tail", "5").stdout, "a log", 20)
+    eventually(lambda: "response:200" in edgecore(trial, "logs", name, "--tail", "5").stdout, "a log", 60)
     assert len(edgecore(trial, "logs", name, "--tail", "1", "--timestamps").stdout.splitlines()) == 1
 
     (before,) = [one for one in trial.containers() if one.pod == name]
@@ -34,7 +34,7 @@ def test_logs_describe_and_restart(trial: Skerry) -> None:
             (now,) = [one for one in trial.containers() if one.pod == name]
             return now.id != before.id
 
-        eventually(again, "another container", 30)
+        eventually(again, "another container", 60)
         assert edgecore(trial, "logs", name, "-p", "--tail", "1").stdout
         done = edgecore(trial, "restart", "nobody", check=False)
         assert done.returncode == 1
@@ -47,7 +47,7 @@ def test_logs_describe_and_restart(trial: Skerry) -> None:
         trial.run("start", "cloudcore")
         trial.run("start", "edgecore")
     ready = ("get", "--raw", "/readyz")
-    eventually(lambda: trial.kubectl(*ready, check=False).returncode == 0, "the API", 30)
+    eventually(lambda: trial.kubectl(*ready, check=False).returncode == 0, "the API", 60)
     eventually(
         lambda: trial.running_pod()["status"]["containerStatuses"][0]["restartCount"] == 1, "the count"
     )

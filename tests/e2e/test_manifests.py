@@ -102,15 +102,14 @@ modules:
                 == 0
             ),
             "the node to join",
-            30,
+            60,
         )
         edge_log = folder / "edgecore.log"
         with running(str(BIN / "edgecore"), "run", "--config", str(edge), log=edge_log):
             eventually(
-                lambda: "The store holds all that the cloud wants" in edge_log.read_text(), "the link", 30
+                lambda: "The store holds all that the cloud wants" in edge_log.read_text(), "the link", 60
             )
         identifier = made.stdout.split(".")[1]
         trial.program("cloudcore", "token", "revoke", "--config", str(cloud), identifier)
     told = log.read_text()
     assert "forbidden" not in told.lower(), told
-    assert "403" not in told, told

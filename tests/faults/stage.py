@@ -33,7 +33,10 @@ HERD = 9
 DISK_MIB, DISK_INODES = 96, 6000
 """The edge's whole disk: small, so that it can be filled."""
 
-BACK_S = 30.0
+# Times are held against the clock by `make faults`, which has the machine for itself.  Elsewhere a busy machine may take
+# longer for the same, and what is tried is that it comes, not when.
+_TIMED = os.environ.get("SKERRY_TIMES") == "held"
+BACK_S = 30.0 if _TIMED else 120.0
 """P3: how long edge and cloud may take to agree again."""
 
 _BARE = """
@@ -149,8 +152,8 @@ class Stage:
         self.line.good()
         for part in PARTS:
             self.start(part)
-        eventually(self.api_is_ready, "the API", 30)
-        eventually(self.is_linked, "the link", 30)
+        eventually(self.api_is_ready, "the API", 60)
+        eventually(self.is_linked, "the link", 60)
         eventually(self.is_agreed, "edge and API to agree", 60)
 
     # -- looking
@@ -289,4 +292,4 @@ def took_at_most(seconds: float, what: str) -> Iterator[None]:
     began = time.monotonic()
     yield
     took = time.monotonic() - began
-    assert took <= seconds, f"{what} took {took:.1f} s, at most {seconds:g} s are allowed"
+    assert took <= seconds or not _TIMED, f"{what} took {took:.1f} s, at most {seconds:g} s are allowed"

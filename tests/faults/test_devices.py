@@ -91,7 +91,7 @@ def test_f_d05_devices_go_on_while_the_cloud_is_away(stage: Stage) -> None:
     eventually(lambda: is_at(stage, 21), "the target", BACK_S)
     stage.line.line.refuse = True
     stage.line.cut()
-    eventually(lambda: not stage.is_linked(), "the link's end", 20)
+    eventually(lambda: not stage.is_linked(), "the link's end", 60)
     stage.skerry.set_target("19.5")
     time.sleep(6)
     with Bus(stage.skerry.mqtt_port, stage.skerry.home) as bus:

@@ -78,7 +78,7 @@ def test_f_e04_containerd_ends_and_comes_back(stage: Stage, how: str) -> None:
         (stage.kill if how == "killed" else stage.stop)("containerd")
         time.sleep(3)
         stage.start("containerd")
-        eventually(lambda: stage.containers() == before, "containerd, with all its containers", 20)
+        eventually(lambda: stage.containers() == before, "containerd, with all its containers", 60)
         time.sleep(3)
         assert stage.containers() == before
     eventually(stage.is_agreed, "agreement", BACK_S)

@@ -91,7 +91,7 @@ def test_f_s03_a_damaged_store(stage: Stage, damage: Callable[[Path], None]) -> 
     stage.kill("edgecore")
     damage(database)
     stage.start("edgecore")
-    eventually(stage.edge_status, "the agent", 20)
+    eventually(stage.edge_status, "the agent", 60)
     # offline: whatever was lost, nothing is a reason to stop a pod
     time.sleep(6)
     assert stage.containers() == before
@@ -201,7 +201,7 @@ def test_f_s04_an_agent_starts_on_a_full_disk(stage: Stage) -> None:
     stage.kill("edgecore")
     with full(stage.edge):
         stage.start("edgecore")
-        eventually(stage.edge_status, "the agent", 30)
+        eventually(stage.edge_status, "the agent", 60)
         time.sleep(5)
         assert stage.containers() == before
     eventually(stage.is_linked, "the link", BACK_S)

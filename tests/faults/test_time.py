@@ -37,8 +37,8 @@ def skewed(stage: Stage, tmp_path: Path) -> Iterator[Callable[[str, int], None]]
         environment = {"LD_PRELOAD": str(library), "SKERRY_TEST_SKEW": str(tmp_path / part)}
         stage.parts.daemons[part].start(stage.parts.command(part), env=environment)
     try:
-        eventually(stage.api_is_ready, "the API", 30)
-        eventually(stage.is_linked, "the link", 30)
+        eventually(stage.api_is_ready, "the API", 60)
+        eventually(stage.is_linked, "the link", 60)
         eventually(stage.is_agreed, "agreement", 60)
         yield step
     finally:
@@ -77,7 +77,7 @@ def test_f_t05_a_clock_steps_while_connected(
     time.sleep(14)
     assert stage.session() == number
     first = lease(stage)
-    eventually(lambda: lease(stage) != first, "the lease, renewed", 30)
+    eventually(lambda: lease(stage) != first, "the lease, renewed", 60)
     assert is_ready(stage)
     if seconds > 0:
         # certificates that were made a minute ago are not valid an hour ago; in an hour they are

@@ -102,7 +102,7 @@ def test_what_is_no_backup_is_refused_and_changes_nothing(tmp_path: Path) -> Non
     home = tmp_path / "home"
     using(home, story)
     (tmp_path / "file").write_bytes(b"nothing of the kind")
-    with pytest.raises(StoreError):
+    with pytest.raises(StoreError, match=r"^cannot restore \S+: it is not one of our backups$"):
         restore(home, tmp_path / "file")
     with tarfile.open(tmp_path / "file", "w") as tar:
         member = tarfile.TarInfo(DATABASE)
