@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -65,15 +65,31 @@ def test_f_n03_packets_are_dropped(stage: Stage) -> None:
     assert stage.containers() == before
 
 
+def until(check: Callable[[], bool], seconds: float) -> bool:
+    """Whether it became so in that time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if check():
+            return True
+        time.sleep(0.2)
+    return False
+
+
 @pytest.mark.quick
 def test_f_n02_a_report_is_sent_and_its_acknowledgement_is_lost(stage: Stage) -> None:
-    restarts = stage.restarts()
-    victim = stage.container_of("herd-5")
-    stage.line.line.mute_down = True
-    os.kill(victim.pid, signal.SIGKILL)
-    eventually(
-        lambda: stage.restarts()[victim.pod_uid] == restarts[victim.pod_uid] + 1, "the report, in the API", 60
-    )
+    for name in ("herd-5", "herd-6", "herd-7", "herd-8"):
+        restarts = stage.restarts()
+        victim = stage.container_of(name)
+        stage.line.line.mute_down = True
+        os.kill(victim.pid, signal.SIGKILL)
+        wanted = restarts[victim.pod_uid] + 1
+        # each end gives a line up after 9 s of silence: on a slow machine the report may come too late for it
+        if until(lambda: stage.restarts()[victim.pod_uid] == wanted, 8.0):  # noqa: B023
+            break
+        stage.line.good()
+        eventually(stage.is_agreed, "agreement", BACK_S)
+    else:
+        raise AssertionError("no report came through a line that is mute in the other direction")
     stage.line.cut()
     stage.line.good()
     eventually(stage.is_linked, "the link", BACK_S)
@@ -81,9 +97,9 @@ def test_f_n02_a_report_is_sent_and_its_acknowledgement_is_lost(stage: Stage) ->
     # it went again, and changed nothing
     eventually(lambda: stage.edge_status()["outbox"]["waiting"] == 0, "an empty outbox", BACK_S)
     assert stage.restarts()[victim.pod_uid] == restarts[victim.pod_uid] + 1
-    first = stage.skerry.get("pod", "herd-5")["metadata"]["resourceVersion"]
+    first = stage.skerry.get("pod", name)["metadata"]["resourceVersion"]
     time.sleep(4)
-    assert stage.skerry.get("pod", "herd-5")["metadata"]["resourceVersion"] == first
+    assert stage.skerry.get("pod", name)["metadata"]["resourceVersion"] == first
 
 
 def test_f_n01_a_bad_line_and_churn(stage: Stage) -> None:

@@ -14,7 +14,7 @@ from beehive.errors import NotFound, Refused, Unavailable
 from beehive.message import Inventory, Message, Op, new
 from cloudcore.identity import pki
 from edgecore.edgehub.certificate import Files, Identity
-from edgecore.edgehub.link import Link
+from edgecore.edgehub.link import REACH_CAP_S, Link
 from edgecore.edgehub.websocket import dial
 from edgecore.metamanager.manager import MetaManager
 from edgecore.metamanager.process import Change
@@ -297,15 +297,28 @@ def test_while_the_disk_refuses_nothing_is_acknowledged(
     asyncio.run(story())
 
 
-def test_the_node_is_back_after_its_hub(tmp_path: Path, authority: Authority, files: Files) -> None:
+def test_the_node_is_back_after_its_hub(
+    tmp_path: Path, authority: Authority, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
     async def story() -> None:
         hub = FakeHub(authority)
         store = Store.open(tmp_path / "edgecore.db")
         try:
             async with hub.serving():
                 address = hub.address
-            async with Edge(store, files, [address]).running() as edge:
+            node = Edge(store, files, [address])
+            pause = node.link._pause
+
+            async def noted(seconds: float) -> None:
+                waits.append(seconds)
+                await pause(seconds)
+
+            monkeypatch.setattr(node.link, "_pause", noted)
+            async with node.running() as edge:
                 await asyncio.sleep(6)  # long enough for the waits to have grown
+                assert 1 < max(waits) <= REACH_CAP_S
                 async with hub.serving():
                     await edge.until_online()
         finally:

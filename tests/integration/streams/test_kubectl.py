@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -212,7 +213,7 @@ def test_a_terminal_with_its_size(play: Play, env: dict[str, str]) -> None:
                     "--",
                     "sh",
                     "-c",
-                    "tty; read x; stty size; read y; stty size; exit 5",
+                    'tty; while read x; do [ "$x" = end ] && exit 5; stty size; done',
                 ),
                 stdin=slave,
                 stdout=slave,
@@ -224,14 +225,11 @@ def test_a_terminal_with_its_size(play: Play, env: dict[str, str]) -> None:
             try:
                 await until_said(master, b"/dev/pts/")
                 # the first size is sent when the session stands
-                await asyncio.sleep(0.5)
-                os.write(master, b"\r")
-                await until_said(master, b"33 77")
+                await until_said(master, b"33 77", asking=b"\r")
                 fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 44, 99, 0, 0))
                 process.send_signal(signal.SIGWINCH)
-                await asyncio.sleep(0.5)
-                os.write(master, b"\r")
-                await until_said(master, b"44 99")
+                await until_said(master, b"44 99", asking=b"\r")
+                os.write(master, b"end\r")
                 async with asyncio.timeout(30):
                     assert await process.wait() == 5
             finally:
@@ -245,15 +243,20 @@ def test_a_terminal_with_its_size(play: Play, env: dict[str, str]) -> None:
     play(story)
 
 
-async def until_said(master: int, text: bytes) -> None:
+async def until_said(master: int, text: bytes, *, asking: bytes = b"") -> None:
+    """asking: what to type until it is said."""
     said = b""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(30):
-            while text not in said:
+            for round_ in itertools.count():
+                if asking and round_ % 25 == 0:
+                    os.write(master, asking)
                 try:
                     said += os.read(master, 4096)
                 except BlockingIOError:
                     await asyncio.sleep(0.02)
+                if text in said:
+                    break
     assert text in said
 
 
