@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
 
 import deploy
 from tests.e2e.skerry import BIN, Skerry, eventually
+from tests.support.ports import free_port
 
 MANIFESTS = Path(deploy.__file__).parent / "manifests"
 ACCOUNT = "system:serviceaccount:kubeedge:cloudcore"
-
-
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from beehive import codec, session
 from beehive.message import Failure, JoinAnswer, JoinRequest, Message, Op, RenewRequest, new, reply
 from cloudcore.identity import pki
 from edgecore.edgehub.certificate import Files, Identity, Token
+from tests.support.ports import free_port
 
 HOUR = timedelta(hours=1)
 TOKEN_SECRET = "abc123." + "s" * 32
@@ -120,7 +121,7 @@ class FakeHub:
         server: Server = await serve(
             self._handle,
             "127.0.0.1",
-            self.port,
+            self.port or free_port(),  # the same again where it serves again
             ssl=self.authority.server_tls(self.certificate),
             process_request=self._request,
             process_response=self._response,

@@ -25,7 +25,8 @@ from cloudcore.synccontroller import plan
 from cloudcore.synccontroller.plan import CLUSTEROBJECTSYNC, OBJECTSYNC
 from tests.fakes import edge
 from tests.integration.compat.test_https import csr
-from tests.integration.link.cloud import Cloud, Process, free_port, process, using
+from tests.integration.link.cloud import Cloud, Process, process, using
+from tests.support.ports import free_port
 from tests.vectors_kubeedge import lines
 
 NODE_NAME = "vec-edge"

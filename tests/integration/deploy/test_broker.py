@@ -20,6 +20,7 @@ import paho.mqtt.client as paho
 import pytest
 
 from deploy.broker import Broker
+from tests.support.ports import free_port
 
 MOSQUITTO = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
 pytestmark = pytest.mark.skipif(
@@ -28,12 +29,6 @@ pytestmark = pytest.mark.skipif(
 WAIT_S = 30.0
 METER = "$hw/events/device/default/meter"
 OTHER = "$hw/events/device/default/other"
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def until(what: Callable[[], Any], why: str) -> None:

@@ -18,16 +18,11 @@ from beehive import clock
 from devicetwin.module import DeviceTwin
 from edgecore.eventbus import mqtt
 from edgecore.eventbus.mqtt import EventBus
+from tests.support.ports import free_port
 from tests.unit.devicetwin.fakes import MemoryStore, MemoryUplink, twin_message, until
 
 MOSQUITTO = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
 pytestmark = pytest.mark.skipif(not os.access(MOSQUITTO, os.X_OK), reason="mosquitto is not installed")
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @pytest.fixture

@@ -24,15 +24,10 @@ from cloudcore.identity.authority import ensure_authority
 from cloudcore.kube import Kube
 from cloudcore.objects import CONFIGMAP, DEVICE, DEVICEMODEL, EVENT, NODE, POD, SECRET, Kind, Object
 from tests.fakes import edge
+from tests.support.ports import free_port
 
 CRDS = Path(__file__).parents[3] / "deploy" / "crds"
 EDGE_LABELS = {"node-role.kubernetes.io/edge": "", "kubernetes.io/os": "linux"}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(slots=True)

@@ -42,13 +42,13 @@ from tests.fakes import edge
 from tests.integration.link.cloud import (
     Cloud,
     Process,
-    free_port,
     node_body,
     pod_body,
     process,
     using,
     write_config,
 )
+from tests.support.ports import free_port
 
 Test = Callable[[Cloud], Awaitable[None]]
 

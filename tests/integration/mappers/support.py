@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import socket
 import tty
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeVar
@@ -12,12 +11,6 @@ from mappers.framework.driver import Driver, Property, Settings
 from mappers.framework.poller import Poller, Sample
 
 D = TypeVar("D", bound=Driver)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 async def until(condition: Callable[[], bool], *, seconds: float = 30) -> None:

@@ -15,7 +15,8 @@ from mappers.framework import http
 from mappers.framework.driver import DeviceError, DriverError, Settings
 from mappers.framework.errors import ValueRefused
 from mappers.http.driver import Http
-from tests.integration.mappers.support import free_port, prop
+from tests.integration.mappers.support import prop
+from tests.support.ports import free_port
 
 
 class Plug(BaseHTTPRequestHandler):

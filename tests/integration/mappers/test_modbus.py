@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.ports import free_port
+
 pytest.importorskip("pymodbus")
 from pymodbus.datastore import ModbusDeviceContext, ModbusSequentialDataBlock, ModbusServerContext
 from pymodbus.server import ModbusSerialServer, ModbusTcpServer
@@ -17,7 +19,7 @@ from mappers.framework.poller import Poller
 from mappers.framework.spec import DeviceSpec
 from mappers.modbus.bus import Bus
 from mappers.modbus.driver import Modbus
-from tests.integration.mappers.support import Collected, free_port, opened, polled, prop, serial_cable, until
+from tests.integration.mappers.support import Collected, opened, polled, prop, serial_cable, until
 
 
 def context(*units: int) -> Any:

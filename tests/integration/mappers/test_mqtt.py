@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ports import free_port
+
 pytest.importorskip("paho.mqtt.client")
 
 from mappers.framework.driver import DeviceError, DriverError, Settings
@@ -20,7 +22,7 @@ from mappers.framework.mqtt import Broker, Link, broker_of
 from mappers.framework.poller import Poller
 from mappers.framework.spec import DeviceSpec
 from mappers.mqtt.driver import Mqtt
-from tests.integration.mappers.support import Collected, free_port, opened, polled, prop, until
+from tests.integration.mappers.support import Collected, opened, polled, prop, until
 
 MOSQUITTO = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
 pytestmark = pytest.mark.skipif(not os.access(MOSQUITTO, os.X_OK), reason="mosquitto is not installed")

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.ports import free_port
+
 pytest.importorskip("asyncua")
 from asyncua import Server, ua
 
@@ -16,7 +18,7 @@ from mappers.framework.errors import ValueRefused
 from mappers.framework.poller import Poller
 from mappers.framework.spec import DeviceSpec
 from mappers.opcua.driver import OpcUa, server_of
-from tests.integration.mappers.support import Collected, free_port, opened, polled, prop, until
+from tests.integration.mappers.support import Collected, opened, polled, prop, until
 
 VALUES: dict[str, tuple[Any, Any]] = {
     "Force": (1.5, ua.VariantType.Double),

@@ -19,8 +19,9 @@ from mappers.framework.poller import Poller, Sample
 from mappers.framework.push import Http, Influx, Mqtt, Target
 from mappers.framework.pusher import Pusher
 from mappers.framework.spec import DeviceSpec
-from tests.integration.mappers.support import Collected, free_port, polled, until
+from tests.integration.mappers.support import Collected, polled, until
 from tests.integration.mappers.test_mqtt import MOSQUITTO, broker
+from tests.support.ports import free_port
 
 
 class Sink(BaseHTTPRequestHandler):

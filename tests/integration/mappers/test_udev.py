@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.ports import free_port
+
 pytest.importorskip("pyudev")
 
 import deploy
@@ -22,7 +24,7 @@ from mappers.udev.app import Options, load_rules, run
 from mappers.udev.report import Api, Reporter
 from mappers.udev.rules import candidate
 from mappers.udev.tracker import Change, Kind
-from tests.integration.mappers.support import free_port, until
+from tests.integration.mappers.support import until
 from tests.integration.standalone.server import client, control_plane
 from tests.unit.mappers.udev.hardware import ftdi
 

@@ -26,7 +26,8 @@ from edgecore.metamanager.manager import MetaManager
 from edgecore.metamanager.store import Store
 from edgecore.metaserver.module import MetaServer, MetaServerOptions
 from tests.integration.link import cloud as clouds
-from tests.integration.link.cloud import Cloud, free_port, node_body, pod_body
+from tests.integration.link.cloud import Cloud, node_body, pod_body
+from tests.support.ports import free_port
 
 NODE = "edge-1"
 ACCOUNT = Kind("ServiceAccount", "serviceaccounts")

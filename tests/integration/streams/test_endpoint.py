@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from cloudcore.identity import pki
 from cloudcore.objects import NODE as NODE_KIND
 from cloudcore.objects import Change, Object
 from tests.integration.streams.rig import Line
+from tests.support.ports import free_port
 
 NODE = "edge-1"
 NOW = datetime.now(UTC)
@@ -100,9 +100,7 @@ async def stage(folder: Path, *, connected: bool = True) -> AsyncIterator[Stage]
     file = folder / "server.pem"
     file.write_bytes(pair.certificate_pem + pair.key_pem)
     tls.load_cert_chain(file)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        first = probe.getsockname()[1]
+    first = free_port()
     tunnels = Tunnels()
     made: Stage
 

@@ -30,13 +30,13 @@ from tests.fakes import edge
 from tests.fakes.stockedge import LOGS, StockEdge, kubelet_port
 from tests.integration.link.cloud import (
     Process,
-    free_port,
     node_body,
     pod_body,
     process,
     replica,
     using,
 )
+from tests.support.ports import free_port
 
 PATIENCE_S = 30.0
 
