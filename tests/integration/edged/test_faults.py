@@ -90,9 +90,11 @@ def test_a_runtime_that_is_away_changes_nothing(tmp_path: Path) -> None:
             reports = len(b.reports.history)
             b.fake.away = True
             other = b.want(pod("later"))
+            async with asyncio.timeout(30):
+                while b'"type":"Ready","status":"False"' not in await agent.node_status():
+                    await asyncio.sleep(0.05)
             await asyncio.sleep(0.8)
             assert len([u for u, _ in b.reports.history[reports:] if u == uid]) == 0
-            assert b'"type":"Ready","status":"False"' in await agent.node_status()
             b.fake.away = False
             await b.running(other)
             assert await b.container_id(uid) == before
