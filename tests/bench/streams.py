@@ -36,7 +36,8 @@ from tests.support.badline import BadLine
 STARTS = 30
 BULK = 256 * 1024 * 1024
 FOLLOWERS = 50
-PARALLEL = 100
+PARALLEL = 20
+"""With a hundred at once in one container containerd 1.6 may start none of them, nor end that container."""
 ROUNDS = 3
 NARROW = 125_000
 """1 Mbit/s in bytes."""
@@ -352,7 +353,7 @@ def upward(api: Api, direct: Direct) -> None:
         show(f"exec's stdin, {name}, median of {ROUNDS}", rate, f"MB/s  ({rate / base:.2f}x)")
 
 
-def many(trial: Skerry, api: Api) -> None:
+def many(trial: Skerry, api: Api, direct: Direct) -> None:
     pid = trial.pids()["edgecore"]
     assert pid is not None
     # what the first stream brings with it is not a follower's
@@ -371,28 +372,44 @@ def many(trial: Skerry, api: Api) -> None:
         show(f"edgecore with {FOLLOWERS} followers, more PSS", (rollup(pid)["Pss"] - before) / 1024, "MiB")
         show("... CPU", 100 * (cpu_s(pid) - cpu) / (time.monotonic() - began), "% of a core")
     time.sleep(3)
-    began = time.monotonic()
+    # containerd starts each exec with a process of its own, and has its own limits with so many of them
+    for name, ask in (
+        ("containerd itself", lambda command: started(*direct.exec(direct.exec_url(command)))),
+        (
+            "by websocket",
+            lambda command: api.pod("exec", websocket("v5.channel.k8s.io"), command=command, stdout="true"),
+        ),
+    ):
+        seconds, failed = at_once(ask)
+        show(f"{PARALLEL} execs at once, all done, {name}", seconds, f"s  ({len(failed)} failed)")
+        for text in failed[:3]:
+            print(text)
+
+
+def started(connection: socket.socket, rest: bytes) -> tuple[socket.socket, bytes]:
+    connection.sendall(opened(["error", "stdout"]))
+    return connection, rest
+
+
+def at_once(ask: Callable[[list[str]], tuple[socket.socket, bytes]]) -> tuple[float, list[str]]:
+    """Seconds until the last of many execs has answered, and what failed."""
     failed: list[str] = []
 
     def one(number: int) -> None:
         try:
-            command = ["echo", f"number {number}"]
-            connection, rest = api.pod("exec", websocket("v5.channel.k8s.io"), command=command, stdout="true")
+            connection, rest = ask(["echo", f"number {number}"])
             with connection:
                 until(connection, rest, f"number {number}\n".encode())
         except (OSError, AssertionError) as error:
             failed.append(repr(error)[:200])
 
+    began = time.monotonic()
     threads = [threading.Thread(target=one, args=(n,)) for n in range(PARALLEL)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    show(
-        f"{PARALLEL} execs at once, all of them done", time.monotonic() - began, f"s  ({len(failed)} failed)"
-    )
-    for text in failed[:3]:
-        print(text)
+    return time.monotonic() - began, failed
 
 
 @contextmanager
@@ -450,7 +467,7 @@ def main() -> int:
         trial.kubectl("wait", "--for=condition=Ready", "pod/bench", "--timeout=60s")
         api, direct = Api(trial.home / "kubeconfig"), Direct(trial)
         if "many" in wanted:
-            many(trial, api)
+            many(trial, api, direct)
         if "starts" in wanted:
             starts(api, direct)
         if "bulk" in wanted:
