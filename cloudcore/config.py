@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from beehive.errors import ConfigError
+from cloudcore import reschedule
 
 API_VERSIONS = ("cloudcore.config.kubeedge.io/v1alpha1", "cloudcore.config.kubeedge.io/v1alpha2")
 KIND = "CloudCore"
@@ -67,6 +68,14 @@ def _address(value: Any) -> str | None:
         ipaddress.ip_address(value)
     except ValueError:
         return "must be an IP address, or empty for all"
+    return None
+
+
+def _wait(value: Any) -> str | None:
+    try:
+        reschedule.read(value if isinstance(value, str) else "")
+    except ValueError:
+        return "must be never, or a time such as 300s, 10m or 12h"
     return None
 
 
@@ -154,7 +163,25 @@ SCHEMA: Schema = {
             ),
             "authorization": IGNORED,
         },
-        "edgeController": IGNORED,
+        "edgeController": {
+            "enable": IGNORED,
+            "nodeUpdateFrequency": IGNORED,
+            "buffer": IGNORED,
+            "load": IGNORED,
+            "reschedule": {
+                "enable": Key(
+                    False,
+                    _flag,
+                    "beside a cluster: set how long pods on edge nodes tolerate that their node is silent, by the annotation "
+                    "skerry.dev/reschedule-after of the node or its group",
+                ),
+                "after": Key(
+                    reschedule.NEVER,
+                    _wait,
+                    "what counts without that annotation: never, or a time such as 10m",
+                ),
+            },
+        },
         "deviceController": {
             "enable": Key(True, _flag, "carry devices, their models and what they report"),
             "buffer": IGNORED,
@@ -268,6 +295,9 @@ class Config:
     streams: CloudStream
     compat: Compat
     metrics: tuple[str, int] | None
+    reschedule: bool = False
+    reschedule_after_s: float | None = None
+    """What pods on edge nodes are made to tolerate, None: for ever; only with `reschedule`."""
 
     @property
     def admin_kubeconfig(self) -> Path:
@@ -367,6 +397,8 @@ def _build(values: Mapping[str, Any]) -> Config:
             token_refresh=timedelta(hours=values[hub + "tokenRefreshDuration"]),
         ),
         metrics=_host_port(values["commonConfig.monitorServer.bindAddress"]),
+        reschedule=values["modules.edgeController.reschedule.enable"],
+        reschedule_after_s=reschedule.read(values["modules.edgeController.reschedule.after"]),
         devices=values["modules.deviceController.enable"],
         device_interval_s=values["modules.deviceController.statusIntervalMs"] / 1000,
         standalone=Standalone(

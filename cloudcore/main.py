@@ -36,6 +36,8 @@ from cloudcore.dynamiccontroller.controller import DynamicController
 from cloudcore.dynamiccontroller.policy import PolicyController
 from cloudcore.edgecontroller.controller import Caches, EdgeController, View
 from cloudcore.edgecontroller.leases import Leases
+from cloudcore.edgecontroller.presence import Presence
+from cloudcore.edgecontroller.tolerations import Tolerations
 from cloudcore.edgecontroller.upstream import Upstream
 from cloudcore.errors import ApiNotFound
 from cloudcore.identity import join
@@ -206,11 +208,14 @@ def _parts(
         *policy.caches,
         edges,
         Leases(client, nodes, edges.placement),
+        Presence(client, nodes, caches.nodes),
         dynamic,
         policy,
         notices,
         tidier,
     ]
+    if config.reschedule and not streams.own_api:
+        parts.append(Tolerations(client, caches.nodes, caches.pods, default_s=config.reschedule_after_s))
     if config.devices:
         parts += [devices, hardware, calls]
     if kubelets is not None:

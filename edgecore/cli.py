@@ -10,9 +10,9 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from beehive.errors import ConfigError, NotFound, SkerryError, Unavailable
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from edgecore.config import EdgeConfig
 
 FAILED, CHECK_FAILED = 1, 3
+MAX_EXEC_S = 3600.0
+
+T = TypeVar("T")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,6 +97,15 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("--timestamps", action="store_true", help="with the time of each line")
     restart = verb("restart", _restart, "Stop a pod's containers; the daemon starts them again.")
     _pod_arguments(restart)
+    execute = verb(
+        "exec", _exec, "Run a program in a pod's container, without a terminal; its exit code is this one's."
+    )
+    _pod_arguments(execute)
+    execute.add_argument("--timeout", type=float, default=60.0, metavar="S", help="end it after S seconds")
+    execute.add_argument("program", nargs="+", metavar="-- PROGRAM", help="what to run, after --")
+    unhold = verb("unhold", _unhold, "Let a pod start that was sent on hold (edge.kubeedge.io/hold-upgrade).")
+    unhold.add_argument("pod", metavar="POD")
+    unhold.add_argument("-n", "--namespace", default="default", help="the pod's namespace (default: default)")
     reset = verb(
         "reset", _reset, "Make this machine no node any more: end its pods, remove what is kept here."
     )
@@ -290,7 +302,8 @@ def _logs(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _restart(chosen: argparse.Namespace) -> int:
+def _at_pod(chosen: argparse.Namespace, act: Callable[[Any, Any], Coroutine[Any, Any, T]]) -> T:
+    """Let `act` do something to the pod that is meant, given the runtime and the pod.  Raises: SkerryError."""
     import asyncio
 
     from edgecore import onsite
@@ -304,18 +317,47 @@ def _restart(chosen: argparse.Namespace) -> int:
     if held is None:
         raise NotFound(f"there is no pod {chosen.namespace}/{chosen.pod} here")
 
-    async def stop() -> list[str]:
+    async def main() -> T:
         runtime = Cri(endpoint)
         try:
-            return await onsite.restart(runtime, held, chosen.container)
+            return await act(runtime, held)
         finally:
             runtime.close()
 
     try:
-        stopped = asyncio.run(stop())
+        return asyncio.run(main())
     except ExceptionGroup as faults:
         raise SkerryError(str(faults.exceptions[0])) from faults
+
+
+def _restart(chosen: argparse.Namespace) -> int:
+    from edgecore import onsite
+
+    stopped = _at_pod(chosen, lambda runtime, pod: onsite.restart(runtime, pod, chosen.container))
     print(f"stopped {', '.join(stopped)} of pod {chosen.namespace}/{chosen.pod}; the daemon starts it again")
+    return 0
+
+
+def _exec(chosen: argparse.Namespace) -> int:
+    from edgecore import onsite
+
+    if not 0 < chosen.timeout <= MAX_EXEC_S:
+        raise ConfigError(f"--timeout: give seconds, {MAX_EXEC_S:.0f} at most")
+    found = _at_pod(
+        chosen,
+        lambda runtime, pod: onsite.execute(runtime, pod, chosen.container, chosen.program, chosen.timeout),
+    )
+    sys.stdout.flush()
+    os.write(sys.stdout.fileno(), found.stdout)
+    os.write(sys.stderr.fileno(), found.stderr)
+    return found.exit_code
+
+
+def _unhold(chosen: argparse.Namespace) -> int:
+    from edgecore import local
+
+    local.ask(_load(chosen).socket, "unhold", namespace=chosen.namespace, pod=chosen.pod)
+    print(f"pod {chosen.namespace}/{chosen.pod} may start")
     return 0
 
 

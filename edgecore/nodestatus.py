@@ -49,6 +49,8 @@ class NodeStatus:
         self._session: Session | None = None
         self._registered = False
         self._lease: bytes | None = None
+        self._since = ""
+        self._away_s = 0.0
         self._look = asyncio.Event()
         meta.on_connected.append(self._connected)
         meta.on_change.append(self._changed)
@@ -79,6 +81,9 @@ class NodeStatus:
         self._look.set()
 
     def _connected(self, session: Session) -> None:
+        self._since = clock.rfc3339()
+        lost = self._meta.away_since
+        self._away_s = clock.monotonic() - lost if lost is not None else 0.0
         # the Node may have been deleted meanwhile, and a status may have been lost on its way
         self._registered = False
         self._lease = None
@@ -107,7 +112,9 @@ class NodeStatus:
         self._registered = True
 
     async def _tell(self, session: Session) -> None:
-        status = await self._facts.node_status()
+        status = node.connection(
+            await self._facts.node_status(), since=self._since, away_s=self._away_s, at=clock.rfc3339()
+        )
         patch = self._reporter.patch(status, clock.monotonic(), heartbeat=not session.ours)
         if patch is not None:
             await self._meta.node_status(patch)

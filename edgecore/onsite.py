@@ -1,7 +1,7 @@
-"""What whoever stands in front of the machine may do to a pod by hand: read its logs, restart it.
+"""What whoever stands in front of the machine may do to a pod by hand: read its logs, restart it, run a program in it.
 
-Neither needs the cloud.  Logs are read from their files, so they need no daemon either; a restart is the runtime's stop of a
-container, after which the daemon starts it again by the pod's own policy."""
+None of it needs the cloud.  Logs are read from their files and programs are run by the runtime, so they need no daemon either;
+a restart is the runtime's stop of a container, after which the daemon starts it again by the pod's own policy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from beehive import resource
 from beehive.errors import NotFound, Refused
-from edgecore.edged.runtime import ContainerInfo, ContainerState
+from edgecore.edged.runtime import ContainerInfo, ContainerState, ExecResult
 from edgecore.edgestream.crilog import Options
 from edgecore.edgestream.logs import LogFile, read_log
 
@@ -23,11 +23,13 @@ DEFAULT_GRACE_S = 30
 
 
 class Runtime(Protocol):
-    """The container runtime, as far as a restart needs it."""
+    """The container runtime, as far as this needs it."""
 
     async def list_containers(self, *, uid: str = "") -> list[ContainerInfo]: ...
 
     async def stop_container(self, container_id: str, timeout_s: int) -> None: ...
+
+    async def exec_sync(self, container_id: str, argv: list[str], timeout_s: float) -> ExecResult: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,3 +142,32 @@ async def restart(runtime: Runtime, pod: Mapping[str, Any], container: str) -> l
         for one in running:
             group.create_task(runtime.stop_container(one.id, grace_s), name=f"stop {one.name}")
     return sorted(one.name for one in running)
+
+
+# exec
+
+
+async def execute(
+    runtime: Runtime, pod: Mapping[str, Any], container: str, argv: Sequence[str], timeout_s: float
+) -> ExecResult:
+    """Run a program in a running container and wait for it; without a terminal and without input.
+
+    Raises: NotFound, Refused (which container?), CriError (also after `timeout_s`)."""
+    metadata = pod.get("metadata") or {}
+    where = f"{metadata.get('namespace')}/{metadata.get('name')}"
+    running = {
+        one.name: one.id
+        for one in await runtime.list_containers(uid=str(metadata.get("uid")))
+        if one.state is ContainerState.RUNNING
+    }
+    if not running:
+        raise NotFound(f"no container of pod {where} runs")
+    if container and container not in running:
+        raise NotFound(
+            f"pod {where} has no container {container[:64]!r} that runs, only {', '.join(sorted(running))}"
+        )
+    declared = [one.get("name") for one in (pod.get("spec") or {}).get("containers") or []]
+    if not container and len(declared) > 1:
+        raise Refused(f"pod {where} has several containers: choose one with -c: {', '.join(sorted(running))}")
+    name = container or next((one for one in declared if one in running), next(iter(running)))
+    return await runtime.exec_sync(running[name], list(argv), timeout_s)

@@ -30,6 +30,8 @@ class Pods(Protocol):
 
     async def running_pods(self) -> list[RunningPod]: ...
 
+    def unhold(self, namespace: str, name: str) -> bool: ...
+
 
 class Twins(Protocol):
     """devicetwin, as far as it is asked."""
@@ -84,6 +86,8 @@ class Questions:
             "history": self.history,
             "call": self.call,
         }
+        if self._edged is not None:
+            verbs["unhold"] = self.unhold
         if self._hardware is not None:
             verbs["hardware"] = self._hardware
         return verbs
@@ -111,6 +115,20 @@ class Questions:
         if kind == "device" and self._twins is not None:
             answer["twins"] = self._twins.devices()
         return answer
+
+    async def unhold(self, question: Mapping[str, Any]) -> Any:
+        """Let a pod start that was sent on hold."""
+        namespace, name = str(question.get("namespace")), str(question.get("pod"))
+        assert self._edged is not None, "asked only where pods run"
+        if not self._edged.unhold(namespace, name):
+            raise NotFound(f"there is no pod {namespace[:64]}/{name[:64]} here that is on hold")
+        return {}
+
+    def _turned(self) -> float:
+        """When the link came or went; while there was none yet, when the daemon began."""
+        if self._meta.session is not None:
+            return self._meta.linked_since
+        return self._began if self._meta.away_since is None else self._meta.away_since
 
     async def history(self, question: Mapping[str, Any]) -> Any:
         """The last readings of a device, by property: [ms since 1970, value], oldest first."""
@@ -142,6 +160,7 @@ class Questions:
             "upSeconds": int(clock.monotonic() - self._began),
             "cloud": {
                 "connected": session is not None,
+                "forSeconds": int(clock.monotonic() - self._turned()),
                 "address": session.address if session else "",
                 "session": session.number if session else 0,
                 "kubeedge": session is not None and not session.ours,

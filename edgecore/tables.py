@@ -158,10 +158,11 @@ def describe(item: Mapping[str, Any], running: Sequence[Mapping[str, Any]]) -> s
 def render_status(answer: Mapping[str, Any]) -> str:
     """The daemon's state, one fact a line."""
     cloud, outbox, store = answer["cloud"], answer["outbox"], answer["store"]
+    since = f"for {cloud['forSeconds']} s"
     if cloud["connected"]:
-        link = f"connected to {cloud['address']}" + (" (KubeEdge)" if cloud["kubeedge"] else "")
+        link = f"connected to {cloud['address']}{' (KubeEdge)' if cloud['kubeedge'] else ''} {since}"
     else:
-        link = f"not connected: {cloud['lastError'] or 'no answer yet'}"
+        link = f"not connected {since}, on its own: {cloud['lastError'] or 'no answer yet'}"
     dropped = ", ".join(f"{what} {count}" for what, count in outbox["dropped"].items()) or "nothing"
     rows = [
         ["node", answer["node"]],

@@ -106,6 +106,9 @@ class MetaManager:
         self.node = node
         self.outbox = Outbox()
         self.session: Session | None = None
+        self.away_since: float | None = None
+        """Monotonic seconds when the link was lost, while `connected` is told; None: it was not there before."""
+        self.linked_since = 0.0
         self.on_change: list[Callable[[Change], None]] = []
         self.on_connected: list[Callable[[Session], None]] = []
         self.greetings: list[Callable[[], Awaitable[None]]] = []
@@ -177,8 +180,10 @@ class MetaManager:
         self._told = False
         self._tidy = True
         self._last_push = clock.monotonic()
+        self.linked_since = self._last_push
         for tell in self.on_connected:
             tell(current)
+        self.away_since = None
         self._greet.set()
 
     def telling(self, inventory_id: str) -> None:
@@ -189,6 +194,8 @@ class MetaManager:
         self._damaged_before = self.store.counters.damaged_rows
 
     def disconnected(self) -> None:
+        if self.session is not None:
+            self.away_since = clock.monotonic()
         self.session = None
         self._inventory_id = ""
         self.outbox.new_session()

@@ -58,6 +58,22 @@ class Reporter:
         return msgspec.json.encode({"status": fields})
 
 
+def connection(status: bytes, *, since: str, away_s: float, at: str) -> bytes:
+    """A node's status with what it can say of its link: that it is there, since when, and how long it was not.
+
+    away_s: 0 when that is not known.   at: now.   The hub says it when the link is gone.   Raises: ProtocolError."""
+    fields = decode_object(status)
+    before = f", after {away_s:.0f} s without" if away_s else ""
+    common = {"reason": "LinkUp", "lastHeartbeatTime": at, "lastTransitionTime": since}
+    said = [
+        {"type": "CloudConnected", "status": "True", "message": f"linked since {since}{before}", **common},
+        {"type": "Autonomous", "status": "False", "message": "the cloud says what runs here", **common},
+    ]
+    conditions = fields.get("conditions")
+    held = conditions if isinstance(conditions, list) else []
+    return msgspec.json.encode({**fields, "conditions": [*held, *said]})
+
+
 def _without_times(fields: Mapping[str, Any]) -> dict[str, Any]:
     conditions = fields.get("conditions")
     if not isinstance(conditions, list):

@@ -28,6 +28,12 @@ def test_logs_describe_and_restart(trial: Skerry) -> None:
     (before,) = [one for one in trial.containers() if one.pod == name]
     trial.run("stop", "cloudcore")
     try:
+        done = edgecore(trial, "exec", name, "--", "cat", "/secret/password")
+        assert (done.stdout, done.returncode) == ("seal-on-a-rock", 0)
+        done = edgecore(trial, "exec", name, "--", "sh", "-c", "echo no >&2; exit 7", check=False)
+        assert (done.stderr, done.returncode) == ("no\n", 7)
+        done = edgecore(trial, "unhold", name, check=False)
+        assert (done.returncode, "on hold" in done.stderr) == (1, True)
         assert "stopped web" in edgecore(trial, "restart", name).stdout
 
         def again() -> bool:
@@ -70,7 +76,7 @@ def test_reset_ends_the_pods_and_removes_the_identity(machine: None) -> None:
         assert skerry.containers() == []
         left = {path.name for path in (skerry.home / "edge").iterdir()}
         assert "edgecore.yaml" in left
-        assert not left & {"pki", "pods", "edgecore.db"}
+        assert not left & {"pki", "pods", "edgecore.db", "keys"}
     finally:
         skerry.close()
     assert footprint.left_behind(before, skerry.home) == {}

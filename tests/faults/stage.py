@@ -185,6 +185,11 @@ class Stage:
         lease = self.skerry.get("lease", "-n", "kube-node-lease", self.skerry.node_name)
         return datetime.fromisoformat(lease["spec"]["renewTime"]).timestamp() > since
 
+    def condition(self, kind: str) -> str:
+        """The status of one of the node's conditions in the API; empty without it."""
+        conditions = self.skerry.get("node", self.skerry.node_name)["status"]["conditions"]
+        return next((str(one["status"]) for one in conditions if one["type"] == kind), "")
+
     def containers(self) -> frozenset[tuple[str, str, int]]:
         """(pod UID, container id, pid) of all that runs: what must be the same after a fault that pods must not feel."""
         return frozenset((one.pod_uid, one.id, one.pid) for one in self.skerry.containers())

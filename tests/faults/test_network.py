@@ -43,12 +43,16 @@ def test_f_n03_a_silent_blackhole(stage: Stage) -> None:
     with took_at_most(20, "finding the dead line"):
         eventually(lambda: not stage.is_linked(), "the edge to notice", 60)
         eventually(lambda: gone in stage.log_since("cloudcore", offset), "the hub to notice", 60)
-    time.sleep(15)
+    eventually(lambda: stage.condition("CloudConnected") == "False", "the cloud to say so", 60)
+    assert stage.condition("Autonomous") == "True"
+    time.sleep(5)
     assert stage.containers() == before
     stage.line.line.blackhole = False
     with took_at_most(5, "coming back"):
         eventually(stage.is_linked, "the link", 60)
     eventually(stage.is_agreed, "agreement", BACK_S)
+    eventually(lambda: stage.condition("CloudConnected") == "True", "the node to say that it is back", BACK_S)
+    assert stage.condition("Autonomous") == "False"
     assert stage.containers() == before
 
 

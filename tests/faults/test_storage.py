@@ -151,11 +151,6 @@ def fat_configmap(value: str) -> str:
     return json.dumps(body)
 
 
-def condition(stage: Stage, kind: str) -> str:
-    conditions = stage.skerry.get("node", stage.skerry.node_name)["status"]["conditions"]
-    return next(one["status"] for one in conditions if one["type"] == kind)
-
-
 def test_f_s04_a_full_disk(stage: Stage) -> None:
     without_room(stage, full)
 
@@ -170,7 +165,7 @@ def without_room(stage: Stage, fault: Callable[[Path], contextlib.AbstractContex
     text = f"Through a full disk {time.time():.0f}\n"
     with fault(stage.edge):
         stage.skerry.kubectl("replace", "-f", "-", stdin=fat_configmap(text))
-        eventually(lambda: condition(stage, "DiskPressure") == "True", "DiskPressure", 60)
+        eventually(lambda: stage.condition("DiskPressure") == "True", "DiskPressure", 60)
         time.sleep(15)
         assert stage.pid("edgecore") == agent
         assert stage.is_linked()

@@ -2,8 +2,9 @@
 
 A node is silent when neither its lease nor its Ready heartbeat changed for the grace period, by our own clock: the
 times a node writes are its own.  Its Ready turns Unknown and it is tainted, so nothing new goes there.  Its pods are
-left alone for ever: they run on without us, and missing information is no reason to stop them.  Only when somebody deletes the
-Node object are its pods removed, after a delay.
+left alone for ever: they run on without us, and missing information is no reason to stop them.  Only when the node or its
+group says so (`reschedule`) are they ended after that time, so that others take their place; and when somebody deletes the Node
+object they are removed, after a delay.
 
 Source: kubernetes, pkg/controller/nodelifecycle and pkg/controller/podgc."""
 
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from cloudcore import reschedule
 from cloudcore.standalone.controllers.base import Controller, Event, Item
 from cloudcore.standalone.store import Record
 from cloudcore.standalone.verbs import PODS, DeleteOptions, Resources
@@ -21,6 +23,7 @@ Json = dict[str, Any]
 NODES = ("", "nodes")
 LEASES = ("coordination.k8s.io", "leases")
 LEASE_NAMESPACE = "kube-node-lease"
+GROUPS = ("apps.kubeedge.io", "nodegroups")
 GRACE_S = 40.0
 """node-monitor-grace-period: leases are renewed every 10 s and live 40 s."""
 QUARANTINE_S = 40.0
@@ -153,7 +156,35 @@ class Nodes(Controller):
             if taints:
                 node["spec"]["taints"] = taints
             await self.resources.update(self.kind(NODES), "", name, node, self.options)
-        return max(self._grace - silent_s, 1.0) if silent_s < self._grace else None
+        if silent_s < self._grace:
+            return max(self._grace - silent_s, 1.0)
+        return await self._reschedule(name, node, silent_s - self._grace)
+
+    async def _reschedule(self, name: str, node: Json, unknown_s: float) -> float | None:
+        """End the pods of a node that is silent for as long as its owner waits.  Seconds until then."""
+        after_s = reschedule.choose(_annotation(node), _annotation(self._group(node)), None)
+        if after_s is None:
+            return None
+        if unknown_s < after_s:
+            return after_s - unknown_s
+        for record in self.store.select(PODS, matches=lambda record: _on(record, name)):
+            pod = record.decode()
+            if "deletionTimestamp" in pod["metadata"] or reschedule.stays(
+                pod["spec"].get("tolerations") or []
+            ):
+                continue
+            await self.resources.delete(
+                self.kind(PODS), record.namespace, record.name, DeleteOptions(uid=record.uid)
+            )
+            text = f"Node {name} is silent for {int(unknown_s + self._grace)} s: the pod is made elsewhere if it is wanted"
+            await self.event(pod, "NodeSilent", text, warning=True)
+        return None
+
+    def _group(self, node: Json) -> Json:
+        name = (node["metadata"].get("labels") or {}).get(reschedule.GROUP_LABEL, "")
+        if not name or self.resources.registry.stored(GROUPS) is None:
+            return {}
+        return self.get(GROUPS, "", name) or {}
 
     def _silence(self, name: str, node: Json) -> float:
         lease = self.get(LEASES, LEASE_NAMESPACE, name)
@@ -184,6 +215,11 @@ class Nodes(Controller):
                 self.kind(PODS), record.namespace, record.name, DeleteOptions(grace_s=0, uid=record.uid)
             )
         return None
+
+
+def _annotation(body: Json) -> str:
+    found = ((body.get("metadata") or {}).get("annotations") or {}).get(reschedule.ANNOTATION)
+    return found if isinstance(found, str) else ""
 
 
 def _on(record: Record, name: str) -> bool:

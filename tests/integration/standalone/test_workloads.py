@@ -457,3 +457,65 @@ def test_a_node_is_drained(tmp_path: Path) -> None:
         await cluster.good("uncordon", "n1")
 
     on_cluster(tmp_path, story, "n1", "n2")
+
+
+def test_pods_of_a_silent_node_go_elsewhere_when_its_owner_says_so(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        await cluster.apply(
+            workload("DaemonSet", "d"),
+            workload("StatefulSet", "s", replicas=1, serviceName="s"),
+            workload("Deployment", "w", replicas=2),
+        )
+
+        async def running(count: int) -> bool:
+            for name in ("n1", "n2")[: count - 3]:
+                await cluster.nodes.heartbeat(name)
+            return await _count(cluster, count)
+
+        await cluster.until(lambda: running(4))
+        await cluster.nodes.add_node("n2")
+        await cluster.until(lambda: running(5))  # the DaemonSet's second
+        cluster.nodes.away.add("n1")
+
+        async def silent() -> bool:
+            await cluster.nodes.heartbeat("n2")
+            conditions = (await cluster.read("node", "n1"))["status"]["conditions"]
+            return any(item["type"] == "Ready" and item["status"] == "Unknown" for item in conditions)
+
+        await cluster.until(silent)
+        before = {pod["metadata"]["uid"]: pod for pod in await cluster.pods()}
+        assert not any("deletionTimestamp" in pod["metadata"] for pod in before.values())
+        await cluster.good("annotate", "node", "n1", "skerry.dev/reschedule-after=1s")
+
+        async def elsewhere() -> bool:
+            await cluster.nodes.heartbeat("n2")
+            here = [
+                pod["metadata"]["labels"]["app"]
+                for pod in await cluster.pods()
+                if pod["spec"]["nodeName"] == "n2" and pod["status"]["phase"] == "Running"
+            ]
+            return sorted(here) == ["d", "w", "w"]
+
+        await cluster.until(elsewhere)
+        old = [pod for pod in await cluster.pods() if pod["spec"].get("nodeName") == "n1"]
+        ending = {pod["metadata"]["labels"]["app"] for pod in old if "deletionTimestamp" in pod["metadata"]}
+        # the DaemonSet's stays, and the StatefulSet's is not made twice while nobody knows whether it runs
+        assert ending == {"s", "w"}
+        assert {pod["metadata"]["uid"] for pod in old} == {
+            uid for uid, pod in before.items() if pod["spec"]["nodeName"] == "n1"
+        }
+        cluster.nodes.away.clear()
+        await cluster.nodes.heartbeat("n1")
+
+        async def caught_up() -> bool:
+            for name in ("n1", "n2"):
+                await cluster.nodes.heartbeat(name)
+            pods = await cluster.pods()
+            running = [
+                pod["metadata"]["labels"]["app"] for pod in pods if pod["status"]["phase"] == "Running"
+            ]
+            return sorted(running) == ["d", "d", "s", "w", "w"] and len(pods) == 5
+
+        await cluster.until(caught_up)
+
+    on_cluster(tmp_path, story, "n1", node_grace_s=3.0)

@@ -11,7 +11,7 @@ import pytest
 
 from beehive.errors import NotFound, Refused, SkerryError
 from edgecore import onsite
-from edgecore.edged.runtime import ContainerInfo, ContainerState
+from edgecore.edged.runtime import ContainerInfo, ContainerState, ExecResult
 from edgecore.edgestream.crilog import Options
 from edgecore.onsite import PodRef
 
@@ -96,6 +96,9 @@ class Runtime:
     async def stop_container(self, container_id: str, timeout_s: int) -> None:
         self.stopped.append((container_id, timeout_s))
 
+    async def exec_sync(self, container_id: str, argv: list[str], timeout_s: float) -> ExecResult:
+        return ExecResult(exit_code=3, stdout=f"{container_id} {argv} {timeout_s:g}".encode(), stderr=b"")
+
 
 def pod(**spec: Any) -> dict[str, Any]:
     names = [{"name": name} for name in ("main", "helper", "ended")]
@@ -122,6 +125,17 @@ def test_restart_is_refused_where_nothing_would_start_again() -> None:
         asyncio.run(onsite.restart(Runtime(), pod(), "x"))
     with pytest.raises(NotFound, match="runs"):
         asyncio.run(onsite.restart(Runtime(), pod(), "ended"))
+
+
+def test_exec_runs_in_the_container_that_is_meant() -> None:
+    found = asyncio.run(onsite.execute(Runtime(), pod(), "main", ["ls", "-l"], 5))
+    assert (found.exit_code, found.stdout) == (3, b"u1-main ['ls', '-l'] 5")
+    with pytest.raises(Refused, match="choose one with -c: helper, main"):
+        asyncio.run(onsite.execute(Runtime(), pod(), "", ["ls"], 5))
+    with pytest.raises(NotFound, match="no container 'ended' that runs"):
+        asyncio.run(onsite.execute(Runtime(), pod(), "ended", ["ls"], 5))
+    alone = pod(containers=[{"name": "main"}])
+    assert asyncio.run(onsite.execute(Runtime(), alone, "", ["ls"], 5)).stdout.startswith(b"u1-main")
 
 
 def test_find_takes_the_namespace_into_account_where_there_is_one() -> None:

@@ -59,7 +59,13 @@ def test_the_status_says_what_was_dropped() -> None:
             "node": "n",
             "version": "1",
             "upSeconds": 5,
-            "cloud": {"connected": False, "lastError": "cannot reach", "address": "", "kubeedge": False},
+            "cloud": {
+                "connected": False,
+                "forSeconds": 7,
+                "lastError": "cannot reach",
+                "address": "",
+                "kubeedge": False,
+            },
             "outbox": {"waiting": 2, "bytes": 10, "dropped": {"event/full": 4}},
             "store": {
                 "objects": 3,
@@ -71,7 +77,7 @@ def test_the_status_says_what_was_dropped() -> None:
             "pods": 1,
         }
     )
-    assert "not connected: cannot reach" in text
+    assert "not connected for 7 s, on its own: cannot reach" in text
     assert "event/full 4" in text
     assert "not yet complete" in text
     assert "/x" in text

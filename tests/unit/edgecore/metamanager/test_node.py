@@ -84,3 +84,20 @@ def test_a_lease_keeps_what_we_do_not_know() -> None:
 def test_what_is_no_object_is_a_protocol_error() -> None:
     with pytest.raises(ProtocolError):
         node.renewed_lease(b"[]", "n", "now")
+
+
+def test_a_node_says_that_it_is_linked_since_when_and_how_long_it_was_not() -> None:
+    said = json.loads(node.connection(status(), since="t5", away_s=75.2, at="t9"))["conditions"]
+    assert [one["type"] for one in said] == ["Ready", "CloudConnected", "Autonomous"]
+    connected, autonomous = said[1:]
+    assert (connected["status"], connected["lastTransitionTime"]) == ("True", "t5")
+    assert connected["message"] == "linked since t5, after 75 s without"
+    assert autonomous["status"] == "False"
+    first = json.loads(node.connection(b"{}", since="t5", away_s=0.0, at="t9"))["conditions"]
+    assert first[0]["message"] == "linked since t5"
+    # told again only when something else is news: its beat is none
+    reporter = Reporter(report_s=300)
+    reporter.patch(node.connection(status(), since="t5", away_s=1, at="t9"), 0, heartbeat=False)
+    assert (
+        reporter.patch(node.connection(status(), since="t5", away_s=1, at="t10"), 1, heartbeat=False) is None
+    )
