@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import gc
 import logging
+from collections.abc import Callable
 
 from beehive import clock, session, stocktunnel
 from beehive.errors import ConfigError, NotFound, Unavailable
 from beehive.supervise import Part, run_daemon, supervise
 from beehive.tunnelpeer import BinaryConnection
 from devicetwin.module import DeviceTwin
+from edgecore import metrics
 from edgecore.config import EdgeConfig, default_node_name
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.cri import Cri
@@ -98,7 +100,9 @@ async def _run(config: EdgeConfig, store: Store) -> None:
             parts.append(Part(name="node status", run=node_status.run))
         parts.append(Part(name="edgehub", run=link.run))
         if config.stream and config.edged is not None and edged is not None:
-            parts.append(_streams(config, config.edged, edged, meta, link, files))
+            parts.append(
+                _streams(config, config.edged, edged, meta, link, files, lambda: _numbers(meta, local_api))
+            )
         if config.rotate:
             renewal = Renewal(files, meta.request)
             parts.append(Part(name="certificate", run=renewal.run))
@@ -121,7 +125,13 @@ async def _run(config: EdgeConfig, store: Store) -> None:
 
 
 def _streams(
-    config: EdgeConfig, pods: EdgedConfig, edged: Edged, meta: MetaManager, link: Link, files: Files
+    config: EdgeConfig,
+    pods: EdgedConfig,
+    edged: Edged,
+    meta: MetaManager,
+    link: Link,
+    files: Files,
+    own_metrics: Callable[[], str],
 ) -> Part:
     """Logs, exec, attach and port-forward: a second connection to the hub that the link has found."""
 
@@ -152,7 +162,7 @@ def _streams(
         return await dial_stock_tunnel(address, tls=files.tls(), headers=headers)
 
     cri = Cri(pods.runtime_endpoint)
-    runtime = EdgedRuntime(edged, cri, node=link.node)
+    runtime = EdgedRuntime(edged, cri, node=link.node, own_metrics=own_metrics)
     stream = EdgeStream(
         dial=dial,
         runtime=runtime,
@@ -168,6 +178,25 @@ def _streams(
             cri.close()
 
     return Part(name="edgestream", run=run)
+
+
+def _numbers(meta: MetaManager, local_api: MetaServer | None) -> str:
+    """The page that a scraper of this node reads."""
+    counters = meta.store.counters
+    return metrics.render(
+        metrics.Numbers(
+            connected=meta.online,
+            waiting=len(meta.outbox),
+            bytes=meta.outbox.bytes_held,
+            dropped=meta.outbox.dropped,
+            writes=len(local_api.writes) if local_api is not None else 0,
+            writes_dropped=local_api.writes.dropped if local_api is not None else {},
+            commits=counters.commits,
+            failures=counters.failures,
+            damaged=counters.damaged_rows,
+            locked=counters.locked,
+        )
+    )
 
 
 async def _local_api(config: EdgeConfig, name: str, meta: MetaManager) -> MetaServer | None:

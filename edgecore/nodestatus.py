@@ -14,6 +14,7 @@ from beehive import clock
 from beehive.backoff import Backoff
 from beehive.errors import Conflict, NotFound, SkerryError, Unavailable
 from beehive.message import Op
+from edgecore import metrics
 from edgecore.edgehub.link import Session
 from edgecore.metamanager import node
 from edgecore.metamanager.answers import AlreadyExists
@@ -51,6 +52,7 @@ class NodeStatus:
         self._lease: bytes | None = None
         self._since = ""
         self._away_s = 0.0
+        self._told_dropped = ""
         self._look = asyncio.Event()
         meta.on_connected.append(self._connected)
         meta.on_change.append(self._changed)
@@ -94,6 +96,7 @@ class NodeStatus:
         if change.resource.type == "node" and change.resource.name == self._meta.node and change.gone:
             log.warning("The Node object of this node was deleted: registering again")
             self._registered = False
+            self._told_dropped = ""
             self._reporter.forget()
             self._look.set()
 
@@ -118,8 +121,20 @@ class NodeStatus:
         patch = self._reporter.patch(status, clock.monotonic(), heartbeat=not session.ours)
         if patch is not None:
             await self._meta.node_status(patch)
+        await self._tell_dropped()
         if not session.ours:
             await self._renew_lease()
+
+    async def _tell_dropped(self) -> None:
+        """Whoever looks at the Node sees that reports are missing.  Raises: SkerryError."""
+        text = metrics.annotation(self._meta.outbox.dropped)
+        if text == self._told_dropped:
+            return
+        patch = {"metadata": {"annotations": {metrics.DROPPED_ANNOTATION: text or None}}}
+        await self._meta.ask(
+            Op.PATCH, f"null/nodepatch/{self._meta.node}", msgspec.json.encode(patch).decode()
+        )
+        self._told_dropped = text
 
     async def _renew_lease(self) -> None:
         """Towards a stock hub.  Raises: Refused, Unavailable."""

@@ -183,6 +183,7 @@ class Questions:
                 },
                 "commits": counters.commits,
                 "failures": counters.failures,
+                "writtenBytes": dict(counters.written.copy()),
                 "damagedRows": counters.damaged_rows,
                 "lockedRows": counters.locked,
                 "key": meta.store.key_source,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -53,9 +53,12 @@ class Judges(Protocol):
 
 
 class EdgedRuntime:
-    """Implements ports.StreamRuntime over edged and its runtime client."""
+    """Implements ports.StreamRuntime over edged and its runtime client.   own_metrics: what `/metrics` says."""
 
-    def __init__(self, edged: Judges, cri: Cri, *, node: str) -> None:
+    def __init__(
+        self, edged: Judges, cri: Cri, *, node: str, own_metrics: Callable[[], str] = lambda: ""
+    ) -> None:
+        self._own_metrics = own_metrics
         self._edged = edged
         self._node = node
         self._usage = stats.Usage()
@@ -103,6 +106,8 @@ class EdgedRuntime:
         return msgspec.json.encode(stats.summary(self._node, node, await self._readings(), self._usage))
 
     async def metrics_text(self, path: str) -> bytes:
+        if path == "metrics":
+            return self._own_metrics().encode()
         if path != "metrics/resource":
             return b""  # no counters of our own there; an empty page is a page to a scraper
         node = await asyncio.to_thread(stats.read_node)

@@ -31,9 +31,10 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -196,9 +197,22 @@ class View:
 
 
 class Transaction(View):
-    """Reads and writes of one group; whatever is written is durable when the caller is told."""
+    """Reads and writes of one group; whatever is written is durable when the caller is told.
+
+    written: what is counted of it, bytes by kind."""
+
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        sealer: Sealer,
+        on_damage: Callable[[str], None],
+        written: Counter[str] | None = None,
+    ) -> None:
+        super().__init__(db, sealer, on_damage)
+        self._written = Counter[str]() if written is None else written
 
     def put(self, row: Row) -> None:
+        self._written[row.type] += len(row.value)
         if row.type in sealing.SEALED_TYPES and not sealing.is_sealed(row.value):
             row = replace(row, value=self._sealer.seal(row.head, row.value))
         self._db.execute(
@@ -210,6 +224,7 @@ class Transaction(View):
         self._db.execute("DELETE FROM meta WHERE key = ?", (key,))
 
     def set_state(self, key: str, value: bytes) -> None:
+        self._written[key.partition("/")[0]] += len(value)
         if key.startswith(sealing.SEALED_NOTES) and not sealing.is_sealed(value):
             value = self._sealer.seal(key, value)
         self._db.execute(
@@ -222,6 +237,7 @@ class Transaction(View):
 
     def put_pending(self, pending: Pending) -> None:
         """Store a frame; an older one of the same key goes."""
+        self._written[f"report {pending.kind}"] += len(pending.message)
         self._db.execute(
             f"INSERT OR REPLACE INTO outbox ({_OUTBOX}) VALUES (?, ?, ?, ?, ?, ?)",
             (pending.seq, pending.key, pending.kind, pending.at_ms, pending.message, pending.checksum),
@@ -239,6 +255,9 @@ class Counters:
     works: int = 0
     failures: int = 0
     damaged_rows: int = 0
+    written: Counter[str] = field(default_factory=Counter)
+    """Bytes that were given to be stored, by what they are: a type of object, a part's notes, a kind of report.  The disk
+    takes a few pages for each commit beside them."""
     locked: int = 0
     """Rows that were sealed with a key that is not here; not counted as damage, for nothing is concluded from their absence."""
 
@@ -385,7 +404,7 @@ class Store:
         return await asyncio.wrap_future(done)
 
     def _write_loop(self) -> None:
-        transaction = Transaction(self._writer, self._sealer, self._row_damaged)
+        transaction = Transaction(self._writer, self._sealer, self._row_damaged, self.counters.written)
         while (job := self._jobs.get()) is not None:
             group = [job]
             last = False

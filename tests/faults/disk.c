@@ -1,6 +1,6 @@
 /* Preloaded, it writes down what a process does to the files below $SKERRY_TEST_DISK, in order, so that every state that a power
-   cut could have left can be made from it; and it fails calls.  Calls are counted in the file $SKERRY_TEST_FAULTS, which is shared
-   and says which of them fail, and how.  What is mapped is not seen: SQLite's -shm is rebuilt at each start.  64-bit Linux only. */
+   cut could have left can be made from it; and it fails calls and makes syncs slow.  Calls are counted in the file
+   $SKERRY_TEST_FAULTS, which is shared and says which of them fail, how, and how many milliseconds a sync takes.  What is mapped is not seen: SQLite's -shm is rebuilt at each start.  64-bit Linux only. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -12,11 +12,12 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { WRITE = 1, TRUNCATE, SYNC, UNLINK, RENAME, SYNC_FAILED };
 
-struct control { int64_t count, from, to, error; };
+struct control { int64_t count, from, to, error, sync_ms; };
 struct head { uint32_t kind, path, data, reserved; int64_t offset; };
 
 static struct control *control;
@@ -133,6 +134,10 @@ static int sync_with(long number, int file)
         return -1;
     }
     /* not handed on: a real disk would only make the test slow */
+    if (control->sync_ms) {
+        struct timespec wait = {control->sync_ms / 1000, control->sync_ms % 1000 * 1000000};
+        nanosleep(&wait, NULL);
+    }
     note(SYNC, path, 0, NULL, 0);
     return 0;
 }

@@ -22,7 +22,7 @@ import pytest
 WRITE, TRUNCATE, SYNC, UNLINK, RENAME, SYNC_FAILED = range(1, 7)
 SECTOR = 512
 _HEAD = struct.Struct("<IIIIq")
-_CONTROL = struct.Struct("<qqqq")
+_CONTROL = struct.Struct("<qqqqq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +42,25 @@ class _File:
 class Shim:
     """The library, built, and what it is told: which calls fail."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, disk: Path | None = None) -> None:
+        """disk: the folder that is watched, if it is there already."""
         compiler = shutil.which("cc")
         if compiler is None:
             pytest.skip("not installed: cc")
         self.library = folder / "disk.so"
-        self.disk, self.trace, self.faults = folder / "disk", folder / "trace", folder / "faults"
+        self.disk, self.trace, self.faults = disk or folder / "disk", folder / "trace", folder / "faults"
         source = Path(__file__).with_name("disk.c")
         subprocess.run(
             [compiler, "-shared", "-fPIC", "-O1", "-o", str(self.library), str(source)], check=True
         )
-        self.disk.mkdir()
-        self.faults.write_bytes(_CONTROL.pack(0, 0, 0, 0))
+        self.disk.mkdir(exist_ok=True)
+        self.faults.write_bytes(_CONTROL.pack(0, 0, 0, 0, 0))
+
+    def slow_down(self, sync_s: float) -> None:
+        """How long each sync takes from now on."""
+        with self.faults.open("r+b") as file:
+            file.seek(_CONTROL.size - 8)
+            file.write(struct.pack("<q", int(sync_s * 1000)))
 
     @property
     def environment(self) -> dict[str, str]:
@@ -75,7 +82,7 @@ class Faults:
 
     def begin(self, first: int = 0, last: int = 0, error: int = 0) -> None:
         """Count from one; calls `first` to `last` fail with `error`."""
-        self._map[:] = _CONTROL.pack(0, first, last + 1, error)
+        self._map[:] = _CONTROL.pack(0, first, last + 1, error, 0)
 
     def end(self) -> int:
         """No more failures.  The calls that were counted."""

@@ -14,7 +14,7 @@ from tests.e2e.skerry import eventually
 from tests.faults.stage import BACK_S, Stage, shim_of
 
 
-@pytest.mark.parametrize("times", [pytest.param(6, marks=pytest.mark.quick), 60])
+@pytest.mark.parametrize("times", [pytest.param(6, marks=pytest.mark.quick), 100])
 def test_f_e01_the_agent_is_killed_many_times(stage: Stage, times: int) -> None:
     before, restarts = stage.containers(), stage.restarts()
     assert len(before) == 10
@@ -31,7 +31,7 @@ def test_f_e01_the_agent_is_killed_many_times(stage: Stage, times: int) -> None:
     assert stage.restarts() == restarts
 
 
-@pytest.mark.parametrize("times", [pytest.param(3, marks=pytest.mark.quick), 12])
+@pytest.mark.parametrize("times", [pytest.param(3, marks=pytest.mark.quick), 25])
 def test_f_e02_killed_while_it_makes_containers(stage: Stage, times: int) -> None:
     before = stage.containers()
     rng = random.Random(2)
@@ -105,3 +105,22 @@ def test_f_e06_a_shim_is_killed(stage: Stage) -> None:
     eventually(stage.is_agreed, "agreement", BACK_S)
     assert others <= stage.containers()
     assert stage.restarts()[victim.pod_uid] >= 1
+
+
+def test_f_e09_the_agent_stands_still(stage: Stage) -> None:
+    """As on a machine whose processor is taken: it cannot run for twenty seconds."""
+    before, restarts, number = stage.containers(), stage.restarts(), stage.session()
+    agent = stage.pid("edgecore")
+    os.kill(agent, signal.SIGSTOP)
+    try:
+        time.sleep(20)
+        assert stage.containers() == before
+    finally:
+        os.kill(agent, signal.SIGCONT)
+    eventually(lambda: stage.is_linked() and stage.session() > number, "another link", BACK_S)
+    eventually(stage.is_agreed, "agreement", BACK_S)
+    since = time.time()
+    eventually(lambda: stage.is_fresh(since), "the lease", BACK_S)
+    assert stage.pid("edgecore") == agent
+    assert stage.containers() == before
+    assert stage.restarts() == restarts

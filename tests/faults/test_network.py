@@ -210,3 +210,23 @@ def test_f_n09_an_address_changes(stage: Stage) -> None:
     finally:
         subprocess.run(["ip", "addr", "del", address[2], *address[:2]], check=True)
     assert stage.containers() == before
+
+
+def test_f_n05_away_for_longer_than_a_node_may_be_silent(stage: Stage) -> None:
+    """With the tolerations that every pod gets, which elsewhere end it after five minutes."""
+    before, restarts = stage.containers(), stage.restarts()
+    stage.line.line.refuse = True
+    stage.line.cut()
+    eventually(lambda: stage.condition("Ready") == "Unknown", "the cloud to count it as silent", 90)
+    taints = stage.skerry.get("node", stage.skerry.node_name)["spec"]["taints"]
+    assert {"NoExecute", "NoSchedule"} <= {one["effect"] for one in taints}
+    time.sleep(10)
+    # default: never taken away, never told to end
+    assert not any("deletionTimestamp" in pod["metadata"] for pod in stage.all_pods())
+    assert stage.containers() == before
+    stage.line.good()
+    eventually(stage.is_linked, "the link", BACK_S)
+    eventually(lambda: stage.condition("Ready") == "True", "the node to be back", BACK_S)
+    eventually(stage.is_agreed, "agreement", BACK_S)
+    assert stage.containers() == before
+    assert stage.restarts() == restarts

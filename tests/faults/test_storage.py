@@ -16,6 +16,7 @@ import pytest
 
 from edgecore import local
 from tests.e2e.skerry import eventually
+from tests.faults.disk import Shim
 from tests.faults.stage import BACK_S, Stage
 
 PAGE = 4096
@@ -184,9 +185,7 @@ def without_room(stage: Stage, fault: Callable[[Path], contextlib.AbstractContex
         assert stage.containers() == before
         assert stage.restarts() == restarts
     finally:
-        plain = json.loads(fat_configmap("Hello from the edge.\n"))
-        del plain["data"]["fat"]
-        stage.skerry.kubectl("replace", "-f", "-", stdin=json.dumps(plain))
+        stage.skerry.kubectl("replace", "-f", "-", stdin=small_configmap("Hello from the edge.\n"))
         # the condition stays for five minutes, as a kubelet's does, and keeps new pods away; not from the next case
         stage.kill("edgecore")
 
@@ -202,6 +201,44 @@ def test_f_s04_an_agent_starts_on_a_full_disk(stage: Stage) -> None:
     eventually(stage.is_linked, "the link", BACK_S)
     eventually(stage.is_agreed, "agreement", BACK_S)
     assert stage.containers() == before
+
+
+def test_f_s08_each_sync_takes_five_seconds(stage: Stage, tmp_path: Path) -> None:
+    before, restarts = stage.containers(), stage.restarts()
+    shim = Shim(tmp_path, stage.edge)
+    stage.kill("edgecore")
+    words = {
+        name: value for name, value in shim.environment.items() if name.startswith(("SKERRY_TEST", "LD_"))
+    }
+    stage.parts.daemons["edgecore"].start(stage.parts.command("edgecore"), env=words)
+    try:
+        eventually(stage.is_linked, "the link", BACK_S)
+        eventually(stage.is_agreed, "agreement", 60)
+        number = stage.session()
+        shim.slow_down(5.0)
+        text = f"Over a slow disk {time.time():.0f}\n"
+        stage.skerry.kubectl("replace", "-f", "-", stdin=small_configmap(text))
+        for _ in range(15):
+            assert stage.edge_status(), "the agent answers while its disk stands"
+            time.sleep(1)
+        # no heartbeat waited for the disk
+        assert stage.session() == number
+        since = time.time()
+        eventually(lambda: stage.is_fresh(since), "the lease", BACK_S)
+        (web,) = [one for one in stage.skerry.containers() if one.name == "web"]
+        eventually(lambda: stage.skerry.inside(web, "/www/index.html") == text, "the page", 60)
+        assert stage.containers() == before
+        assert stage.restarts() == restarts
+    finally:
+        shim.slow_down(0.0)
+        stage.skerry.kubectl("replace", "-f", "-", stdin=small_configmap("Hello from the edge.\n"))
+        stage.kill("edgecore")
+
+
+def small_configmap(value: str) -> str:
+    plain = json.loads(fat_configmap(value))
+    del plain["data"]["fat"]
+    return json.dumps(plain)
 
 
 @pytest.mark.quick

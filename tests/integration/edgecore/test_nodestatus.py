@@ -116,3 +116,21 @@ def test_a_disk_that_cannot_be_read_for_a_moment_does_not_end_the_daemon(
             task.cancel()
 
     asyncio.run(story())
+
+
+def test_what_was_dropped_is_said_on_the_node(tmp_path: Path, authority: Authority, files: Files) -> None:
+    async def story() -> None:
+        async with pair(tmp_path, authority, files) as (hub, edge), asyncio.TaskGroup() as group:
+            hub.answers["insert node"] = lambda m: {"Object": m.decode(dict), "Err": None}
+            hub.answers["patch nodepatch"] = lambda m: {"Object": {}, "Err": None}
+            edge.meta.outbox.dropped["event", "full"] += 2
+            task = group.create_task(NodeStatus(edge.meta, Machine(), report_s=300).run())
+            wanted = {"metadata": {"annotations": {"skerry.dev/dropped": "event/full=2"}}}
+
+            def said() -> bool:
+                return wanted in [json.loads(m.decode(str)) for m in hub.got(Op.PATCH, "nodepatch")]
+
+            await hub.until(said)
+            task.cancel()
+
+    asyncio.run(story())

@@ -1,0 +1,284 @@
+"""What the edge's store and a start without a cloud take: `python -m tests.bench.store`.  Prints; asserts nothing.
+
+The first part runs on the disk of the temporary folder.  The second brings a trial up (root, containerd) with ten pods: what an
+idle edgecore writes and takes, and how long it needs to bring the pods back after everything of them is gone and no cloud is
+there, beside the same calls to the runtime made directly."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from beehive.message import Group, Message, Op, Source, new
+from deploy.cri import remove_everything
+from edgecore.edged.cri import Cri
+from edgecore.edged.runtime import ContainerConfig, SandboxConfig
+from edgecore.edgehub.link import Session
+from edgecore.metamanager.manager import MetaManager
+from edgecore.metamanager.records import Row
+from edgecore.metamanager.store import Store
+from tests.bench.__main__ import rollup, show
+from tests.e2e.skerry import eventually, missing
+from tests.faults.stage import Stage
+
+BURST = 5000
+STORED = 10_000
+IDLE_S = 120.0
+ROUNDS = 3
+WINDOW = 64
+"""Frames in flight: what a hub of ours sends before the first acknowledgement."""
+
+
+def pushed(kind: str, number: int) -> Message:
+    body = {
+        "metadata": {
+            "name": f"n{number}",
+            "namespace": "d",
+            "uid": f"{kind}-{number}",
+            "resourceVersion": "5",
+        },
+        "data": {"fill": "x" * 900},
+    }
+    return new(
+        source=Source.EDGECONTROLLER,
+        group=Group.RESOURCE,
+        operation=Op.UPDATE,
+        resource=f"d/{kind}/n{number}",
+        content=body,
+    )
+
+
+class Hub:
+    """Counts acknowledgements, and lets so many frames be in flight."""
+
+    def __init__(self) -> None:
+        self.flight = asyncio.Semaphore(WINDOW)
+        self.acked = 0
+
+    def send(self, message: Message) -> None:
+        if message.route.operation == Op.ACK:
+            for _ in message.decode(list[str]):
+                self.acked += 1
+                self.flight.release()
+
+    def wake(self) -> None:
+        return
+
+
+async def burst(folder: Path, kind: str) -> None:
+    """From the frame to its acknowledgement, as the link hands them over."""
+    store = Store.open(folder / kind / "edgecore.db")
+    meta, hub = MetaManager(store, "edge-1"), Hub()
+    meta.bind(hub)
+    meta.connected(Session("hub:1", True, 7), "inventory")
+    messages = [pushed(kind, number) for number in range(BURST)]
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(meta.run())
+        commits, began = store.counters.commits, time.monotonic()
+        for message in messages:
+            await hub.flight.acquire()
+            await meta.forwarded("metamanager", message)
+        while hub.acked < BURST:
+            await asyncio.sleep(0.001)
+        seconds = time.monotonic() - began
+        running.cancel()
+    sealed = " (sealed)" if kind == "secret" else ""
+    show(f"{kind}s{sealed} of 1 KB, frame to ack", BURST / seconds, "objects/s")
+    show(f"{kind}s{sealed}, commits (an fsync each)", (store.counters.commits - commits) / BURST, "an object")
+    store.close()
+
+
+async def fill(folder: Path, count: int) -> None:
+    store = Store.open(folder / "edgecore.db")
+    rows = [
+        Row(
+            key=f"d/{kind}/n{number}",
+            type=kind,
+            namespace="d",
+            name=f"n{number}",
+            uid=f"u{number}",
+            version=5,
+            value=b'{"data":"%s"}' % (b"x" * 900),
+        )
+        for number, kind in ((n, "secret" if n % 4 == 0 else "configmap") for n in range(count))
+    ]
+    for start in range(0, count, 1000):
+        part = rows[start : start + 1000]
+        await store.write(lambda tx, part=part: [tx.put(row) for row in part])
+    store.close()
+
+
+_OPENED = """
+import json, sys, time
+from pathlib import Path
+from edgecore.metamanager.manager import MetaManager
+from edgecore.metamanager.store import Store
+from tests.bench.__main__ import rollup
+import asyncio, os
+async def main():
+    began = time.monotonic()
+    store = Store.open(Path(sys.argv[1]))
+    meta = MetaManager(store, "edge-1")
+    await meta.load()
+    await meta.inventory()
+    seconds = time.monotonic() - began
+    print(json.dumps([seconds, rollup(os.getpid())["Pss"]]))
+    store.close()
+asyncio.run(main())
+"""
+
+
+def opened(path: Path) -> tuple[float, float]:
+    """Seconds until a store is open and its inventory made, and the process's PSS in MiB then; medians."""
+    found = []
+    for _ in range(5):
+        done = subprocess.run(
+            [sys.executable, "-c", _OPENED, str(path)], capture_output=True, text=True, check=True
+        )
+        found.append(json.loads(done.stdout))
+    return statistics.median(one[0] for one in found), statistics.median(one[1] for one in found) / 1024
+
+
+def stored(folder: Path) -> None:
+    (folder / "many").mkdir()
+    (folder / "none").mkdir()
+    asyncio.run(fill(folder / "many", STORED))
+    asyncio.run(fill(folder / "none", 0))
+    seconds, memory = opened(folder / "many" / "edgecore.db")
+    empty_s, empty = opened(folder / "none" / "edgecore.db")
+    show(f"start with {STORED} objects (a quarter sealed)", seconds, "s")
+    show("start with none", empty_s, "s")
+    show(f"{STORED} objects, PSS more than none", memory - empty, "MiB")
+
+
+# -- a whole edge
+
+
+def written(pid: int) -> int:
+    """Bytes that a process caused to be written to disks."""
+    lines = Path(f"/proc/{pid}/io").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("write_bytes")))
+
+
+def idle(stage: Stage) -> None:
+    pid = stage.pid("edgecore")
+    store, log = stage.edge / "edgecore.db-wal", stage.skerry.home / "logs" / "edgecore.log"
+    before, bytes_, lines = stage.edge_status()["store"], written(pid), log.stat().st_size
+    began = time.monotonic()
+    time.sleep(IDLE_S)
+    days = (time.monotonic() - began) / 86400
+    after = stage.edge_status()["store"]
+    made = after["commits"] - before["commits"]
+    show("idle with ten pods, commits of a day", made / days, "commits")
+    for what, size in sorted(after["writtenBytes"].items()):
+        if grown := size - before["writtenBytes"].get(what, 0):
+            show(f"idle with ten pods, {what} of a day", grown / days / 1e6, "MB")
+    # a commit of a row or two writes some pages to the log, and once more to the file when that is taken in
+    show("idle with ten pods, pages of a day, about", made * 2 * 4 * 4096 / days / 1e6, "MB")
+    show("idle with ten pods, log of a day", (log.stat().st_size - lines) / days / 1e6, "MB")
+    show("idle with ten pods, the kernel's count of a day", (written(pid) - bytes_) / days / 1e6, "MB")
+    show("size of the store's log", store.stat().st_size / 1e6 if store.exists() else 0.0, "MB")
+    memory = rollup(pid)
+    show("edgecore with ten pods, PSS", memory["Pss"] / 1024, "MiB")
+    show("edgecore with ten pods, private-dirty", memory["Private_Dirty"] / 1024, "MiB")
+
+
+def back(stage: Stage) -> list[float]:
+    """Seconds from the start of edgecore until all ten pods run, offline, after nothing of them was left."""
+    took = []
+    stage.kill("cloudcore")
+    for _ in range(ROUNDS):
+        stage.kill("edgecore")
+        remove_everything(stage.skerry.socket)
+        began = time.monotonic()
+        stage.start("edgecore")
+        eventually(lambda: len(running(stage)) == 10, "ten pods", 60)
+        took.append(time.monotonic() - began)
+    stage.kill("edgecore")
+    remove_everything(stage.skerry.socket)
+    return took
+
+
+def running(stage: Stage) -> list[str]:
+    async def look() -> list[str]:
+        cri = Cri(str(stage.skerry.socket))
+        try:
+            return [one.id for one in await cri.list_containers() if one.state.name == "RUNNING"]
+        finally:
+            cri.close()
+
+    return asyncio.run(look())
+
+
+def direct(stage: Stage) -> list[float]:
+    """The same made directly, four at a time."""
+
+    async def one(cri: Cri, slots: asyncio.Semaphore, name: str, folder: Path) -> None:
+        labels = {"io.kubernetes.pod.uid": name}
+        box = SandboxConfig(
+            name=name, namespace="bench", uid=name, attempt=0, log_directory=str(folder), labels=labels
+        )
+        container = ContainerConfig(
+            name="c",
+            attempt=0,
+            image="skerry.local/busybox:1",
+            command=("/bin/sleep", "100000"),
+            log_path="c.log",
+            labels=labels,
+        )
+        async with slots:
+            sandbox = await cri.run_sandbox(box)
+            await cri.start_container(await cri.create_container(sandbox, container, box))
+
+    async def ten(folder: Path) -> float:
+        cri, slots = Cri(str(stage.skerry.socket)), asyncio.Semaphore(4)
+        try:
+            began = time.monotonic()
+            async with asyncio.TaskGroup() as group:
+                for number in range(10):
+                    group.create_task(one(cri, slots, f"bench-{number}", folder))
+            return time.monotonic() - began
+        finally:
+            cri.close()
+
+    took = []
+    for _ in range(ROUNDS):
+        with tempfile.TemporaryDirectory(prefix="skb") as folder:
+            took.append(asyncio.run(ten(Path(folder))))
+            remove_everything(stage.skerry.socket)
+    return took
+
+
+def main() -> int:
+    print(f"# {os.uname().machine}, {os.cpu_count()} cores, Python {sys.version.split()[0]}")
+    with tempfile.TemporaryDirectory(prefix="skb") as tmp:
+        for kind in ("configmap", "secret"):
+            asyncio.run(burst(Path(tmp), kind))
+        stored(Path(tmp))
+    if reason := missing():
+        print(f"the rest cannot be measured here: {reason}", file=sys.stderr)
+        return 1
+    stage = Stage()
+    try:
+        stage.open()
+        stage.settle()
+        time.sleep(15)
+        idle(stage)
+        offline, plain = back(stage), direct(stage)
+        show("offline start to ten pods running, median", statistics.median(offline), "s")
+        show("the same made directly, median", statistics.median(plain), "s")
+        show("... as a multiple, best of each", min(offline) / min(plain), "x")
+    finally:
+        stage.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
