@@ -403,7 +403,9 @@ class DeviceTwin:
             log.info("Device %s is %s", id_, record.state)
         if not tell:
             return
-        self._notes.add(id_, SAVE | STATE)
+        # said again only so that the cloud knows the hour: not worth a write each minute and device on a flash card
+        again = (old.state, old.implicit) == (record.state, record.implicit)
+        self._notes.add(id_, STATE if again else SAVE | STATE)
         self._publish(
             documents.state_topic(id_), documents.state_result(_uuid(), self._clock.wall_ms(), record)
         )

@@ -14,7 +14,7 @@ import pytest
 
 from beehive import dmi
 from beehive._generated import dmi_pb2 as pb
-from devicetwin import module, notes
+from devicetwin import membership, module, notes
 from devicetwin.dmi import Leave, Tell
 from devicetwin.module import DeviceTwin
 from devicetwin.twin import Reading
@@ -170,6 +170,26 @@ def test_reports_look_like_a_stock_edges(folder: Path) -> None:
         said = world.uplink.latest[f"devicestate/{ID}"]
         assert msgspec.to_builtins(said.route) == state["route"]
         assert plain(json.loads(said.text())) == plain(json.loads(state["content"]))
+
+    run(folder, scenario)
+
+
+def test_a_state_that_is_said_again_is_sent_and_not_written(folder: Path) -> None:
+    async def scenario(world: World, twin: DeviceTwin) -> None:
+        await world.put("devicemodel", recorded_object("devicemodel"))
+        await world.put("device", recorded_object("device"))
+        twin.state_reported(ID, "online")
+        await world.settle()
+        sent, writes = len(world.uplink.sent), world.store.writes
+        for _ in range(3):
+            twin._records[ID] = membership.anew(twin._records[ID])  # as after a minute
+            twin.state_reported(ID, "online")
+            await world.settle()
+        assert len(world.uplink.sent) > sent
+        assert world.store.writes == writes
+        twin.state_reported(ID, "offline")
+        await world.settle()
+        assert world.store.writes == writes + 1
 
     run(folder, scenario)
 
