@@ -33,6 +33,7 @@ from edgecore.metamanager.store import Store
 from edgecore.metaserver.inject import TrustingObjects
 from edgecore.metaserver.module import MetaServer, MetaServerOptions
 from edgecore.nodestatus import NodeStatus
+from edgecore.podlogs import PodLogs
 from edgecore.questions import Questions
 from edgecore.resolver import Loop
 
@@ -75,6 +76,9 @@ async def _run(config: EdgeConfig, store: Store) -> None:
             create_pod=meta.create_pod if identity is not None else None,
             devices=hardware,
         )
+        if local_api is not None:
+            judge = edged.worker
+            local_api.api.logs = PodLogs(config.edged.log_dir, lambda uid: judge(uid) is not None)
         notify = edged.notify
         meta.on_change.append(lambda c: notify(c.resource.type, c.resource.namespace, c.resource.name))
         if hardware is not None:

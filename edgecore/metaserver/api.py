@@ -3,6 +3,7 @@
 | verb                          | online                                     | offline                              |
 |-------------------------------|--------------------------------------------|--------------------------------------|
 | get                           | the cloud's answer, which is kept          | what is held or was asked for        |
+| get, log of a pod here        | from its file                              | from its file                        |
 | list                          | the cloud's answer, which is kept          | the same, selected here              |
 | watch                         | from here; the hub keeps it fresh          | from here                            |
 | create, update, patch, delete | the cloud's answer                         | 202 for kinds that the operator      |
@@ -24,7 +25,7 @@ import msgspec
 
 from beehive import application
 from beehive.application import Target, Verb
-from beehive.errors import ProtocolError, Unavailable
+from beehive.errors import NotFound, ProtocolError, Refused, Unavailable
 from beehive.message import UNREADABLE
 from beehive.selectors import BadSelector
 from edgecore.metaserver import discovery, objects, options, request, status, table
@@ -33,7 +34,7 @@ from edgecore.metaserver.http import Answer, Request
 from edgecore.metaserver.mirror import Mirror, TooOld, Watch
 from edgecore.metaserver.objects import Filter, Gvr, Page
 from edgecore.metaserver.offline import OfflineWrites
-from edgecore.metaserver.ports import Store
+from edgecore.metaserver.ports import Held, Logs, Store
 from edgecore.metaserver.remote import Remote, Scope
 from edgecore.metaserver.request import Info, Query
 from edgecore.metaserver.status import ApiError
@@ -124,6 +125,8 @@ class Api:
         self._remote = remote
         self._store = store
         self._offline = offline
+        self.logs: Logs | None = None
+        """Set where pods run."""
         self._monotonic = monotonic
         self._wall = wall
         self._rng = rng or random.Random()
@@ -201,6 +204,10 @@ class Api:
 
     async def _get(self, caller: Caller, info: Info, query: Query, rows: str) -> Answer:
         gvr = Gvr(info.group, info.version, info.resource)
+        if (info.group, info.resource, info.subresource) == ("", "pods", "log") and self.logs is not None:
+            held = await self._store.held_one("pod", info.namespace, info.name)
+            if held is not None:
+                return await self._log(self.logs, held, info, query)
         try:
             body = await self._ask(
                 caller, _target(info), Verb.GET, options.for_get(query), subresource=info.subresource
@@ -220,6 +227,15 @@ class Api:
             return Answer(body=body)
         await self._learn(gvr, body)
         return Answer(body=self._shape(gvr, body, rows))
+
+    async def _log(self, logs: Logs, held: Held, info: Info, query: Query) -> Answer:
+        try:
+            pieces = await logs.read(info.namespace, info.name, held.uid, query)
+        except NotFound as error:
+            raise ApiError(404, "NotFound", str(error), details={}) from error
+        except Refused as error:
+            raise status.bad_request(str(error)) from error
+        return Answer(stream=_Stream(_begun(pieces)), content_type="text/plain; charset=utf-8")
 
     def _shape(self, gvr: Gvr, value: bytes, rows: str, *, head: bool = True) -> bytes:
         """One object, or its row.  Raises ProtocolError."""
@@ -477,6 +493,17 @@ class _Stream:
             self._begun = True
             await anext(self._inner)
         close = getattr(self._inner, "aclose", None)
+        if close is not None:
+            await close()
+
+
+async def _begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    try:
+        yield b""  # from here on the finally runs whatever happens
+        async for piece in pieces:
+            yield piece
+    finally:
+        close = getattr(pieces, "aclose", None)
         if close is not None:
             await close()
 

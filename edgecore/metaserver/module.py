@@ -71,7 +71,7 @@ class MetaServer:
             options.offline_writes,
             wall=lambda: clock.wall().timestamp(),
         )
-        api = Api(
+        self.api = Api(
             self.access,
             self.mirror,
             self.remote,
@@ -80,7 +80,7 @@ class MetaServer:
             monotonic=clock.monotonic,
             wall=lambda: clock.wall().timestamp(),
         )
-        self.server = Server(api.handle)
+        self.server = Server(self.api.handle)
         self.port = 0
         """Where it listens, once it does."""
         self.ready = asyncio.Event()

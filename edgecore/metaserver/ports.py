@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -59,6 +59,16 @@ class Store(Protocol):
 
     async def write_notes(self, notes: Mapping[str, bytes | None]) -> None:
         """Write or (None) remove notes in one commit; durable on return.  Raises Unavailable."""
+        ...
+
+
+class Logs(Protocol):
+    """Logs of pods that run on this node."""
+
+    async def read(
+        self, namespace: str, name: str, uid: str, query: Mapping[str, str]
+    ) -> AsyncIterator[bytes]:
+        """By a kubelet's query.  Raises NotFound, Refused."""
         ...
 
 

@@ -159,7 +159,7 @@ class Stage:
         rules = [
             {
                 "apiGroups": [""],
-                "resources": ["configmaps", "pods"],
+                "resources": ["configmaps", "pods", "pods/log"],
                 "verbs": ["get", "list", "watch", "create", "update", "patch", "delete"],
             }
         ]

@@ -10,6 +10,7 @@ from typing import Any
 import kubernetes
 import pytest
 
+from edgecore.podlogs import PodLogs
 from tests.integration.metaserver.stage import CONFIGMAP, KUBECTL, Edge, Stage, config_map, pod_token
 
 pytestmark = pytest.mark.skipif(KUBECTL is None, reason="needs kubectl")
@@ -58,6 +59,23 @@ def test_kubectl_with_the_cloud_gone_and_back(tmp_path: Path) -> None:
             assert "p" in out.split()
             code, out, err = await edge.kubectl("get", "configmaps", "-o", "name")
             assert "configmap/made" in out.split(), err
+            code, _, err = await edge.kubectl("logs", "p")
+            assert code == 1, "no pod runs here yet"
+            edge.server.api.logs = PodLogs(tmp_path / "logs", lambda uid: False)
+            held = await edge.meta.get("pod", "default", "p")
+            assert held is not None
+            uid = json.loads(bytes(held))["metadata"]["uid"]
+            folder = tmp_path / "logs" / f"default_p_{uid}" / "c"
+            folder.mkdir(parents=True)
+            lines = [f"2026-01-01T00:00:0{n}Z stdout F line {n}\n" for n in range(5)]
+            (folder / "0.log").write_text("".join(lines))
+            code, out, err = await edge.kubectl("logs", "p", "--tail=2")
+            assert (code, out) == (0, "line 3\nline 4\n"), err
+            code, out, err = await edge.kubectl("logs", "-f", "p")
+            assert (code, len(out.splitlines())) == (0, 5), err
+            code, _, err = await edge.kubectl("logs", "p", "-p")
+            assert code == 1
+            assert "has not run before" in err
             code, _, err = await edge.kubectl("create", "configmap", "no", "--from-literal=a=1")
             assert code == 1
             assert "cloud cannot be reached" in err
