@@ -92,8 +92,11 @@ class Presence:
 
     async def look(self, *, silent: bool) -> None:
         """Compare links with what was.   silent: look at the nodes of other hubs, too.  Raises SkerryError (the API)."""
+        # a stock edge reports neither, so nobody would take back what is said here
         linked = {
-            link.node: link.session.number for link in self._nodes if link.session.state is not State.CLOSED
+            link.node: link.session.number
+            for link in self._nodes
+            if link.ours and link.session.state is not State.CLOSED
         }
         self._mine |= linked
         for name in linked:

@@ -70,8 +70,8 @@ def node(name: str, *, session: int = 1, ready: str = "True", connected: str = "
     }
 
 
-def link(name: str, number: int = 1) -> Link:
-    session = HubSession(node=name, ours=True, number=number, opened_at=0.0)
+def link(name: str, number: int = 1, *, ours: bool = True) -> Link:
+    session = HubSession(node=name, ours=ours, number=number, opened_at=0.0)
     session.opened(0.0)
     return Link(session)
 
@@ -112,7 +112,8 @@ def test_a_link_that_is_back_soon_or_at_another_hub_is_not_said(clock: list[floa
     async def main() -> None:
         api, nodes, cache = Api(), Nodes(), Cache(NODE, node("a"), node("b"))
         presence = Presence(api, nodes, cache)  # type: ignore[arg-type]
-        links = [link("a"), link("b")]
+        links = [link("a"), link("b"), link("stock", ours=False)]
+        cache.put(node("stock"))
         for one in links:
             nodes.open(one)
         await presence.look(silent=False)
