@@ -147,6 +147,7 @@ class EventBus:
         client.on_socket_open = _at_once
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
+        client.on_subscribe = self._on_subscribe
         client.on_message = self._on_paho_message
         return client
 
@@ -202,6 +203,11 @@ class EventBus:
             if self._version == paho.MQTTv5
             else [(each, 1) for each in self._filters]
         )
+
+    def _on_subscribe(self, client: Any, userdata: Any, mid: int, reasons: Any, properties: Any) -> None:
+        # Connected is who hears: a message before this would be for nobody.
+        if refused := [str(reason) for reason in reasons if reason.is_failure]:
+            self._call(self._say, f"the broker does not let us hear all topics: {refused[0]}")
         self._call(self._is_connected)
 
     def _on_disconnect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
