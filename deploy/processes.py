@@ -68,15 +68,18 @@ class Daemon:
 
     def pid(self) -> int | None:
         """The pid while it runs, else None."""
-        if self._child is not None:
-            self._child.poll()  # collects it if it has ended
         try:
             record = Record.parse(self._pid_file.read_text())
         except OSError:
-            return None
-        if record is None or record.boot_id != machine.boot_id():
-            return None
-        return record.pid if start_ticks(record.pid) == record.started_ticks else None
+            record = None
+        runs = (
+            record is not None
+            and record.boot_id == machine.boot_id()
+            and start_ticks(record.pid) == record.started_ticks
+        )
+        if self._child is not None:
+            self._child.poll()  # collects it if it has ended; after the look, so that what is not there is collected
+        return record.pid if runs and record is not None else None
 
     def uptime_s(self) -> float | None:
         """Seconds since it was started; None when it does not run."""

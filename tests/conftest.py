@@ -9,10 +9,11 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("same", derandomize=True, database=None, deadline=None)
-settings.register_profile("search", max_examples=2000, database=None, deadline=None, print_blob=True)
+_ANY_SPEED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("same", derandomize=True, database=None, **_ANY_SPEED)
+settings.register_profile("search", max_examples=2000, database=None, print_blob=True, **_ANY_SPEED)
 settings.load_profile(os.environ.get("SKERRY_PROPERTIES", "same"))
 
 

@@ -18,8 +18,9 @@ from mappers.framework.driver import Property
 from mappers.framework.poller import Sample
 from mappers.framework.push import Otlp, Redis, Target, Tdengine
 from mappers.framework.pusher import Pusher
-from tests.integration.mappers.support import free_port, until
+from tests.integration.mappers.support import until
 from tests.integration.mappers.test_push import running
+from tests.support.ports import free_port
 
 
 @pytest.fixture(autouse=True)
