@@ -81,14 +81,17 @@ def until(check: Callable[[], bool], seconds: float) -> bool:
 
 @pytest.mark.quick
 def test_f_n02_a_report_is_sent_and_its_acknowledgement_is_lost(stage: Stage) -> None:
+    def version(name: str) -> str:
+        return str(stage.skerry.get("pod", name)["metadata"]["resourceVersion"])
+
     for name in ("herd-5", "herd-6", "herd-7", "herd-8"):
-        restarts = stage.restarts()
+        restarts, first = stage.restarts(), version(name)
         victim = stage.container_of(name)
         stage.line.line.mute_down = True
         os.kill(victim.pid, signal.SIGKILL)
-        wanted = restarts[victim.pod_uid] + 1
-        # each end gives a line up after 9 s of silence: on a slow machine the report may come too late for it
-        if until(lambda: stage.restarts()[victim.pod_uid] == wanted, 8.0):  # noqa: B023
+        # of its end or of its new start: the second waits for the acknowledgement of the first.  Each end gives a line up
+        # after 9 s of silence, and on a slow machine no report may pass in that time
+        if until(lambda: version(name) != first, 8.0):  # noqa: B023
             break
         stage.line.good()
         eventually(stage.is_agreed, "agreement", BACK_S)
@@ -99,11 +102,13 @@ def test_f_n02_a_report_is_sent_and_its_acknowledgement_is_lost(stage: Stage) ->
     eventually(stage.is_linked, "the link", BACK_S)
     eventually(stage.is_agreed, "agreement", BACK_S)
     # it went again, and changed nothing
+    wanted = restarts[victim.pod_uid] + 1
+    eventually(lambda: stage.restarts()[victim.pod_uid] == wanted, "its restart, told", BACK_S)
     eventually(lambda: stage.edge_status()["outbox"]["waiting"] == 0, "an empty outbox", BACK_S)
-    assert stage.restarts()[victim.pod_uid] == restarts[victim.pod_uid] + 1
-    first = stage.skerry.get("pod", name)["metadata"]["resourceVersion"]
+    last = version(name)
     time.sleep(4)
-    assert stage.skerry.get("pod", name)["metadata"]["resourceVersion"] == first
+    assert version(name) == last
+    assert stage.restarts()[victim.pod_uid] == wanted
 
 
 def test_f_n01_a_bad_line_and_churn(stage: Stage) -> None:
