@@ -120,12 +120,12 @@ class DeviceTwin:
         for key, value in await self._store.load("twin"):
             try:
                 self._records[key] = documents.read_record(value)
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
                 log.error("Cannot use the stored twin %s, starting anew: %s", key, error)
         for key, value in await self._store.load("mapper"):
             try:
                 self.dmi.restore(msgspec.json.decode(value, type=MapperInfo))
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
                 log.error("Cannot use the stored mapper %s: %s", key, error)
         for id_, record in list(self._records.items()):
             if id_ in self._devices or record.member:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from beehive.errors import SkerryError
 from edgecore.config import EdgeConfig
-from edgecore.edged import tree
+from edgecore.edged import loglinks, tree
 from edgecore.edged.runtime import SandboxInfo
 from edgecore.errors import StoreError
 from edgecore.metamanager import keyfile, store
@@ -54,6 +54,8 @@ def reset(config: EdgeConfig, runtime: Callable[[], Runtime] | None) -> Done:
                 except OSError as error:
                     raise StoreError(f"cannot remove {path}: {error.strerror or error}") from error
                 removed.append(path)
+        if config.edged is not None and config.edged.log_links is not None:
+            loglinks.sweep(config.edged.log_links, config.edged.log_dir)
     finally:
         os.close(lock)
     return Done(pods=ended, removed=tuple(removed))

@@ -253,7 +253,7 @@ class Pusher:
             answer = await self._ask(url, text, headers, 10.0)
             try:
                 told = msgspec.json.decode(answer, type=_Told)
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
                 raise DeviceError(f"{url} gives no answer of TDengine's") from error
             if told.code == 0 and text is statement:
                 return
@@ -319,5 +319,5 @@ class Pusher:
 def _decoded(line: bytes) -> Outgoing | None:
     try:
         return msgspec.json.decode(line, type=Outgoing)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
         return None  # torn by a crash

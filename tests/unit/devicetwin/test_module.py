@@ -457,6 +457,19 @@ def test_names_that_a_client_makes_up_and_removes_leave_nothing_in_memory(folder
     run(folder, scenario)
 
 
+@pytest.mark.parametrize("kind", ["twin", "mapper"])
+@pytest.mark.parametrize("text", [b"{", b'{"name": "\xff"}', b"[" * 100_000])
+def test_what_is_stored_and_cannot_be_read_is_started_anew(folder: Path, kind: str, text: bytes) -> None:
+    world = World(folder)
+    world.store.rows[kind, "plant/pump"] = text
+
+    async def start() -> None:
+        async with world.running() as twin:
+            assert list(twin.devices()) == []
+
+    asyncio.run(start())
+
+
 def test_one_stored_device_that_meets_a_bug_leaves_the_others(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

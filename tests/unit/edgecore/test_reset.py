@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -56,6 +57,17 @@ def node(tmp_path: Path) -> config.EdgeConfig:
     (tmp_path / "others").write_text("x")
     (data / "pods" / "link").symlink_to(tmp_path / "others")
     return config.load(data / "edgecore.yaml")
+
+
+def test_links_to_logs_that_went_go_too(node: config.EdgeConfig, tmp_path: Path) -> None:
+    assert node.edged is not None
+    links = tmp_path / "containers"
+    links.mkdir()
+    (links / "p_d_c-1.log").symlink_to(node.edged.log_dir / "d_p_u1" / "c" / "0.log")
+    (links / "other.log").symlink_to(tmp_path / "elsewhere.log")
+    linked = dataclasses.replace(node, edged=dataclasses.replace(node.edged, log_links=links))
+    reset(linked, Runtime)
+    assert [path.name for path in links.iterdir()] == ["other.log"]
 
 
 def test_pods_identity_store_and_logs_go_and_the_configuration_stays(
