@@ -118,7 +118,8 @@ async def _http(
     port = port_number(action.port, container)
     path = action.path if action.path.startswith("/") else "/" + action.path
     url = f"{scheme}://{_place(action.host or pod_ip, port)}{path}"
-    headers = {h.name.title(): h.value for h in action.http_headers}
+    # a list: a name may be there more than once
+    headers = [(h.name.title(), h.value) for h in action.http_headers]
     first = urlsplit(url)
     try:
         async with asyncio.timeout(timeout_s):
@@ -140,14 +141,15 @@ async def _http(
     return False, f'Get "{url[:MAX_OUTPUT]}": {why}'
 
 
-async def _get(url: str, extra: dict[str, str]) -> tuple[int, str]:
+async def _get(url: str, extra: list[tuple[str, str]]) -> tuple[int, str]:
     """Status and location.  Raises _Failed; ValueError for what cannot be asked."""
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    headers = {"Host": parts.netloc, "User-Agent": "kube-probe/1.34", "Accept": "*/*", "Connection": "close"}
-    headers.update(extra)
-    if any(c in "\r\n\0 " for c in path) or any(c in "\r\n\0" for k, v in headers.items() for c in k + v):
+    usual = {"Host": parts.netloc, "User-Agent": "kube-probe/1.34", "Accept": "*/*", "Connection": "close"}
+    given = {name for name, _ in extra}
+    headers = [*((name, value) for name, value in usual.items() if name not in given), *extra]
+    if any(c in "\r\n\0 " for c in path) or any(c in "\r\n\0" for k, v in headers for c in k + v):
         raise ValueError("request holds a control character")
     context = None
     if parts.scheme == "https":
@@ -157,7 +159,7 @@ async def _get(url: str, extra: dict[str, str]) -> tuple[int, str]:
         context.verify_mode = ssl.CERT_NONE
     reader, writer = await _dial(host, port, context)
     try:
-        lines = "".join(f"{k}: {v}\r\n" for k, v in headers.items() if v)
+        lines = "".join(f"{k}: {v}\r\n" for k, v in headers if v)
         writer.write(f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1", "replace"))
         await writer.drain()
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")

@@ -106,9 +106,14 @@ def test_the_request_says_what_was_written() -> None:
         seen.append(head)
         return b"HTTP/1.1 200 OK\r\n\r\n"
 
-    assert http(reply, path="/a?b=c", http_headers=[HttpHeader(name="x-a", value="1")])[0]
+    named = [("x-a", "1"), ("host", "web.test"), ("X-A", "2")]
+    headers = [HttpHeader(name=name, value=value) for name, value in named]
+    assert http(reply, path="/a?b=c", http_headers=headers)[0]
     assert seen[0].startswith("GET /a?b=c HTTP/1.1\r\n")
     assert "X-A: 1\r\n" in seen[0]
+    assert "X-A: 2\r\n" in seen[0]
+    assert seen[0].count("Host: ") == 1
+    assert "Host: web.test\r\n" in seen[0]
     assert "User-Agent: kube-probe/" in seen[0]
 
 
