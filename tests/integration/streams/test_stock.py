@@ -27,7 +27,9 @@ def asked(r: Rig) -> set[int]:
 def test_logs_and_their_end(play: Play) -> None:
     async def story(r: Rig) -> None:
         await r.run_pod(pod("web", shell(TALKER)))
-        got = await r.kubectl("logs", "web", "--tail=3")
+        async with asyncio.timeout(30):
+            while len((got := await r.kubectl("logs", "web", "--tail=3")).out.splitlines()) < 3:
+                await asyncio.sleep(0.1)  # it has not said so much yet
         assert (got.code, len(got.out.splitlines())) == (0, 3)
         follow = await r.start("logs", "-f", "web")
         async with ended_by_us(follow):
