@@ -18,13 +18,21 @@ _HEADER = "# Written by `skerry up`; changes are lost.\n"
 
 def render_cloudcore(home: Home, settings: Settings) -> str:
     ports = settings.ports
+    hub: dict[str, Any] = {"websocket": {"address": "127.0.0.1", "port": ports.hub}}
+    stock: dict[str, Any] = {}
+    if ports.stock is not None:
+        join, tunnel = ports.stock
+        hub["https"] = {"address": "127.0.0.1", "port": join}
+        stock = {"cloudStream": {"tunnelPort": tunnel}}
     return _yaml(
         {
             "apiVersion": "cloudcore.config.kubeedge.io/v1alpha1",
             "kind": "CloudCore",
             "dataDir": str(home.cloud),
+            "compat": {"kubeedge": ports.stock is not None},
             "modules": {
-                "cloudHub": {"websocket": {"address": "127.0.0.1", "port": ports.hub}},
+                "cloudHub": hub,
+                **stock,
                 "standalone": {
                     "address": "127.0.0.1",
                     "port": ports.api,

@@ -40,8 +40,17 @@ class Ports:
             raise TrialError(f"port base {base} is out of range: choose one between 1 and {65535 - 2}")
         return cls(api=base, hub=base + 1, mqtt=base + 2)
 
+    @property
+    def stock(self) -> tuple[int, int] | None:
+        """Where stock KubeEdge edges join and bring their tunnels.  They know KubeEdge's ports only, which a trial with ports
+        of its own leaves alone: None."""
+        return (10002, 10004) if self == Ports() else None
+
     def by_use(self) -> dict[str, int]:
-        return {"the API": self.api, "the hub": self.hub, "mosquitto": self.mqtt}
+        used = {"the API": self.api, "the hub": self.hub, "mosquitto": self.mqtt}
+        if self.stock is not None:
+            used["joining of stock edges"], used["the tunnels of stock edges"] = self.stock
+        return used
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,10 @@ from deploy.settings import Settings
 T = TypeVar("T")
 
 PARTS = ("containerd", "mosquitto", "cloudcore", "edgecore", "supervisor", "mapper")
-_USES = {"cloudcore": ("the API", "the hub"), "mosquitto": ("mosquitto",)}
+_USES = {
+    "cloudcore": ("the API", "the hub", "joining of stock edges", "the tunnels of stock edges"),
+    "mosquitto": ("mosquitto",),
+}
 
 LOCAL_ACCOUNT = "local"
 """For applications on this machine; its password is in local.password beside the broker's configuration."""

@@ -16,6 +16,16 @@ HOME = Home.at(Path("/tmp/x/h"))
 SETTINGS = Settings(node_name="edge-9", ports=Ports.from_base(21000))
 
 
+def test_stock_edges_join_where_they_look_and_nowhere_else() -> None:
+    usual = cloudcore.config.parse(render_cloudcore(HOME, Settings()))
+    assert (usual.compat.enable, usual.compat.address, usual.compat.port) == (True, "127.0.0.1", 10002)
+    assert usual.streams.stock_port == 10004
+    own = cloudcore.config.parse(render_cloudcore(HOME, Settings(ports=Ports.from_base(20000))))
+    assert not own.compat.enable
+    assert set(Ports.from_base(20000).by_use().values()) == {20000, 20001, 20002}
+    assert {10002, 10004} < set(Ports().by_use().values())
+
+
 def test_cloudcore_reads_its_file() -> None:
     config = cloudcore.config.parse(render_cloudcore(HOME, SETTINGS))
     assert config.data_dir == HOME.cloud
