@@ -60,7 +60,7 @@ async def broker(port: int) -> AsyncIterator[None]:
 async def local(port: int) -> AsyncIterator[Link]:
     link = Link.use(Broker(host="127.0.0.1", port=port, client_id="the-device"))
     try:
-        await link.wait(5)
+        await link.wait(60)
         yield link
     finally:
         await link.leave()

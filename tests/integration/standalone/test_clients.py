@@ -101,10 +101,22 @@ def test_the_kubernetes_package(tmp_path: Path) -> None:
         assert core.delete_namespaced_config_map("a", "default")["status"] == "Success"
 
 
+def root_authority_is_there(core: kubernetes.client.CoreV1Api) -> str:
+    """Wait until the config map that each namespace gets is there, so that it is not met later; the version of the list."""
+    until = time.monotonic() + 60
+    while True:
+        found = core.list_namespaced_config_map("default")
+        if any(item.metadata.name == "kube-root-ca.crt" for item in found.items):
+            version: str = found.metadata.resource_version
+            return version
+        assert time.monotonic() < until, "no kube-root-ca.crt"
+        time.sleep(0.05)
+
+
 def test_a_watch_of_the_kubernetes_package_resumes(tmp_path: Path) -> None:
     with served(tmp_path) as kubeconfig, api(kubeconfig) as client:
         core = kubernetes.client.CoreV1Api(client)
-        start = core.list_namespaced_config_map("default").metadata.resource_version
+        start = root_authority_is_there(core)
         for name in ("a", "b"):
             core.create_namespaced_config_map("default", config_map(name))
         core.delete_namespaced_config_map("a", "default")
@@ -130,7 +142,7 @@ def test_the_dynamic_client_finds_custom_resources(tmp_path: Path) -> None:
             api_version="apiextensions.k8s.io/v1", kind="CustomResourceDefinition"
         )
         definitions.create(body=yaml.safe_load(CRD))
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             found = definitions.get(name="widgets.test.example").to_dict()
             if any(c["type"] == "Established" for c in (found.get("status") or {}).get("conditions", ())):
@@ -180,11 +192,11 @@ def test_one_of_two_candidates_leads_and_the_other_takes_over(tmp_path: Path) ->
 
         one = threading.Thread(target=candidate, args=("one", first_leads))
         one.start()
-        assert first_leads.wait(10)
+        assert first_leads.wait(60)
         two = threading.Thread(target=candidate, args=("two", second_leads))
         two.start()
         assert not second_leads.wait(1)
-        assert second_leads.wait(15)
+        assert second_leads.wait(60)
         one.join(5)
         two.join(5)
         assert led == ["one", "two"]
@@ -326,8 +338,12 @@ def test_lightkube(tmp_path: Path) -> None:
         client.patch(ConfigMap, "a", {"data": {"n": "1"}}, namespace="default")
         client.apply(ConfigMap(metadata=meta, data={"k": "w"}), force=True)
         assert client.get(ConfigMap, "a", namespace="default").data == {"k": "w", "n": "1"}
-        names = {item.metadata.name for item in client.list(ConfigMap, namespace="default", chunk_size=1)}
-        assert names == {"a", "kube-root-ca.crt"}
+
+        def names() -> set[str]:
+            listed = client.list(ConfigMap, namespace="default", chunk_size=1)
+            return {item.metadata.name for item in listed}
+
+        _eventually(lambda: names() == {"a", "kube-root-ca.crt"})
         widget = lightkube.generic_resource.create_namespaced_resource(
             "test.example", "v1", "Widget", "widgets"
         )

@@ -81,7 +81,7 @@ def test_port_forward(containerd: Containerd, tmp_path: Path) -> None:
         forward = portforward(make().connect_get_namespaced_pod_portforward, "web", "default", ports="9000")
         try:
             socket = forward.socket(9000)
-            socket.settimeout(10)
+            socket.settimeout(60)
             payload = b"x" * 100_000
             socket.sendall(payload)
             got = b""
