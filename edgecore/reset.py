@@ -1,6 +1,7 @@
 """Make this machine no node any more: its pods end, and what the daemon keeps goes.  The configuration and the images stay.
 
-Only what is below the data folder is removed, and of the runtime only pods that have a folder there: others may use it, too.
+Removed is what the configuration names as the daemon's own: below the data folder, and pods' folders and logs where they are
+elsewhere (`rootDirectory`, `podLogsDir`).  Of the runtime only pods that have a folder there: others may use it, too.
 The Node object stays in the cloud until somebody deletes it: this machine may not reach it, and has no right to."""
 
 from __future__ import annotations
