@@ -57,14 +57,20 @@ def first_due(properties: Iterable[Property], now: float) -> dict[str, float]:
 
 
 def take_due(
-    due: dict[str, float], properties: Mapping[str, Property], now: float, rng: random.Random
+    due: dict[str, float],
+    properties: Mapping[str, Property],
+    now: float,
+    rng: random.Random,
+    *,
+    first: bool = False,
 ) -> list[Property]:
     """The properties to be read now, moved on to their next time.
 
     Up to a twentieth of a cycle is added or taken at random, so that many devices do not fall into step; properties of one
-    cycle stay together, to be read and reported as one."""
+    cycle stay together, to be read and reported as one.  first: of a device that was just opened, as others of the mapper
+    were: its second reading comes anywhere within a cycle, so that they are not read all at once ever after."""
     ready = [properties[name] for name, at in due.items() if at <= now and name in properties]
-    stretch = 0.95 + rng.random() * 0.1
+    stretch = rng.random() if first else 0.95 + rng.random() * 0.1
     for prop in ready:
         due[prop.name] = now + prop.cycle_s * stretch
     return ready
@@ -141,13 +147,16 @@ class Poller:
         try:
             due = first_due(self.spec.properties.values(), self._now())
             next_state = self._now()
+            first = True
             while not self._reopen:
                 if await self._write_wishes(driver) or self._read_now:
                     self._read_now = False
                     due.update(first_due(self.spec.properties.values(), self._now()))
                 for name in self.spec.properties:
                     due.setdefault(name, self._now())
-                await self._read(driver, take_due(due, self.spec.properties, self._now(), self._rng))
+                ready = take_due(due, self.spec.properties, self._now(), self._rng, first=first)
+                first = False
+                await self._read(driver, ready)
                 if self._lost:
                     self._lost = False
                     log.info("Device %s is back", self.spec.id)

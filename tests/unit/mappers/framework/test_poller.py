@@ -283,6 +283,19 @@ def test_what_is_due_moves_on_by_about_a_cycle(due: dict[str, float], now: float
         assert 1.8 < due[prop.name] - now < 2.2
 
 
+def test_devices_that_were_opened_together_are_not_read_together_ever_after() -> None:
+    """Three hundred that are read in one instant hold up what somebody wishes of one of them."""
+    rng, second = random.Random(0), []
+    for _ in range(300):
+        due = {"a": 5.0}
+        take_due(due, {"a": Property(name="a", cycle_s=2.0)}, 5.0, rng, first=True)
+        second.append(due["a"] - 5.0)
+    assert min(second) >= 0
+    assert max(second) <= 2.0
+    busiest = max(sum(at <= s < at + 0.2 for s in second) for at in (0.2 * i for i in range(10)))
+    assert busiest < 60  # a tenth of a cycle has 30 on average
+
+
 def test_calls_that_never_return_cost_a_bounded_number_of_threads() -> None:
     """A serial port without a timeout, on a board that nobody visits: a thread a try would end the whole mapper in days."""
     held, asked = threading.Event(), []
