@@ -101,6 +101,45 @@ async def _receive(stream: Any, kind: type[Message], limit: int) -> Message | No
         raise GRPCError(Status.INVALID_ARGUMENT, f"cannot read {kind.__name__}: {error}") from error
 
 
+class _Gathered:
+    """A transport that sends what is written in one turn of the event loop with one call of the kernel.
+
+    An answer of gRPC is three frames, written one by one; each wakes the peer, which finds that it has to wait for more."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._parts.append(data)
+
+    def _flush(self) -> None:
+        parts, self._parts = self._parts, []
+        if parts and not self._transport.is_closing():
+            self._transport.write(b"".join(parts))
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+def _gathering(protocol: Any) -> Any:
+    """Let a protocol of grpclib write through `_Gathered`."""
+    made = protocol.connection_made
+    protocol.connection_made = lambda transport: made(_Gathered(transport))
+    return protocol
+
+
+class _Channel(Channel):  # type: ignore[misc]
+    def _protocol_factory(self) -> Any:
+        return _gathering(super()._protocol_factory())
+
+
 # --- server ----------------------------------------------------------------------------------------------------------
 
 _STATUS = {
@@ -145,7 +184,7 @@ class _Server(GrpcServer):  # type: ignore[misc]
         if len(self.protocols) >= MAX_CONNECTIONS:
             log.warning("Too many DMI connections, closing the oldest")
             self.protocols.pop(0).connection.close()
-        protocol = super()._protocol_factory()
+        protocol = _gathering(super()._protocol_factory())
         self.protocols.append(protocol)
         return protocol
 
@@ -273,7 +312,7 @@ class Client:
 
     async def _call(self, method: Method, request: Message) -> Message:
         if self._channel is None:
-            self._channel = Channel(path=self.path)
+            self._channel = _Channel(path=self.path)
         channel = self._channel
         async with channel.request(
             method.path, Cardinality.UNARY_UNARY, method.request, method.reply
@@ -293,7 +332,7 @@ class Client:
         """A call whose answer is a stream: its messages, each of at most `limit` bytes, until the peer ends it.
 
         On a connection of its own.  Raises: Unavailable (lost, or never there), Refused (the peer's answer is an error)."""
-        channel = Channel(path=self.path)
+        channel = _Channel(path=self.path)
         try:
             async with channel.request(
                 method.path, Cardinality.UNARY_STREAM, method.request, method.reply
