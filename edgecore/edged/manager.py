@@ -26,16 +26,9 @@ from edgecore.edged.ends import Ends
 from edgecore.edged.errors import BadPod, CriError
 from edgecore.edged.housekeeping import Housekeeper
 from edgecore.edged.imagedisk import ImageDisk
-from edgecore.edged.pod import (
-    Container,
-    ObjectMeta,
-    Pod,
-    PodSpec,
-    PodStatus,
-    decode_key,
-    decode_pod,
-    decode_uid,
-)
+from edgecore.edged.pod import Container, ObjectMeta, Pod, PodSpec, PodStatus
+from edgecore.edged.podcontext import Shared
+from edgecore.edged.podread import decode_key, decode_pod, decode_uid
 from edgecore.edged.ports import Clock, NoPlugins, NoStorage, Objects, Reports, State, SystemClock
 from edgecore.edged.runtime import (
     ANNOTATION_POD,
@@ -48,7 +41,7 @@ from edgecore.edged.runtime import (
 from edgecore.edged.starts import Starts, parallel
 from edgecore.edged.static import SOURCE, Found, StaticPods, Unreported
 from edgecore.edged.status import Outcome
-from edgecore.edged.worker import Shared, Worker
+from edgecore.edged.worker import Worker
 from edgecore.errors import Incomplete
 
 if TYPE_CHECKING:

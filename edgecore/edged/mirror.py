@@ -17,7 +17,7 @@ import msgspec
 
 from beehive.errors import NotFound, Refused, SkerryError
 from edgecore.edged.errors import BadPod
-from edgecore.edged.pod import decode_key
+from edgecore.edged.podread import decode_key
 from edgecore.edged.ports import Objects, Reports
 
 log = logging.getLogger(__name__)

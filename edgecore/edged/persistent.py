@@ -12,7 +12,7 @@ import msgspec
 
 from edgecore.edged.csi import Wanted
 from edgecore.edged.errors import VolumeError
-from edgecore.edged.pod import is_name
+from edgecore.edged.podread import is_name
 
 _S = TypeVar("_S", bound=msgspec.Struct)
 

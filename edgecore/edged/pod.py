@@ -1,40 +1,25 @@
-"""The part of a Kubernetes Pod that edged uses, decoded and checked.  Pure.
+"""The part of a Kubernetes Pod that edged uses, as types.  Pure.
 
-`decode_pod` is the only way in.  It refuses, naming the field, whatever could not become a safe path, label or container;
-fields that edged does not use are ignored, so that a newer API stays readable.
+podread.decode_pod is the only way in.  Fields that edged does not use are ignored, so that a newer API stays readable.
 """
 
 from __future__ import annotations
 
-import re
-from typing import Any
-
 import msgspec
 
 from edgecore.edged import quantity
-from edgecore.edged.errors import BadPod
-
-# Bounds on what one object may make us hold (P9); an API server refuses objects beyond 1.5 MiB itself.
-MAX_POD_BYTES = 3 * 1024 * 1024
-MAX_CONTAINERS = 250
-MAX_ENV = 20_000
 
 HOLD_ANNOTATION = "edge.kubeedge.io/hold-upgrade"
-
-_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
-_SUBDOMAIN = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*\Z")
-_UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,127}\Z")
-_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}\Z")
 
 IntOrString = int | str
 Quantity = str | int | float
 
 
-class _Wire(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+class Wire(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """Base of all wire types: Kubernetes' camelCase, unknown fields ignored, defaults left out."""
 
 
-class ObjectMeta(_Wire, frozen=True, kw_only=True):
+class ObjectMeta(Wire, frozen=True, kw_only=True):
     name: str
     namespace: str = "default"
     uid: str
@@ -47,48 +32,48 @@ class ObjectMeta(_Wire, frozen=True, kw_only=True):
     deletion_grace_period_seconds: int | None = None
 
 
-class FieldRef(_Wire, frozen=True, kw_only=True):
+class FieldRef(Wire, frozen=True, kw_only=True):
     field_path: str
     api_version: str = "v1"
 
 
-class ResourceFieldRef(_Wire, frozen=True, kw_only=True):
+class ResourceFieldRef(Wire, frozen=True, kw_only=True):
     resource: str
     container_name: str = ""
     divisor: Quantity = "0"
 
 
-class KeyRef(_Wire, frozen=True, kw_only=True):
+class KeyRef(Wire, frozen=True, kw_only=True):
     name: str = ""
     key: str
     optional: bool = False
 
 
-class EnvVarSource(_Wire, frozen=True, kw_only=True):
+class EnvVarSource(Wire, frozen=True, kw_only=True):
     field_ref: FieldRef | None = None
     resource_field_ref: ResourceFieldRef | None = None
     config_map_key_ref: KeyRef | None = None
     secret_key_ref: KeyRef | None = None
 
 
-class EnvVar(_Wire, frozen=True, kw_only=True):
+class EnvVar(Wire, frozen=True, kw_only=True):
     name: str
     value: str = ""
     value_from: EnvVarSource | None = None
 
 
-class NameRef(_Wire, frozen=True, kw_only=True):
+class NameRef(Wire, frozen=True, kw_only=True):
     name: str = ""
     optional: bool = False
 
 
-class EnvFrom(_Wire, frozen=True, kw_only=True):
+class EnvFrom(Wire, frozen=True, kw_only=True):
     prefix: str = ""
     config_map_ref: NameRef | None = None
     secret_ref: NameRef | None = None
 
 
-class ContainerPort(_Wire, frozen=True, kw_only=True):
+class ContainerPort(Wire, frozen=True, kw_only=True):
     container_port: int
     host_port: int = 0
     protocol: str = "TCP"
@@ -96,7 +81,7 @@ class ContainerPort(_Wire, frozen=True, kw_only=True):
     host_ip: str = msgspec.field(name="hostIP", default="")
 
 
-class VolumeMount(_Wire, frozen=True, kw_only=True):
+class VolumeMount(Wire, frozen=True, kw_only=True):
     name: str
     mount_path: str
     read_only: bool = False
@@ -105,21 +90,21 @@ class VolumeMount(_Wire, frozen=True, kw_only=True):
     mount_propagation: str = ""
 
 
-class ResourceRequirements(_Wire, frozen=True, kw_only=True):
+class ResourceRequirements(Wire, frozen=True, kw_only=True):
     limits: dict[str, Quantity] = {}
     requests: dict[str, Quantity] = {}
 
 
-class ExecAction(_Wire, frozen=True, kw_only=True):
+class ExecAction(Wire, frozen=True, kw_only=True):
     command: list[str] = []
 
 
-class HttpHeader(_Wire, frozen=True, kw_only=True):
+class HttpHeader(Wire, frozen=True, kw_only=True):
     name: str
     value: str = ""
 
 
-class HttpGetAction(_Wire, frozen=True, kw_only=True):
+class HttpGetAction(Wire, frozen=True, kw_only=True):
     port: IntOrString
     path: str = "/"
     host: str = ""
@@ -127,21 +112,21 @@ class HttpGetAction(_Wire, frozen=True, kw_only=True):
     http_headers: list[HttpHeader] = []
 
 
-class TcpSocketAction(_Wire, frozen=True, kw_only=True):
+class TcpSocketAction(Wire, frozen=True, kw_only=True):
     port: IntOrString
     host: str = ""
 
 
-class GrpcAction(_Wire, frozen=True, kw_only=True):
+class GrpcAction(Wire, frozen=True, kw_only=True):
     port: int
     service: str = ""
 
 
-class SleepAction(_Wire, frozen=True, kw_only=True):
+class SleepAction(Wire, frozen=True, kw_only=True):
     seconds: int
 
 
-class Probe(_Wire, frozen=True, kw_only=True):
+class Probe(Wire, frozen=True, kw_only=True):
     exec: ExecAction | None = None
     http_get: HttpGetAction | None = None
     tcp_socket: TcpSocketAction | None = None
@@ -154,31 +139,31 @@ class Probe(_Wire, frozen=True, kw_only=True):
     termination_grace_period_seconds: int | None = None
 
 
-class LifecycleHandler(_Wire, frozen=True, kw_only=True):
+class LifecycleHandler(Wire, frozen=True, kw_only=True):
     exec: ExecAction | None = None
     http_get: HttpGetAction | None = None
     tcp_socket: TcpSocketAction | None = None
     sleep: SleepAction | None = None
 
 
-class Lifecycle(_Wire, frozen=True, kw_only=True):
+class Lifecycle(Wire, frozen=True, kw_only=True):
     post_start: LifecycleHandler | None = None
     pre_stop: LifecycleHandler | None = None
 
 
-class Capabilities(_Wire, frozen=True, kw_only=True):
+class Capabilities(Wire, frozen=True, kw_only=True):
     add: list[str] = []
     drop: list[str] = []
 
 
-class Profile(_Wire, frozen=True, kw_only=True):
+class Profile(Wire, frozen=True, kw_only=True):
     """A seccomp or AppArmor profile."""
 
     type: str
     localhost_profile: str | None = None
 
 
-class SecurityContext(_Wire, frozen=True, kw_only=True):
+class SecurityContext(Wire, frozen=True, kw_only=True):
     capabilities: Capabilities | None = None
     privileged: bool = False
     run_as_user: int | None = None
@@ -191,12 +176,12 @@ class SecurityContext(_Wire, frozen=True, kw_only=True):
     app_armor_profile: Profile | None = None
 
 
-class Sysctl(_Wire, frozen=True, kw_only=True):
+class Sysctl(Wire, frozen=True, kw_only=True):
     name: str
     value: str
 
 
-class PodSecurityContext(_Wire, frozen=True, kw_only=True):
+class PodSecurityContext(Wire, frozen=True, kw_only=True):
     run_as_user: int | None = None
     run_as_group: int | None = None
     run_as_non_root: bool | None = None
@@ -207,22 +192,22 @@ class PodSecurityContext(_Wire, frozen=True, kw_only=True):
     app_armor_profile: Profile | None = None
 
 
-class ResizePolicy(_Wire, frozen=True, kw_only=True):
+class ResizePolicy(Wire, frozen=True, kw_only=True):
     resource_name: str
     restart_policy: str = "NotRequired"
 
 
-class ExitCodes(_Wire, frozen=True, kw_only=True):
+class ExitCodes(Wire, frozen=True, kw_only=True):
     operator: str
     values: list[int] = []
 
 
-class RestartRule(_Wire, frozen=True, kw_only=True):
+class RestartRule(Wire, frozen=True, kw_only=True):
     action: str
     exit_codes: ExitCodes | None = None
 
 
-class Container(_Wire, frozen=True, kw_only=True):
+class Container(Wire, frozen=True, kw_only=True):
     name: str
     image: str = ""
     command: list[str] = []
@@ -260,77 +245,77 @@ class Container(_Wire, frozen=True, kw_only=True):
         return "IfNotPresent" if tagged else "Always"
 
 
-class KeyToPath(_Wire, frozen=True, kw_only=True):
+class KeyToPath(Wire, frozen=True, kw_only=True):
     key: str
     path: str
     mode: int | None = None
 
 
-class ConfigMapVolume(_Wire, frozen=True, kw_only=True):
+class ConfigMapVolume(Wire, frozen=True, kw_only=True):
     name: str = ""
     items: list[KeyToPath] = []
     default_mode: int = 0o644
     optional: bool = False
 
 
-class SecretVolume(_Wire, frozen=True, kw_only=True):
+class SecretVolume(Wire, frozen=True, kw_only=True):
     secret_name: str = ""
     items: list[KeyToPath] = []
     default_mode: int = 0o644
     optional: bool = False
 
 
-class EmptyDirVolume(_Wire, frozen=True, kw_only=True):
+class EmptyDirVolume(Wire, frozen=True, kw_only=True):
     medium: str = ""
     size_limit: Quantity | None = None
 
 
-class HostPathVolume(_Wire, frozen=True, kw_only=True):
+class HostPathVolume(Wire, frozen=True, kw_only=True):
     path: str
     type: str = ""
 
 
-class DownwardFile(_Wire, frozen=True, kw_only=True):
+class DownwardFile(Wire, frozen=True, kw_only=True):
     path: str
     field_ref: FieldRef | None = None
     resource_field_ref: ResourceFieldRef | None = None
     mode: int | None = None
 
 
-class DownwardVolume(_Wire, frozen=True, kw_only=True):
+class DownwardVolume(Wire, frozen=True, kw_only=True):
     items: list[DownwardFile] = []
     default_mode: int = 0o644
 
 
-class SecretProjection(_Wire, frozen=True, kw_only=True):
+class SecretProjection(Wire, frozen=True, kw_only=True):
     name: str = ""
     items: list[KeyToPath] = []
     optional: bool = False
 
 
-class TokenProjection(_Wire, frozen=True, kw_only=True):
+class TokenProjection(Wire, frozen=True, kw_only=True):
     path: str
     audience: str = ""
     expiration_seconds: int = 3600
 
 
-class DownwardProjection(_Wire, frozen=True, kw_only=True):
+class DownwardProjection(Wire, frozen=True, kw_only=True):
     items: list[DownwardFile] = []
 
 
-class Projection(_Wire, frozen=True, kw_only=True):
+class Projection(Wire, frozen=True, kw_only=True):
     config_map: SecretProjection | None = None
     secret: SecretProjection | None = None
     downward_api: DownwardProjection | None = msgspec.field(name="downwardAPI", default=None)
     service_account_token: TokenProjection | None = None
 
 
-class ProjectedVolume(_Wire, frozen=True, kw_only=True):
+class ProjectedVolume(Wire, frozen=True, kw_only=True):
     sources: list[Projection] = []
     default_mode: int = 0o644
 
 
-class ClaimVolume(_Wire, frozen=True, kw_only=True):
+class ClaimVolume(Wire, frozen=True, kw_only=True):
     """owned: made for this pod alone, of a template in it."""
 
     claim_name: str
@@ -338,11 +323,11 @@ class ClaimVolume(_Wire, frozen=True, kw_only=True):
     owned: bool = False
 
 
-class EphemeralVolume(_Wire, frozen=True, kw_only=True):
+class EphemeralVolume(Wire, frozen=True, kw_only=True):
     """A claim that lives as long as its pod; the API's controller makes it."""
 
 
-class CsiVolume(_Wire, frozen=True, kw_only=True):
+class CsiVolume(Wire, frozen=True, kw_only=True):
     driver: str
     read_only: bool = False
     fs_type: str = ""
@@ -350,7 +335,7 @@ class CsiVolume(_Wire, frozen=True, kw_only=True):
     node_publish_secret_ref: NameRef | None = None
 
 
-class Volume(_Wire, frozen=True, kw_only=True):
+class Volume(Wire, frozen=True, kw_only=True):
     name: str
     csi: CsiVolume | None = None
     ephemeral: EphemeralVolume | None = None
@@ -363,42 +348,42 @@ class Volume(_Wire, frozen=True, kw_only=True):
     persistent_volume_claim: ClaimVolume | None = None
 
 
-class HostAlias(_Wire, frozen=True, kw_only=True):
+class HostAlias(Wire, frozen=True, kw_only=True):
     ip: str
     hostnames: list[str] = []
 
 
-class DnsOption(_Wire, frozen=True, kw_only=True):
+class DnsOption(Wire, frozen=True, kw_only=True):
     name: str
     value: str | None = None
 
 
-class DnsConfig(_Wire, frozen=True, kw_only=True):
+class DnsConfig(Wire, frozen=True, kw_only=True):
     nameservers: list[str] = []
     searches: list[str] = []
     options: list[DnsOption] = []
 
 
-class Toleration(_Wire, frozen=True, kw_only=True):
+class Toleration(Wire, frozen=True, kw_only=True):
     key: str = ""
     operator: str = "Equal"
     value: str = ""
     effect: str = ""
 
 
-class PodOs(_Wire, frozen=True, kw_only=True):
+class PodOs(Wire, frozen=True, kw_only=True):
     name: str = ""
 
 
-class ReadinessGate(_Wire, frozen=True, kw_only=True):
+class ReadinessGate(Wire, frozen=True, kw_only=True):
     condition_type: str
 
 
-class LocalRef(_Wire, frozen=True, kw_only=True):
+class LocalRef(Wire, frozen=True, kw_only=True):
     name: str = ""
 
 
-class PodSpec(_Wire, frozen=True, kw_only=True):
+class PodSpec(Wire, frozen=True, kw_only=True):
     containers: list[Container]
     init_containers: list[Container] = []
     ephemeral_containers: list[Container] = []
@@ -431,7 +416,7 @@ class PodSpec(_Wire, frozen=True, kw_only=True):
     readiness_gates: list[ReadinessGate] = []
 
 
-class Condition(_Wire, frozen=True, kw_only=True):
+class Condition(Wire, frozen=True, kw_only=True):
     type: str
     status: str
     observed_generation: int = 0
@@ -441,11 +426,11 @@ class Condition(_Wire, frozen=True, kw_only=True):
     message: str = ""
 
 
-class StateRunning(_Wire, frozen=True, kw_only=True):
+class StateRunning(Wire, frozen=True, kw_only=True):
     started_at: str | None = None
 
 
-class StateTerminated(_Wire, frozen=True, kw_only=True):
+class StateTerminated(Wire, frozen=True, kw_only=True):
     # required, so that 0 is written too
     exit_code: int
     signal: int = 0
@@ -456,12 +441,12 @@ class StateTerminated(_Wire, frozen=True, kw_only=True):
     container_id: str = msgspec.field(name="containerID", default="")
 
 
-class StateWaiting(_Wire, frozen=True, kw_only=True):
+class StateWaiting(Wire, frozen=True, kw_only=True):
     reason: str = ""
     message: str = ""
 
 
-class State(_Wire, frozen=True, kw_only=True):
+class State(Wire, frozen=True, kw_only=True):
     waiting: StateWaiting | None = None
     running: StateRunning | None = None
     terminated: StateTerminated | None = None
@@ -484,11 +469,11 @@ class ContainerStatusJson(msgspec.Struct, frozen=True, kw_only=True, rename="cam
     allocated_resources: dict[str, Quantity] | msgspec.UnsetType = msgspec.UNSET
 
 
-class HostIp(_Wire, frozen=True, kw_only=True):
+class HostIp(Wire, frozen=True, kw_only=True):
     ip: str
 
 
-class PodStatus(_Wire, frozen=True, kw_only=True):
+class PodStatus(Wire, frozen=True, kw_only=True):
     observed_generation: int = 0
     phase: str = ""
     conditions: list[Condition] = []
@@ -505,7 +490,7 @@ class PodStatus(_Wire, frozen=True, kw_only=True):
     qos_class: str = ""
 
 
-class Pod(_Wire, frozen=True, kw_only=True):
+class Pod(Wire, frozen=True, kw_only=True):
     metadata: ObjectMeta
     spec: PodSpec
     status: PodStatus = PodStatus()
@@ -570,239 +555,6 @@ class Pod(_Wire, frozen=True, kw_only=True):
         return container.restart_policy == "Always" and any(
             c.name == container.name for c in self.spec.init_containers
         )
-
-
-class PodKey(_Wire, frozen=True, kw_only=True):
-    """Who a pod is, for one whose rest cannot be read."""
-
-    metadata: ObjectMeta
-
-
-class _OnlyUid(_Wire, frozen=True, kw_only=True):
-    uid: str = ""
-
-
-class _Unreadable(_Wire, frozen=True, kw_only=True):
-    metadata: _OnlyUid = _OnlyUid()
-
-
-_pod_decoder = msgspec.json.Decoder()
-
-
-def decode_key(raw: bytes | msgspec.Raw) -> ObjectMeta:
-    """Only the metadata of a pod.  Raises BadPod when not even that can be used."""
-    try:
-        meta = msgspec.convert(_drop_null(_pod_decoder.decode(raw)), PodKey).metadata
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as err:
-        raise BadPod(f"cannot read pod: {err}") from err
-    _check_key(meta)
-    return meta
-
-
-def decode_uid(raw: bytes | msgspec.Raw) -> str:
-    """The UID of a pod whose metadata cannot be used otherwise; empty when not even that can be read."""
-    try:
-        uid = msgspec.json.decode(raw, type=_Unreadable).metadata.uid
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return ""
-    return uid if _UID.match(uid) else ""
-
-
-def decode_pod(raw: bytes | msgspec.Raw) -> Pod:
-    """A pod that is safe to run.  Raises BadPod, whose text names the field."""
-    if len(memoryview(raw)) > MAX_POD_BYTES:
-        raise BadPod(f"cannot read pod: more than {MAX_POD_BYTES} bytes")
-    try:
-        pod = msgspec.convert(_drop_null(_pod_decoder.decode(raw)), Pod)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as err:
-        raise BadPod(f"cannot read pod: {err}") from err
-    if any(v.ephemeral is not None for v in pod.spec.volumes):
-        claimed = [_claimed(pod, v) for v in pod.spec.volumes]
-        pod = msgspec.structs.replace(pod, spec=msgspec.structs.replace(pod.spec, volumes=claimed))
-    check(pod)
-    return pod
-
-
-def _claimed(pod: Pod, volume: Volume) -> Volume:
-    """A volume whose claim is made for the pod, as the claim that it becomes."""
-    if volume.ephemeral is None or volume.persistent_volume_claim is not None:
-        return volume
-    claim = ClaimVolume(claim_name=f"{pod.name}-{volume.name}", owned=True)
-    return msgspec.structs.replace(volume, ephemeral=None, persistent_volume_claim=claim)
-
-
-def _drop_null(value: Any) -> Any:
-    """Go writes null for empty lists and times; to us they are absent."""
-    if isinstance(value, dict):
-        return {k: _drop_null(v) for k, v in value.items() if v is not None}
-    if isinstance(value, list):
-        return [_drop_null(v) for v in value]
-    return value
-
-
-def is_name(text: str) -> bool:
-    """Whether a name of an object at the API may become the name of a folder."""
-    return bool(_SUBDOMAIN.match(text))
-
-
-def _check_key(meta: ObjectMeta) -> None:
-    if not _SUBDOMAIN.match(meta.name):
-        raise BadPod(f"metadata.name is not a DNS subdomain: {meta.name[:64]!r}")
-    if not _LABEL.match(meta.namespace):
-        raise BadPod(f"metadata.namespace is not a DNS label: {meta.namespace[:64]!r}")
-    if not _UID.match(meta.uid):
-        raise BadPod(f"metadata.uid cannot be used: {meta.uid[:64]!r}")
-
-
-def check(pod: Pod) -> None:
-    """Refuse what edged could not run safely.  Raises BadPod."""
-    _check_key(pod.metadata)
-    spec = pod.spec
-    if not spec.containers:
-        raise BadPod("spec.containers is empty")
-    if len(pod.every_container()) > MAX_CONTAINERS:
-        raise BadPod(f"spec.containers: more than {MAX_CONTAINERS}")
-    if spec.restart_policy not in ("Always", "OnFailure", "Never"):
-        raise BadPod(f"spec.restartPolicy: unknown value {spec.restart_policy[:32]!r}")
-    for name, amount in spec.overhead.items():
-        check_amount(f"spec.overhead[{name[:64]}]", amount)
-    volumes = _check_volumes(spec.volumes)
-    seen: set[str] = set()
-    for field, group in (
-        ("initContainers", spec.init_containers),
-        ("containers", spec.containers),
-        ("ephemeralContainers", spec.ephemeral_containers),
-    ):
-        for i, c in enumerate(group):
-            where = f"spec.{field}[{i}]"
-            if c.name in seen:
-                raise BadPod(f"{where}.name: {c.name[:64]!r} is there twice")
-            seen.add(c.name)
-            _check_container(where, c, volumes)
-
-
-def _check_container(where: str, c: Container, volumes: set[str]) -> None:
-    if not _LABEL.match(c.name):
-        raise BadPod(f"{where}.name is not a DNS label: {c.name[:64]!r}")
-    if c.restart_policy not in ("", "Always", "OnFailure", "Never"):
-        raise BadPod(f"{where}.restartPolicy: unknown value {c.restart_policy[:32]!r}")
-    if len(c.env) > MAX_ENV:
-        raise BadPod(f"{where}.env: more than {MAX_ENV}")
-    for i, env in enumerate(c.env):
-        if not env.name or "=" in env.name or "\0" in env.name:
-            raise BadPod(f"{where}.env[{i}].name cannot be used: {env.name[:64]!r}")
-    for i, m in enumerate(c.volume_mounts):
-        at = f"{where}.volumeMounts[{i}]"
-        if m.name not in volumes:
-            raise BadPod(f"{at}.name: no volume {m.name[:64]!r}")
-        if not m.mount_path or ":" in m.mount_path or "\0" in m.mount_path:
-            raise BadPod(f"{at}.mountPath cannot be used: {m.mount_path[:64]!r}")
-        if m.sub_path:
-            check_relative(f"{at}.subPath", m.sub_path)
-        if m.sub_path_expr and m.sub_path:
-            raise BadPod(f"{at}: subPath and subPathExpr exclude each other")
-        if m.mount_propagation not in ("", "None", "HostToContainer", "Bidirectional"):
-            raise BadPod(f"{at}.mountPropagation: unknown value {m.mount_propagation[:32]!r}")
-    for kind, amounts in (("limits", c.resources.limits), ("requests", c.resources.requests)):
-        for name, amount in amounts.items():
-            check_amount(f"{where}.resources.{kind}[{name[:64]}]", amount)
-    for field, probe in (
-        ("livenessProbe", c.liveness_probe),
-        ("readinessProbe", c.readiness_probe),
-        ("startupProbe", c.startup_probe),
-    ):
-        if probe is not None:
-            _check_probe(f"{where}.{field}", probe)
-
-
-def check_amount(where: str, amount: Quantity) -> None:
-    """A quantity that is not negative.  Raises BadPod."""
-    try:
-        value = quantity.parse(amount)
-    except ValueError as err:
-        raise BadPod(f"{where}: {err}") from err
-    if value < 0:
-        raise BadPod(f"{where} is negative")
-
-
-def _check_probe(where: str, probe: Probe) -> None:
-    actions = [a for a in (probe.exec, probe.http_get, probe.tcp_socket, probe.grpc) if a is not None]
-    if len(actions) != 1:
-        raise BadPod(f"{where} needs exactly one of exec, httpGet, tcpSocket, grpc")
-    for name in ("initial_delay_seconds", "timeout_seconds", "period_seconds"):
-        if getattr(probe, name) < 0:
-            raise BadPod(f"{where}.{name} is negative")
-
-
-def _check_volumes(volumes: list[Volume]) -> set[str]:
-    names: set[str] = set()
-    for i, v in enumerate(volumes):
-        if v.empty_dir is not None and v.empty_dir.size_limit is not None:
-            check_amount(f"spec.volumes[{i}].emptyDir.sizeLimit", v.empty_dir.size_limit)
-        where = f"spec.volumes[{i}]"
-        if not _LABEL.match(v.name):
-            raise BadPod(f"{where}.name is not a DNS label: {v.name[:64]!r}")
-        if v.name in names:
-            raise BadPod(f"{where}.name: {v.name[:64]!r} is there twice")
-        names.add(v.name)
-        known = (
-            v.config_map,
-            v.secret,
-            v.empty_dir,
-            v.host_path,
-            v.downward_api,
-            v.projected,
-            v.persistent_volume_claim,
-            v.csi,
-        )
-        if sum(k is not None for k in known) != 1:
-            raise BadPod(f"{where} ({v.name}) is of a kind that is not supported here")
-        if v.persistent_volume_claim is not None and not _SUBDOMAIN.match(
-            v.persistent_volume_claim.claim_name
-        ):
-            name = v.persistent_volume_claim.claim_name
-            raise BadPod(f"{where}.persistentVolumeClaim.claimName cannot be used: {name[:64]!r}")
-        if v.csi is not None and not _SUBDOMAIN.match(v.csi.driver):
-            raise BadPod(f"{where}.csi.driver cannot be used: {v.csi.driver[:64]!r}")
-        for source in (v.config_map, v.secret):
-            if source is not None:
-                _check_items(where, source.items)
-        if v.downward_api is not None:
-            _check_files(where, v.downward_api.items)
-        if v.host_path is not None:
-            path = v.host_path.path
-            if not path.startswith("/") or ".." in path.split("/") or "\0" in path:
-                raise BadPod(f"{where}.hostPath.path cannot be used: {path[:64]!r}")
-        for p in v.projected.sources if v.projected is not None else ():
-            for projected in (p.config_map, p.secret):
-                if projected is not None:
-                    _check_items(where, projected.items)
-            if p.downward_api is not None:
-                _check_files(where, p.downward_api.items)
-            if p.service_account_token is not None:
-                check_relative(where, p.service_account_token.path)
-    return names
-
-
-def _check_items(where: str, items: list[KeyToPath]) -> None:
-    for item in items:
-        if not _KEY.match(item.key):
-            raise BadPod(f"{where}: key cannot be used: {item.key[:64]!r}")
-        check_relative(where, item.path)
-
-
-def _check_files(where: str, items: list[DownwardFile]) -> None:
-    for item in items:
-        check_relative(where, item.path)
-
-
-def check_relative(where: str, path: str) -> None:
-    """A path inside a volume: relative, without `..`.  Raises BadPod."""
-    parts = path.split("/")
-    if not path or path.startswith("/") or ".." in parts or "\0" in path or len(path) > 4096:
-        raise BadPod(f"{where}: path cannot be used: {path[:64]!r}")
-    if path.startswith(".."):
-        raise BadPod(f"{where}: path must not start with '..': {path[:64]!r}")
 
 
 def qos_class(pod: Pod) -> str:

@@ -18,7 +18,7 @@ import msgspec
 
 from edgecore.edged.admission import CRITICAL_PRIORITY
 from edgecore.edged.errors import BadPod, EdgedError
-from edgecore.edged.pod import decode_pod
+from edgecore.edged.podread import decode_pod
 
 MAX_FILES, MAX_FILE_BYTES = 250, 1024 * 1024
 SOURCE = "kubernetes.io/config.source"

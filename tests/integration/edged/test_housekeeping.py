@@ -14,7 +14,7 @@ from edgecore.edged import cgroups
 from edgecore.edged.cri import Cri
 from edgecore.edged.evict import Thresholds
 from edgecore.edged.imagegc import Limits
-from edgecore.edged.pod import decode_pod
+from edgecore.edged.podread import decode_pod
 from edgecore.edged.runtime import Image
 from edgecore.edged.spec import cgroup_parent
 from tests.fakes.edged import FakeReports

@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from edgecore.edged import adopt
-from edgecore.edged.pod import Pod, decode_pod
+from edgecore.edged.pod import Pod
+from edgecore.edged.podread import decode_pod
 from edgecore.edged.runtime import (
     ANNOTATION_HASH,
     ANNOTATION_RESOURCES,

@@ -10,7 +10,8 @@ import pytest
 from edgecore.edged import admission, claims
 from edgecore.edged.claims import HostDevice
 from edgecore.edged.errors import Held
-from edgecore.edged.pod import Pod, decode_pod
+from edgecore.edged.pod import Pod
+from edgecore.edged.podread import decode_pod
 
 USB0 = HostDevice(path="/dev/ttyUSB0", major=188, minor=0)
 USB3 = HostDevice(path="/dev/ttyUSB3", major=188, minor=3)

@@ -8,7 +8,7 @@ import pytest
 from edgecore.edged import csi, persistent, volumes
 from edgecore.edged.csi import Wanted
 from edgecore.edged.errors import BadPod, VolumeError
-from edgecore.edged.pod import decode_pod
+from edgecore.edged.podread import decode_pod
 from tests.unit.edgecore.edged.builders import make, raw
 
 

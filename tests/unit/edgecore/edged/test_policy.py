@@ -110,10 +110,10 @@ def test_what_a_link_leads_to_must_be_allowed_too(tmp_path: Path) -> None:
         return Worker(shared, make(c(), **path(str(where))), b"{}")
 
     for allowed in (data, data / "logs", data / "in", device, data / "not-yet"):
-        worker(allowed)._check_host_paths()
+        worker(allowed)._volumes.check_host_paths()
     for forbidden in (data / "out", data / "out" / "ssh"):
         assert refuse(make(c(), **path(str(forbidden))), load(rules)) is None, "its text alone says nothing"
         with pytest.raises(VolumeError, match="This node's policy forbids path /etc"):
-            worker(forbidden)._check_host_paths()
+            worker(forbidden)._volumes.check_host_paths()
     rules.write_text("{}")
-    worker(data / "out")._check_host_paths()
+    worker(data / "out")._volumes.check_host_paths()

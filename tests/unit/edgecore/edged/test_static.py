@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edgecore.edged.admission import critical
-from edgecore.edged.pod import decode_pod
+from edgecore.edged.podread import decode_pod
 from edgecore.edged.static import MAX_FILE_BYTES, StaticError, StaticPods, make
 
 YAML = b"""apiVersion: v1

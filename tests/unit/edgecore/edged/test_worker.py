@@ -160,7 +160,7 @@ def test_a_pod_that_was_evicted_on_a_full_disk_does_not_run_again(tmp_path: Path
             store.full = full
             shared = _shared(tmp_path, runtime, store)
             again = Worker(shared, pod, raw())
-            assert await again._remember()
+            assert await again._reporter.remember()
             await _one_pass(again)
             assert again.machine.life is Life.TERMINATED
             assert again.machine.outcome == evicted
@@ -168,7 +168,7 @@ def test_a_pod_that_was_evicted_on_a_full_disk_does_not_run_again(tmp_path: Path
         # from now on the store knows, and the slot is free
         assert shared.ends.uids() == set()
         last = Worker(_shared(tmp_path, runtime, store), pod, raw())
-        assert await last._remember()
+        assert await last._reporter.remember()
         assert last.machine.outcome == evicted
 
     asyncio.run(story())
@@ -190,7 +190,7 @@ def test_a_pod_that_is_over_is_remembered_although_the_runtime_forgot_it(tmp_pat
         # somebody prunes dead containers
         runtime.containers.clear()
         again = Worker(_shared(tmp_path, runtime, store), pod, raw())
-        assert await again._remember()
+        assert await again._reporter.remember()
         store.full = False
         await _one_pass(again)
         assert store.statuses[-1]["phase"] == "Succeeded"
@@ -208,9 +208,9 @@ def test_a_clock_that_is_set_by_years_makes_no_pod_late(tmp_path: Path) -> None:
     shared = _shared(tmp_path, _Runtime(ran(make())), _Store())
     shared.clock = SimpleNamespace(now=lambda: now["wall"], monotonic=lambda: now["mono"])
     worker = Worker(shared, make(activeDeadlineSeconds=600), raw())
-    asyncio.run(worker._report())
+    asyncio.run(worker._reporter.report())
     now.update(wall=1.8e9, mono=120.0)
-    left = worker.machine.deadline_in_s(worker._now_by_start())
+    left = worker.machine.deadline_in_s(worker._reporter.now_by_start())
     assert left == 540
     now.update(mono=661.0)
-    assert (worker.machine.deadline_in_s(worker._now_by_start()) or 0) < 0
+    assert (worker.machine.deadline_in_s(worker._reporter.now_by_start()) or 0) < 0

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from edgecore.edged.pod import Pod, PodStatus, decode_pod
+from edgecore.edged.pod import Pod, PodStatus
+from edgecore.edged.podread import decode_pod
 from edgecore.edged.runtime import ContainerState, ContainerStatus, PodRuntime, SandboxStatus
 from edgecore.edgestream.edged import view
 

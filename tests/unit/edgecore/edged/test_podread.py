@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecore.edged.errors import BadPod
-from edgecore.edged.pod import decode_key, decode_pod, qos_class
+from edgecore.edged.pod import qos_class
+from edgecore.edged.podread import decode_key, decode_pod
 from tests.unit.edgecore.edged.builders import c, make, raw
 
 VECTORS = Path(__file__).parents[3] / "vectors" / "apiserver" / "pods.jsonl"

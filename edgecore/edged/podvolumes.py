@@ -1,0 +1,189 @@
+"""What one pod's containers are given to read and write: volumes, variables' sources, and the mounts of each container."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from beehive.errors import SkerryError
+from edgecore.edged import csi, env, persistent, record, spec, tree, volumes
+from edgecore.edged.errors import VolumeError
+from edgecore.edged.pod import Container, Volume
+from edgecore.edged.podcontext import PodContext
+from edgecore.edged.runtime import Mount
+
+# How soon what could not be had is asked for again.
+RETRY_S = 5.0
+TOKEN_REFRESH_SHARE = 0.8
+
+
+class PodVolumes:
+    """Kept up to date while the pod runs."""
+
+    def __init__(self, ctx: PodContext) -> None:
+        self._ctx = ctx
+        self._s = ctx.shared
+        # whether something that they hold may have changed, and when it is over by itself (Unix seconds)
+        self.stale = True
+        self.refresh_at: float | None = None
+
+    async def bring(self) -> bool:
+        """Bring the volumes to what they should hold; False when that is not possible yet."""
+        if not self.stale and (self.refresh_at is None or self._s.clock.now() < self.refresh_at):
+            return True
+        self._ctx.sources = await self._gather()
+        try:
+            await asyncio.to_thread(self.check_host_paths)
+            await asyncio.to_thread(
+                volumes.prepare,
+                self._ctx.pod,
+                self._ctx.sources,
+                root=self._ctx.config.root_dir,
+                stamp=f"{self._s.clock.now():.6f}".replace(".", "_"),
+            )
+        except VolumeError as err:
+            await self._ctx.event("Warning", "FailedMount", f"MountVolume.SetUp failed for {err}")
+            if self._ctx.runtime.running():
+                # it runs with what it has; missing information is no reason to disturb it
+                return True
+            self._ctx.complain(str(err))
+            return False
+        self.stale = False
+        return True
+
+    def mounts(self, container: Container, count: int, variables: Mapping[str, str]) -> list[Mount]:
+        """Everything that is mounted into a container.  Blocking.  Raises VolumeError, Held."""
+        root = self._ctx.config.root_dir
+        # again: what a link leads to may be another since the container before this one
+        self.check_host_paths()
+        relative = {}
+        for i, m in enumerate(container.volume_mounts):
+            if m.sub_path:
+                relative[i] = m.sub_path
+            elif m.sub_path_expr:
+                path = env.expand_strict(m.sub_path_expr, variables)
+                if path.startswith("/") or ".." in path.split("/") or "\0" in path:
+                    raise VolumeError(f'volume "{m.name}": subPathExpr leads out of the volume')
+                relative[i] = path
+        bound = volumes.bind_sub_paths(self._ctx.pod, container.name, relative, root=root)
+        mounts = volumes.mounts(self._ctx.pod, container.name, root=root, sub_paths=bound)
+        taken = {m.container_path for m in mounts}
+        if container.termination_message_path and container.termination_message_path not in taken:
+            folder = tree.make_dirs(root, f"{self._ctx.pod.uid}/containers/{container.name}")
+            # anyone in the container may write its last words
+            tree.write_file(folder, str(count), tree.File(data=b"", mode=0o666))
+            mounts.append(
+                Mount(container_path=container.termination_message_path, host_path=str(folder / str(count)))
+            )
+        if "/etc/hosts" not in taken:
+            folder = tree.make_dirs(root, self._ctx.pod.uid)
+            text = spec.hosts_file(
+                self._ctx.pod,
+                ips=self._ctx.runtime.ips,
+                domain=self._ctx.config.cluster_domain,
+                host_hosts=tree.read_bounded(Path("/etc/hosts"), 256 * 1024).decode("utf-8", "replace"),
+            )
+            tree.write_file(folder, "etc-hosts", tree.File(data=text.encode(), mode=0o644))
+            mounts.append(Mount(container_path="/etc/hosts", host_path=str(folder / "etc-hosts")))
+        return mounts
+
+    async def _gather(self) -> volumes.Sources:
+        """Fetch what the pod refers to.  What cannot be had now is missing, which holds back only what needs it."""
+        config_maps, secrets = env.references(self._ctx.pod)
+        # a pod that runs already is kept up to date from the store; only a start is worth asking the cloud
+        objects = self._s.objects
+        get = objects.get if self._ctx.runtime.running() else objects.fetch
+        found: dict[str, dict[str, dict[str, bytes] | None]] = {"configmap": {}, "secret": {}}
+        for kind, names, read in (
+            ("configmap", config_maps, env.config_map_data),
+            ("secret", secrets, env.secret_data),
+        ):
+            for name in sorted(names):
+                try:
+                    raw = await get(kind, self._ctx.pod.namespace, name)
+                except SkerryError as err:
+                    self._ctx.complain(f"cannot get {kind} {name}: {err}")
+                    raw = None
+                found[kind][name] = read(msgspec.json.decode(raw)) if raw is not None else None
+        tokens = {}
+        self.refresh_at = None
+        for key in volumes.tokens_needed(self._ctx.pod):
+            try:
+                token, expires = await self._token(key)
+            except SkerryError as err:
+                self._ctx.complain(f"cannot get a token: {err}")
+                self.refresh_at = self._s.clock.now() + RETRY_S
+                continue
+            tokens[key] = token
+            now = self._s.clock.now()
+            due = now + max(10.0, (expires - now) * TOKEN_REFRESH_SHARE)
+            self.refresh_at = due if self.refresh_at is None else min(due, self.refresh_at)
+        claims = {name: await self._claim(name) for name in volumes.claims_of(self._ctx.pod)}
+        inline = {v.name: await self._inline(v) for v in self._ctx.pod.spec.volumes if v.csi is not None}
+        return volumes.Sources(
+            claims=claims,
+            csi=inline,
+            refs=env.References(config_maps=found["configmap"], secrets=found["secret"]),
+            tokens=tokens,
+            facts=self._ctx.facts(),
+        )
+
+    async def _claim(self, name: str) -> persistent.Claim | str:
+        """Where a claim's data is, or why it cannot be used now."""
+        objects, namespace = self._s.objects, self._ctx.pod.namespace
+        # nobody tells the node when a claim is bound, or another of its name takes its place
+        fresh = not self._ctx.runtime.running()
+        try:
+            claim = await objects.fetch("persistentvolumeclaim", namespace, name, fresh=fresh)
+            bound = persistent.volume_name(name, claim)
+            volume = await objects.fetch("persistentvolume", "", bound, fresh=fresh)
+            assert claim is not None
+            owner = self._ctx.pod.uid if volumes.is_own_claim(self._ctx.pod, name) else ""
+            found = persistent.resolve(name, bytes(claim), volume, owner=owner)
+            if isinstance(found, csi.Wanted):
+                path = await self._s.storage.publish(self._ctx.pod, self._ctx.config.root_dir, found)
+                return persistent.Claim(path=path, own=csi.group_applies(found))
+            forbidden = await asyncio.to_thread(self._s.permit_path, self._ctx.pod, found.path)
+        except SkerryError as err:
+            return str(err)
+        return forbidden or found
+
+    async def _inline(self, volume: Volume) -> str:
+        """Why a driver's volume is not there; nothing when it is."""
+        try:
+            await self._s.storage.publish(
+                self._ctx.pod, self._ctx.config.root_dir, csi.inline(self._ctx.pod, volume)
+            )
+        except VolumeError as err:
+            return str(err)
+        return ""
+
+    async def _token(self, key: volumes.TokenKey) -> tuple[str, float]:
+        account = self._ctx.pod.spec.service_account_name or "default"
+        request = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {
+                "audiences": [key.audience] if key.audience else [],
+                "expirationSeconds": key.expiration_s,
+                "boundObjectRef": {
+                    "apiVersion": "v1",
+                    "kind": "Pod",
+                    "name": self._ctx.pod.name,
+                    "uid": self._ctx.pod.uid,
+                },
+            },
+        }
+        answer = await self._s.objects.token(self._ctx.pod.namespace, account, msgspec.json.encode(request))
+        return record.token(answer)
+
+    def check_host_paths(self) -> None:
+        """What the pod's paths lead to must be allowed, too.  Blocking.  Raises VolumeError, PolicyError."""
+        for volume in self._ctx.pod.spec.volumes:
+            if volume.host_path is not None:
+                forbidden = self._s.permit_path(self._ctx.pod, volume.host_path.path)
+                if forbidden:
+                    raise VolumeError(f'volume "{volume.name}": {forbidden}')
