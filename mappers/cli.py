@@ -78,6 +78,11 @@ def _parser() -> argparse.ArgumentParser:
         "--device", type=Path, metavar="YAML", help="DeviceModel and Device to use, else the driver's example"
     )
     test.set_defaults(do=_test)
+    look = commands.add_parser("discover", help="show the devices around that a driver can find")
+    look.add_argument("file", metavar="FILE")
+    look.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="for the driver, e.g. seconds=10")
+    look.add_argument("--output", choices=("table", "json"), default="table")
+    look.set_defaults(do=_discover)
     show = commands.add_parser("manifests", help="print a driver's example as manifests for kubectl")
     show.add_argument("file", metavar="FILE")
     show.add_argument(
@@ -109,6 +114,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     udev.set_defaults(do=_udev)
     return parser
+
+
+def _discover(arguments: argparse.Namespace) -> int:
+    from mappers.framework.desk import discover
+    from mappers.framework.runner import load_driver
+
+    pairs = [text.partition("=") for text in arguments.settings]
+    if any(not equals for _, equals, _ in pairs):
+        raise ConfigError("settings are given as KEY=VALUE")
+    settings = {key: value for key, _, value in pairs}
+    asyncio.run(discover(load_driver(arguments.file), settings, as_json=arguments.output == "json"))
+    return 0
 
 
 def _manifests(arguments: argparse.Namespace) -> int:

@@ -2,6 +2,15 @@
 
 from pathlib import Path
 
+OTHER_NAMES = {"bluetooth": "ble"}
+"""What KubeEdge's manifests call a protocol that a driver here has another name for."""
+
+
+def builtin(name: str) -> str | None:
+    """The folder of the driver that Skerry comes with for this name; None when there is none."""
+    folder = OTHER_NAMES.get(name, name)
+    return folder if has_driver(folder) else None
+
 
 def has_driver(name: str) -> bool:
     """Whether Skerry comes with a driver of this name."""

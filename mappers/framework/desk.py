@@ -9,14 +9,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from beehive.apis import devices_v1alpha2
 from beehive.apis.decode import convert
 from beehive.apis.devices import API_VERSION, Device, DeviceModel
 from beehive.errors import SkerryError
 from beehive.supervise import Part, supervise
 from mappers.framework.convert import Value, from_text, to_text
-from mappers.framework.driver import Driver, Property
-from mappers.framework.errors import DriverError
+from mappers.framework.driver import Driver, Property, Settings
+from mappers.framework.errors import DriverError, NothingYet
 from mappers.framework.poller import CALL_TIMEOUT_S, Poller, Sample
 from mappers.framework.runner import Runner
 from mappers.framework.spec import DeviceSpec, from_objects
@@ -158,6 +160,34 @@ async def simulate(driver: type[Driver], path: Path | None, *, stop: asyncio.Eve
     await supervise([Part(name="devices", run=runner.run)], stop=stop, signals=stop is None)
 
 
+async def discover(driver: type[Driver], settings: dict[str, str], *, as_json: bool = False) -> None:
+    """Print what a driver finds around.  Raises: SkerryError."""
+    try:
+        found = await driver.discover(Settings(settings))
+    except SkerryError:
+        raise
+    except Exception as error:  # the driver is somebody else's code
+        raise DriverError(f"{driver.__name__} cannot look around: {type(error).__name__}: {error}") from error
+    if as_json:
+        rows = [
+            {"identity": a.identity, "name": a.name, "settings": dict(a.settings), "about": dict(a.about)}
+            for a in found
+        ]
+        _say(msgspec.json.encode(rows).decode())
+        return
+    for around in found:
+        _say(_shown(f"{around.identity}  {around.name}".rstrip()))
+        for key, text in around.about.items():
+            _say(_shown(f"    {key}: {text}"))
+    if not found:
+        _say("nothing was found")
+
+
+def _shown(text: str) -> str:
+    """What a device calls itself must not move the cursor."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
 # --- checking --------------------------------------------------------------------------------------------------------
 
 
@@ -214,13 +244,16 @@ async def _opened(driver: type[Driver], spec: DeviceSpec) -> Any:
 
 
 async def _check_reading(driver: type[Driver], spec: DeviceSpec) -> str:
+    silent = 0
     async with _opened(driver, spec) as (thing, do):
         for prop in spec.properties.values():
             try:
                 to_text(await do(thing.read, prop), prop.type)
+            except NothingYet:
+                silent += 1  # a device that sends by itself, and has not yet
             except SkerryError as error:
                 raise DriverError(f"{prop.name}: {error}") from error
-    return f" ({len(spec.properties)} properties)"
+    return f" ({len(spec.properties)} properties" + (f", {silent} not sent so far)" if silent else ")")
 
 
 async def _check_writing(driver: type[Driver], spec: DeviceSpec) -> str:

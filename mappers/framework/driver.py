@@ -17,7 +17,7 @@ from mappers.framework.convert import Value
 from mappers.framework.errors import DeviceError, DriverError, NothingYet
 from mappers.framework.push import Target
 
-__all__ = ["DeviceError", "Driver", "DriverError", "NothingYet", "Property", "Settings", "Value"]
+__all__ = ["Around", "DeviceError", "Driver", "DriverError", "NothingYet", "Property", "Settings", "Value"]
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -107,6 +107,17 @@ class Property:
     push_cycle_s: float = 1.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Around:
+    """A device that a driver found.  identity: stays the same.  settings: for the Device's `spec.protocol.configData`.
+    about: what is known of it, for people."""
+
+    identity: str
+    name: str = ""
+    settings: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    about: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+
+
 class Driver:
     """Base of drivers.  `self.id`, `self.settings` and `self.properties` are there before `open` is called.
 
@@ -144,6 +155,11 @@ class Driver:
         method: one of the Device's `spec.methods`.   values: by property, of those that the method names; already of their
         properties' types and within their ranges."""
         raise NotImplementedError  # the framework writes them
+
+    @classmethod
+    async def discover(cls, settings: Settings) -> list[Around]:
+        """Devices of this kind that are around, for `mapper discover`.  settings: what the command was given."""
+        raise DriverError(f"{cls.__name__} cannot look for devices")
 
     def changed(self, name: str, value: Value) -> None:
         """Report a value that the device sent by itself.  May be called from any method, and from the event loop's

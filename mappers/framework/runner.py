@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from beehive.supervise import Part, supervise
-from mappers.framework.builtin import has_driver
+from mappers.framework.builtin import builtin
 from mappers.framework.config import MapperConfig
 from mappers.framework.dmi import EdgeLink, Identity
 from mappers.framework.driver import Driver, find_driver
@@ -42,7 +42,8 @@ def load_driver(name: str) -> type[Driver]:
 def _import(name: str) -> ModuleType:
     path = Path(name)
     if path.suffix != ".py":
-        return importlib.import_module(f"mappers.{name}.driver" if has_driver(name) else name)
+        own = builtin(name)
+        return importlib.import_module(f"mappers.{own}.driver" if own is not None else name)
     if not path.is_file():
         raise DriverError(f"there is no file {name}")
     module_name = "driver_" + path.stem

@@ -10,7 +10,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from mappers.framework.builtin import has_driver
+from mappers.framework.builtin import builtin
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Drivers:
         for path, (stamp, spoken) in sorted(self._files().items()):
             if spoken == protocol:
                 return Found(name=str(path), stamp=stamp)
-        if has_driver(protocol):
+        if builtin(protocol) is not None:
             return Found(name=protocol)
         from importlib import metadata  # 2 MB, for protocols that nothing above speaks
 

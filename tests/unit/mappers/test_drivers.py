@@ -15,7 +15,9 @@ NAMES = sorted(path.parent.name for path in FOLDER.glob("*/driver.py"))
 
 
 def test_they_are_found() -> None:
-    assert {"modbus", "opcua", "mqtt", "serial", "gpio", "i2c", "onewire", "http", "sysinfo"} <= set(NAMES)
+    assert {"ble", "modbus", "opcua", "mqtt", "serial", "gpio", "i2c", "onewire", "http", "sysinfo"} <= set(
+        NAMES
+    )
     assert not has_driver("framework")
     assert not has_driver("../modbus")
 
