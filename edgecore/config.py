@@ -235,7 +235,7 @@ def _edged_keys() -> Iterator[Key]:
         f"{kubelet}.imageGCHighThresholdPercent", "int", 85, "unneeded images go when their disk is so full"
     )
     yield Key(f"{kubelet}.imageGCLowThresholdPercent", "int", 80, "... until it is not fuller than this")
-    yield Key(f"{kubelet}.systemReserved", "map", {}, "cpu and memory kept back from pods")
+    yield Key(f"{kubelet}.systemReserved", "map", {}, "cpu, memory and ephemeral-storage kept back from pods")
     yield Key(f"{kubelet}.kubeReserved", "map", {}, "the same, added to systemReserved")
     yield Key(
         f"{kubelet}.evictionHard",
@@ -514,6 +514,7 @@ def _edged(values: dict[str, Any], data_dir: Path, faults: list[str], version: s
         max_pods=values[f"{kubelet}.maxPods"],
         system_reserved_cpu_milli=sum(r[0] for r in reserved),
         system_reserved_memory_bytes=sum(r[1] for r in reserved),
+        system_reserved_disk_bytes=sum(r[2] for r in reserved),
         pod_pids_limit=values[f"{kubelet}.podPidsLimit"],
         log_max_bytes=_amount(
             f"{kubelet}.containerLogMaxSize", values[f"{kubelet}.containerLogMaxSize"], faults
@@ -541,15 +542,18 @@ def _amount(where: str, text: Any, faults: list[str]) -> int:
         return 0
 
 
-def _reserved(values: dict[str, Any], where: str, faults: list[str]) -> tuple[int, int]:
-    """Millicores and bytes."""
+def _reserved(values: dict[str, Any], where: str, faults: list[str]) -> tuple[int, int, int]:
+    """Millicores, bytes of memory and bytes of the disk."""
     amounts = values[where] or {}
     try:
         cpu = quantity.milli(quantity.parse(str(amounts.get("cpu", "0"))))
     except ValueError as error:
         faults.append(f"{where}.cpu: {error}")
         cpu = 0
-    return cpu, _amount(f"{where}.memory", amounts.get("memory", "0"), faults)
+    memory, disk = (
+        _amount(f"{where}.{name}", amounts.get(name, "0"), faults) for name in ("memory", "ephemeral-storage")
+    )
+    return cpu, memory, disk
 
 
 def _evict(amounts: dict[str, str], where: str, faults: list[str]) -> Thresholds:

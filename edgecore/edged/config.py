@@ -66,6 +66,7 @@ class EdgedConfig:
     static_dir: Path | None = None
     system_reserved_cpu_milli: int = 0
     system_reserved_memory_bytes: int = 0
+    system_reserved_disk_bytes: int = 0
     # registration
     node_labels: tuple[tuple[str, str], ...] = (("node-role.kubernetes.io/edge", ""),)
     kubelet_port: int = 0

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from edgecore.edged import quantity
 from edgecore.edged.admission import critical
 from edgecore.edged.pod import Pod
-from edgecore.edged.resources import container_limits, pod_limit, pod_requests
+from edgecore.edged.resources import pod_limit, pod_requests
 from edgecore.edged.status import Outcome
 
 MI = 1024 * 1024
@@ -61,16 +61,34 @@ class Shortage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What one pod uses.  volumes: bytes of each emptyDir on disk; containers: bytes of logs and writable layer."""
+    """What one pod uses, in bytes.
 
-    memory_bytes: int = 0
+    volumes: of each emptyDir on disk; memory, logs, layers (what it wrote into its own file system): of each container.
+    node_files: what the node wrote for it.
+    """
+
+    memory: Mapping[str, int] = field(default_factory=dict)
     volumes: Mapping[str, int] = field(default_factory=dict)
-    containers: Mapping[str, int] = field(default_factory=dict)
+    logs: Mapping[str, int] = field(default_factory=dict)
+    layers: Mapping[str, int] = field(default_factory=dict)
     node_files: int = 0
 
     @property
+    def memory_bytes(self) -> int:
+        return sum(self.memory.values())
+
+    @property
     def disk_bytes(self) -> int:
-        return sum(self.volumes.values()) + sum(self.containers.values()) + self.node_files
+        parts = (self.volumes, self.logs, self.layers)
+        return sum(sum(part.values()) for part in parts) + self.node_files
+
+    def of_container(self, name: str, resource: str) -> int | None:
+        """What one container uses of memory or ephemeral-storage; None when that is not known."""
+        if resource == "memory":
+            return self.memory.get(name)
+        if name not in self.logs and name not in self.layers:
+            return None
+        return self.logs.get(name, 0) + self.layers.get(name, 0)
 
 
 def shortages(s: Signals, t: Thresholds) -> list[Shortage]:
@@ -155,13 +173,15 @@ def evicted(pod: Pod, usage: Usage, shortage: Shortage) -> Outcome:
         f"The node was low on resource: {shortage.resource}. "
         f"Threshold quantity: {shortage.threshold}, available: {shortage.available}. "
     )
-    if shortage.resource == "memory":
-        request = quantity.units(pod_requests(pod).get("memory", 0))
-        if usage.memory_bytes > request:
-            message += (
-                f"Pod was using {usage.memory_bytes // 1024}Ki, request is {request // 1024}Ki, "
-                "has larger consumption of memory. "
-            )
+    if shortage.resource in ("memory", "ephemeral-storage"):
+        for c in pod.all_containers():
+            request = c.resources.requests.get(shortage.resource, 0)
+            used = usage.of_container(c.name, shortage.resource)
+            if used is not None and used > quantity.units(quantity.parse(request)):
+                message += (
+                    f"Container {c.name} was using {quantity.show_bytes(used)}, request is "
+                    f"{quantity.show(request)}, has larger consumption of {shortage.resource}. "
+                )
     return Outcome(phase="Failed", reason="Evicted", message=message)
 
 
@@ -172,29 +192,53 @@ def limited(pod: Pod) -> bool:
     return any("ephemeral-storage" in c.resources.limits for c in pod.all_containers())
 
 
-def over_limits(pod: Pod, usage: Usage) -> Outcome | None:
-    """Why a pod goes that uses more disk than it said."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Limit:
+    """One limit of the disk that a pod may use, and what is said when it is passed."""
+
+    most: int
+    used: int
+    message: str
+
+
+def _limits(pod: Pod, usage: Usage) -> list[_Limit]:
+    """In the order in which a kubelet looks at them."""
+    found = []
     for v in pod.spec.volumes:
         if v.empty_dir is None or v.empty_dir.size_limit is None or v.empty_dir.medium == "Memory":
             continue
-        limit = quantity.units(quantity.parse(v.empty_dir.size_limit))
-        if limit and usage.volumes.get(v.name, 0) > limit:
-            return _over(
-                f'Usage of EmptyDir volume "{v.name}" exceeds the limit "{v.empty_dir.size_limit}". '
-            )
-    whole = pod_limit(pod, "ephemeral-storage")
-    if whole is not None and usage.disk_bytes > quantity.units(whole):
-        return _over(
-            "Pod ephemeral local storage usage exceeds the total limit of containers "
-            f"{quantity.units(whole)}. "
+        size = v.empty_dir.size_limit
+        text = f'Usage of EmptyDir volume "{v.name}" exceeds the limit "{quantity.show(size)}". '
+        found.append(
+            _Limit(most=quantity.units(quantity.parse(size)), used=usage.volumes.get(v.name, 0), message=text)
         )
+    whole = pod_limit(pod, "ephemeral-storage")
+    if whole:
+        first = pod.spec.containers[0].resources.limits["ephemeral-storage"]
+        text = quantity.show(quantity.text(whole), like=first)
+        text = f"Pod ephemeral local storage usage exceeds the total limit of containers {text}. "
+        found.append(_Limit(most=quantity.units(whole), used=usage.disk_bytes, message=text))
     for c in pod.all_containers():
-        limit = quantity.units(container_limits(c).get("ephemeral-storage", 0))
-        if limit and usage.containers.get(c.name, 0) > limit:
-            text = c.resources.limits["ephemeral-storage"]
-            return _over(f'Container {c.name} exceeded its local ephemeral storage limit "{text}". ')
+        limit = c.resources.limits.get("ephemeral-storage", 0)
+        text = f'Container {c.name} exceeded its local ephemeral storage limit "{quantity.show(limit)}". '
+        found.append(
+            _Limit(
+                most=quantity.units(quantity.parse(limit)),
+                used=usage.of_container(c.name, "ephemeral-storage") or 0,
+                message=text,
+            )
+        )
+    return [limit for limit in found if limit.most]
+
+
+def left(pod: Pod, usage: Usage) -> int | None:
+    """Bytes to the nearest limit; None for a pod without one."""
+    return min((limit.most - limit.used for limit in _limits(pod, usage)), default=None)
+
+
+def over_limits(pod: Pod, usage: Usage) -> Outcome | None:
+    """Why a pod goes that uses more disk than it said."""
+    for limit in _limits(pod, usage):
+        if limit.used > limit.most:
+            return Outcome(phase="Failed", reason="Evicted", message=limit.message)
     return None
-
-
-def _over(message: str) -> Outcome:
-    return Outcome(phase="Failed", reason="Evicted", message=message)

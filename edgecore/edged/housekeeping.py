@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from beehive.errors import SkerryError, Unavailable
-from edgecore.edged import cgroups, evict, imagedisk, imagegc, loglinks, record, spec, tree, volumes
+from edgecore.edged import cgroups, disk, evict, imagedisk, imagegc, loglinks, record, spec, tree
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.cri import Cri
 from edgecore.edged.ends import Ends
@@ -72,7 +72,7 @@ class Housekeeper:
         objects: Objects,
         state: State,
         clock: Clock,
-        disk: imagedisk.ImageDisk,
+        image_disk: imagedisk.ImageDisk,
         ends: Ends,
     ) -> None:
         self._ends = ends
@@ -82,7 +82,10 @@ class Housekeeper:
         self._objects = objects
         self._state = state
         self._clock = clock
-        self._disk = disk
+        self._disk = image_disk
+        self._disks = disk.Disks(clock)
+        self._memory: Mapping[tuple[str, str], int] = {}
+        self._layers: Mapping[tuple[str, str], int] = {}
         self._logs = Logs(cri, config.log_dir, max_bytes=config.log_max_bytes, max_files=config.log_max_files)
         self._sandbox_image = ""
         self._seen_at: dict[str, float] = {}
@@ -143,10 +146,10 @@ class Housekeeper:
 
     async def images(self) -> None:
         """Remove images that nothing needs when their disk is nearly full."""
-        disk = await self._image_disk()
-        if disk is None:
+        found = await self.image_disk()
+        if found is None:
             return
-        to_free = imagegc.bytes_to_free(disk, self._config.image_gc)
+        to_free = imagegc.bytes_to_free(found, self._config.image_gc)
         needed = await self._needed_images(watch_only=not to_free)
         if needed is None or not to_free:
             return
@@ -154,12 +157,13 @@ class Housekeeper:
         if freed < to_free:
             log.warning(
                 "Images' disk is %.0f %% full and only %d of %d bytes could be freed",
-                disk.used_percent,
+                found.used_percent,
                 freed,
                 to_free,
             )
 
-    async def _image_disk(self) -> imagegc.Disk | None:
+    async def image_disk(self) -> imagegc.Disk | None:
+        """The disk that images are on; None while it cannot be read.  Raises CriError."""
         if not self._disk.path:
             setup = await self._cri.setup()
             paths = await self._cri.image_paths()
@@ -267,7 +271,7 @@ class Housekeeper:
 
     async def _signals(self, facts: Facts) -> evict.Signals:
         try:
-            images = await self._image_disk()
+            images = await self.image_disk()
         except CriError:
             images = None
         return signals(facts, images)
@@ -277,16 +281,18 @@ class Housekeeper:
         needed = await self._needed_images()
         if needed is None:
             return False
-        disk = await self._image_disk()
-        if disk is None:
+        found = await self.image_disk()
+        if found is None:
             return False
-        return await self._remove_images(needed, disk.bytes_total) > 0
+        return await self._remove_images(needed, found.bytes_total) > 0
 
     async def _end_one(self, running: Sequence[Worker], shortage: evict.Shortage) -> None:
         if self._evicting is not None and not self._evicting.ended:
             # what it held is not free yet
             return
-        usage = await self._usage(running, disk=shortage.condition == "DiskPressure")
+        # whatever was written since a pod was counted may be its own
+        left = (lambda _: 0) if shortage.condition == "DiskPressure" else None
+        usage = await self._usage(running, left)
         ranked = evict.rank(
             {
                 w.pod.uid: (w.pod, usage[w.pod.uid])
@@ -306,31 +312,45 @@ class Housekeeper:
     async def _limits(self, workers: Sequence[Worker]) -> None:
         if not workers:
             return
-        usage = await self._usage(workers, disk=True)
+        nearest = {w.pod.uid: evict.left(w.pod, self.last_usage(w)) for w in workers}
+        usage = await self._usage(workers, lambda pod: nearest[pod.uid])
         for w in workers:
             outcome = evict.over_limits(w.pod, usage[w.pod.uid])
             if outcome is not None:
                 log.warning("Ending pod %s/%s: %s", w.pod.namespace, w.pod.name, outcome.message)
                 w.evict(outcome, grace_s=EVICT_GRACE_S)
 
-    async def _usage(self, workers: Sequence[Worker], *, disk: bool) -> dict[str, evict.Usage]:
-        """What pods use now; what cannot be asked counts as nothing."""
-        memory: dict[str, int] = {}
+    async def _usage(
+        self, workers: Sequence[Worker], left: Callable[[Pod], int | None] | None
+    ) -> dict[str, evict.Usage]:
+        """What pods use now; what cannot be asked counts as nothing.
+
+        left: bytes to a pod's nearest limit (`disk.due`); None: the disk is not looked at.
+        """
+        self._disks.forget_all_but({w.pod.uid for w in self._house.workers})
+        if left is not None:
+            await self._disks.count([(w.config, w.pod) for w in workers], left)
+        await self._ask_runtime()
+        return {w.pod.uid: self.last_usage(w) for w in workers}
+
+    async def _ask_runtime(self) -> None:
+        memory: dict[tuple[str, str], int] = {}
         layers: dict[tuple[str, str], int] = {}
         try:
             for u in await self._cri.list_usage():
-                memory[u.uid] = memory.get(u.uid, 0) + u.memory_bytes
+                memory[u.uid, u.name] = memory.get((u.uid, u.name), 0) + u.memory_bytes
                 layers[u.uid, u.name] = layers.get((u.uid, u.name), 0) + u.disk_bytes
         except CriError as err:
             log.warning("Cannot ask what pods use: %s", str(err)[:256])
-        pods = [(w.config, w.pod) for w in workers]
-        sizes: Mapping[str, int] = {}
-        try:
-            sizes = await asyncio.to_thread(_measure, pods) if disk else {}
-        except OSError as err:
-            # no memory to start `du` with, say: what is short of memory must be ended all the same
-            log.warning("Cannot measure what pods hold on the disk: %s", err)
-        return {pod.uid: usage_of(config, pod, sizes, memory, layers) for config, pod in pods}
+        self._memory, self._layers = memory, layers
+
+    def last_usage(self, w: Worker) -> evict.Usage:
+        """What a pod used when that was last asked."""
+        return disk.usage_of(w.config, w.pod, self._disks.sizes(w.pod.uid), self._memory, self._layers)
+
+    async def disk_usage(self) -> Mapping[str, evict.Usage]:
+        """What every pod holds on the disk, by UID, as counted within the last minute or so."""
+        return await self._usage(list(self._house.workers), lambda _: None)
 
     async def _share_cpu(self, facts: Facts) -> None:
         """Keep the cgroups that pods are in worth what the pods ask for, and all of them inside what is allocatable."""
@@ -401,43 +421,6 @@ def signals(facts: Facts, images: imagegc.Disk | None) -> evict.Signals:
     if images is None:
         return found
     return replace(found, image_disk_bytes=images.bytes_total, image_disk_free=images.bytes_free)
-
-
-def _pod_paths(config: EdgedConfig, pod: Pod) -> dict[str, str]:
-    """What of a pod is measured: key -> path.  Keys: volume/<name>, log/<container>, containers, etc-hosts."""
-    paths = {
-        f"volume/{v.name}": str(volumes.volume_dir(config.root_dir, pod.uid, v))
-        for v in pod.spec.volumes
-        if v.empty_dir is not None and v.empty_dir.medium != "Memory"
-    }
-    logs = spec.pod_log_dir(config, pod)
-    paths |= {f"log/{c.name}": f"{logs}/{c.name}" for c in pod.every_container()}
-    own = config.root_dir / pod.uid
-    return paths | {"containers": str(own / "containers"), "etc-hosts": str(own / "etc-hosts")}
-
-
-def _measure(pods: Iterable[tuple[EdgedConfig, Pod]]) -> dict[str, int]:
-    return tree.usage([path for config, pod in pods for path in _pod_paths(config, pod).values()])
-
-
-def usage_of(
-    config: EdgedConfig,
-    pod: Pod,
-    sizes: Mapping[str, int],
-    memory: Mapping[str, int],
-    layers: Mapping[tuple[str, str], int],
-) -> evict.Usage:
-    """One pod's usage.  sizes: bytes by path; memory: by UID; layers: writable layers by (UID, container)."""
-    by_key = {key: sizes.get(path, 0) for key, path in _pod_paths(config, pod).items()}
-    return evict.Usage(
-        memory_bytes=memory.get(pod.uid, 0),
-        volumes={k.removeprefix("volume/"): v for k, v in by_key.items() if k.startswith("volume/")},
-        containers={
-            c.name: by_key.get(f"log/{c.name}", 0) + layers.get((pod.uid, c.name), 0)
-            for c in pod.every_container()
-        },
-        node_files=by_key["containers"] + by_key["etc-hosts"],
-    )
 
 
 def _strangers(config: EdgedConfig, known: Collection[str]) -> set[str]:

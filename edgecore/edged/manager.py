@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from beehive.errors import SkerryError, Unavailable
-from edgecore.edged import admission, claims, images, mirror, node, pleg, policy, quantity
+from edgecore.edged import admission, claims, evict, imagegc, images, mirror, node, pleg, policy, quantity
 from edgecore.edged import status as statuses
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.cri import Cri
@@ -176,7 +176,7 @@ class Edged:
             objects=objects,
             state=state,
             clock=self._clock,
-            disk=self._disk,
+            image_disk=self._disk,
             ends=self._ends,
         )
 
@@ -586,6 +586,17 @@ class Edged:
         """Look at the machine."""
         self._node.facts = await asyncio.to_thread(node.read_facts, self._config, node_name=self._node_name)
         return self._node.facts
+
+    async def disk_usage(self) -> Mapping[str, evict.Usage]:
+        """What every pod holds on the disk, by UID, as counted within the last minute or so."""
+        return await self.housekeeper.disk_usage()
+
+    async def image_disk(self) -> imagegc.Disk | None:
+        """The disk that images are on; None while the runtime does not say."""
+        try:
+            return await self.housekeeper.image_disk()
+        except CriError:
+            return None
 
     # -- device plugins
 

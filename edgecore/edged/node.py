@@ -58,6 +58,7 @@ class Facts:
     arch: str = ""
     reserved_cpu_milli: int = 0
     reserved_memory_bytes: int = 0
+    reserved_disk_bytes: int = 0
 
     @property
     def allocatable(self) -> Mapping[str, int]:
@@ -65,7 +66,7 @@ class Facts:
         return {
             "cpu": max(0, self.cpus * 1000 - self.reserved_cpu_milli) * 10**6,
             "memory": max(0, self.memory_bytes - self.reserved_memory_bytes) * NANO,
-            "ephemeral-storage": self.disk_bytes * NANO,
+            "ephemeral-storage": max(0, self.disk_bytes - self.reserved_disk_bytes) * NANO,
         }
 
 
@@ -148,7 +149,7 @@ def build_status(
         "allocatable": {
             "cpu": _cpu(max(0, facts.cpus * 1000 - facts.reserved_cpu_milli)),
             "memory": f"{max(0, facts.memory_bytes - facts.reserved_memory_bytes) // 1024}Ki",
-            "ephemeral-storage": str(facts.disk_bytes),
+            "ephemeral-storage": str(facts.allocatable["ephemeral-storage"] // NANO),
             "pods": str(config.max_pods),
             **extended,
         },
@@ -309,7 +310,16 @@ def read_facts(config: EdgedConfig, *, node_name: str = "") -> Facts:
         arch=_ARCH.get(uname.machine, uname.machine),
         reserved_cpu_milli=config.system_reserved_cpu_milli,
         reserved_memory_bytes=config.system_reserved_memory_bytes,
+        reserved_disk_bytes=reserved_disk(config, disk.f_blocks * disk.f_frsize),
     )
+
+
+def reserved_disk(config: EdgedConfig, disk_bytes: int) -> int:
+    """What of the disk pods are not promised: what its owner keeps back, and what must be left before pods are ended.  Pure.
+
+    Source: kubelet, cm/node_container_manager_linux.go (GetNodeAllocatableAbsolute, hardEvictionReservation)."""
+    share = config.evict.disk_percent if config.evict is not None else 0.0
+    return config.system_reserved_disk_bytes + int(disk_bytes * share / 100.0)
 
 
 def _read(path: str) -> str:

@@ -45,3 +45,35 @@ def milli(nano: int) -> int:
 def units(nano: int) -> int:
     """Whole units, rounded up."""
     return -(-nano // NANO)
+
+
+def text(nano: int) -> str:
+    """A quantity that was read, to be shown: whole units, or thousandths of them."""
+    return str(nano // NANO) if nano % NANO == 0 else f"{milli(nano)}m"
+
+
+def show(written: str | int | float, *, like: str | int | float | None = None) -> str:
+    """As Kubernetes writes a quantity: the same amount with the largest suffix that leaves a whole number.
+
+    like: a quantity whose way of writing (powers of 2 or of 10) is taken over; the quantity's own when left out.
+    """
+    nano = parse(written)
+    whole, rest = divmod(nano, NANO)
+    if rest:
+        return f"{milli(nano)}m"
+    if re.search(r"[KMGTPE]i\Z", str(written if like is None else like)):
+        return show_bytes(whole)
+    steps = [(suffix, 10**power) for suffix, power in _DECIMAL.items() if power > 0]
+    return _largest(whole, steps)
+
+
+def show_bytes(amount: int) -> str:
+    """Bytes with the largest binary suffix that leaves a whole number."""
+    return _largest(amount, [(suffix, 1 << shift) for suffix, shift in _BINARY.items()])
+
+
+def _largest(amount: int, steps: list[tuple[str, int]]) -> str:
+    for suffix, step in reversed(steps):
+        if amount and amount % step == 0:
+            return f"{amount // step}{suffix}"
+    return str(amount)

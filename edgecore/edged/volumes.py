@@ -24,6 +24,7 @@ from edgecore.edged.pod import (
     TokenProjection,
     Volume,
 )
+from edgecore.edged.resources import pod_limit
 from edgecore.edged.runtime import Mount
 from edgecore.edged.tree import File
 
@@ -253,8 +254,7 @@ def _prepare(pod: Pod, volume: Volume, sources: Sources, root: Path, stamp: str)
     if empty is None:
         return
     if empty.medium == "Memory":
-        limit = quantity.units(quantity.parse(empty.size_limit)) if empty.size_limit is not None else None
-        tree.mount_tmpfs(target, limit)
+        tree.mount_tmpfs(target, memory_size(pod, volume, sources.facts.allocatable.get("memory", 0)))
     group = pod.spec.security_context.fs_group
     with tree.opened(target) as fd:
         mode = 0o777
@@ -263,6 +263,16 @@ def _prepare(pod: Pod, volume: Volume, sources: Sources, root: Path, stamp: str)
             mode = 0o2777
         if stat.S_IMODE(os.fstat(fd).st_mode) != mode:
             os.fchmod(fd, mode)
+
+
+def memory_size(pod: Pod, volume: Volume, allocatable: int) -> int | None:
+    """Bytes that an emptyDir in memory may hold: no more than its pod, which may hold no more than all pods; None when
+    nothing is known.  allocatable: memory in nano-units, 0 when that is not known.
+
+    Source: kubelet, volume/emptydir/empty_dir.go (calculateEmptyDirMemorySize)."""
+    size = volume.empty_dir.size_limit if volume.empty_dir is not None else None
+    bounds = [allocatable, pod_limit(pod, "memory") or 0, quantity.parse(size) if size is not None else 0]
+    return min((quantity.units(b) for b in bounds if b > 0), default=None)
 
 
 def _is_secret(volume: Volume) -> bool:

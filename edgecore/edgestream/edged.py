@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import msgspec
 
+from beehive import clock
+from edgecore.edged import imagedisk
+from edgecore.edged.config import EdgedConfig
 from edgecore.edged.cri import Cri
 from edgecore.edged.errors import NotFound
-from edgecore.edged.pod import Pod, PodStatus
+from edgecore.edged.evict import Usage
+from edgecore.edged.imagegc import Disk
+from edgecore.edged.node import Facts
+from edgecore.edged.pod import Pod, PodStatus, Volume
 from edgecore.edged.runtime import ContainerState, PodRuntime
+from edgecore.edged.volumes import volume_dir
 from edgecore.edgestream import stats
 from edgecore.edgestream.ports import ContainerView, Instance, PodView
 
@@ -34,6 +42,9 @@ class Judge(Protocol):
     @property
     def log_root(self) -> str: ...
 
+    @property
+    def config(self) -> EdgedConfig: ...
+
 
 class Line(Protocol):
     """A line of edged's list of pods."""
@@ -50,6 +61,18 @@ class Judges(Protocol):
     def worker(self, uid: str) -> Judge | None: ...
 
     async def running_pods(self) -> Sequence[Line]: ...
+
+    async def disk_usage(self) -> Mapping[str, Usage]:
+        """What every pod holds on the disk, by UID, as counted lately."""
+        ...
+
+    async def read_facts(self) -> Facts:
+        """Look at the machine."""
+        ...
+
+    async def image_disk(self) -> Disk | None:
+        """What images are on; None while that is not known."""
+        ...
 
 
 class EdgedRuntime:
@@ -103,7 +126,40 @@ class EdgedRuntime:
 
     async def stats_json(self) -> bytes:
         node = await asyncio.to_thread(stats.read_node)
-        return msgspec.json.encode(stats.summary(self._node, node, await self._readings(), self._usage))
+        disks, used = await self._disks(), await self._edged.disk_usage()
+        held = await asyncio.to_thread(self._held, used)
+        readings = [
+            replace(r, log_bytes=used[r.uid].logs.get(r.name)) if r.uid in used else r
+            for r in await self._readings()
+        ]
+        return msgspec.json.encode(stats.summary(self._node, node, readings, self._usage, disks, held))
+
+    async def _disks(self) -> stats.NodeDisks:
+        facts = await self._edged.read_facts()
+        return stats.NodeDisks(
+            at=clock.wall_ms() / 1000.0,
+            pods=Disk(
+                bytes_total=facts.disk_bytes,
+                bytes_free=facts.disk_available_bytes,
+                inodes=facts.inodes,
+                inodes_free=facts.inodes_free,
+            ),
+            images=await self._edged.image_disk(),
+            pids=facts.pids,
+            pids_max=facts.pid_max,
+        )
+
+    def _held(self, used: Mapping[str, Usage]) -> dict[str, stats.PodDisk]:
+        """By UID, what pods hold.  Blocking."""
+        found = {}
+        for uid, usage in used.items():
+            judge = self._edged.worker(uid)
+            if judge is not None:
+                rows = [_volume(judge, v, usage) for v in judge.pod.spec.volumes]
+                found[uid] = stats.PodDisk(
+                    used_bytes=usage.disk_bytes, volumes=[row for row in rows if row is not None]
+                )
+        return found
 
     async def metrics_text(self, path: str) -> bytes:
         if path == "metrics":
@@ -134,6 +190,26 @@ class EdgedRuntime:
                 )
             )
         return found
+
+
+def _volume(judge: Judge, volume: Volume, usage: Usage) -> stats.VolumeReading | None:
+    """One volume of a pod: counted, or as full as the file system that it is; None for what is neither."""
+    if volume.name in usage.volumes:
+        return stats.VolumeReading(name=volume.name, used_bytes=usage.volumes[volume.name])
+    claim = volume.persistent_volume_claim
+    if claim is None and volume.empty_dir is None:
+        return None
+    try:
+        disk = imagedisk.read(str(volume_dir(judge.config.root_dir, judge.pod.uid, volume)))
+    except OSError:
+        # not mounted yet, or not any more
+        return None
+    return stats.VolumeReading(
+        name=volume.name,
+        used_bytes=disk.bytes_total - disk.bytes_free,
+        disk=disk,
+        claim=(judge.pod.namespace, claim.claim_name) if claim is not None else None,
+    )
 
 
 def view(judge: Judge) -> PodView:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from beehive import clock
+from edgecore.edged.imagegc import Disk
 
 LEAST_S = 1.0
 """Readings closer together than this give no rate."""
@@ -37,6 +39,36 @@ class ContainerReading(Reading):
     pod: str
     uid: str
     disk_bytes: int = 0
+    log_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeReading:
+    """What one volume of a pod holds.  claim: (namespace, name) of the claim that it is."""
+
+    name: str
+    used_bytes: int
+    disk: Disk | None = None
+    claim: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodDisk:
+    """What a pod holds on the disk.  used_bytes: logs, layers, emptyDirs and what the node wrote for it, all together."""
+
+    used_bytes: int
+    volumes: Sequence[VolumeReading] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeDisks:
+    """The disks that pods (and their logs) and images are on; None while that is not known.  at: Unix seconds."""
+
+    at: float
+    pods: Disk | None = None
+    images: Disk | None = None
+    pids: int = 0
+    pids_max: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,9 +129,18 @@ def read_node() -> NodeReading:
 
 
 def summary(
-    node_name: str, node: NodeReading, containers: Sequence[ContainerReading], usage: Usage
+    node_name: str,
+    node: NodeReading,
+    containers: Sequence[ContainerReading],
+    usage: Usage,
+    disks: NodeDisks | None = None,
+    held: Mapping[str, PodDisk] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """stats/v1alpha1 Summary.  Source: k8s.io/kubelet, pkg/apis/stats/v1alpha1/types.go."""
+    """stats/v1alpha1 Summary.  held: what pods hold on the disk, by UID.
+
+    Source: k8s.io/kubelet, pkg/apis/stats/v1alpha1/types.go.
+    """
+    known = disks or NodeDisks(at=node.at)
     usage.forget_all_but({"", *(c.id for c in containers)})
     pods: dict[str, dict[str, Any]] = {}
     for c in containers:
@@ -112,7 +153,8 @@ def summary(
                 "name": c.name,
                 "cpu": _cpu(c, usage.nanocores(c.id, c)),
                 "memory": {"time": _time(c.at), "workingSetBytes": c.memory_bytes},
-                "rootfs": {"time": _time(c.at), "usedBytes": c.disk_bytes},
+                "rootfs": _fs(c.at, known.images, c.disk_bytes),
+                **({"logs": _fs(c.at, known.pods, c.log_bytes)} if c.log_bytes is not None else {}),
             }
         )
     for pod in pods.values():
@@ -127,6 +169,11 @@ def summary(
             "time": newest,
             "workingSetBytes": sum(row["memory"]["workingSetBytes"] for row in rows),
         }
+    for uid, pod in pods.items():
+        holds = held.get(uid)
+        if holds is not None:
+            pod["ephemeral-storage"] = _fs(known.at, known.pods, holds.used_bytes)
+            pod["volume"] = [_volume(known, v) for v in holds.volumes]
     return {
         "node": {
             "nodeName": node_name,
@@ -137,9 +184,43 @@ def summary(
                 "workingSetBytes": node.memory_bytes,
                 "availableBytes": node.capacity_bytes - node.memory_bytes,
             },
+            **_node_disks(known),
         },
         "pods": list(pods.values()),
     }
+
+
+def _node_disks(disks: NodeDisks) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if disks.pods is not None:
+        found["fs"] = _fs(disks.at, disks.pods, _used(disks.pods))
+    if disks.images is not None:
+        found["runtime"] = {"imageFs": _fs(disks.at, disks.images, _used(disks.images))}
+    if disks.pids_max:
+        found["rlimit"] = {"time": _time(disks.at), "maxpid": disks.pids_max, "curproc": disks.pids}
+    return found
+
+
+def _used(disk: Disk) -> int:
+    return disk.bytes_total - disk.bytes_free
+
+
+def _volume(disks: NodeDisks, volume: VolumeReading) -> dict[str, Any]:
+    row = {**_fs(disks.at, volume.disk or disks.pods, volume.used_bytes), "name": volume.name}
+    if volume.claim is not None:
+        row["pvcRef"] = {"namespace": volume.claim[0], "name": volume.claim[1]}
+    return row
+
+
+def _fs(at: float, disk: Disk | None, used_bytes: int) -> dict[str, Any]:
+    """FsStats; without what is not known."""
+    row: dict[str, Any] = {"time": _time(at)}
+    if disk is not None:
+        row |= {"availableBytes": disk.bytes_free, "capacityBytes": disk.bytes_total}
+    row["usedBytes"] = used_bytes
+    if disk is not None and disk.inodes:
+        row |= {"inodesFree": disk.inodes_free, "inodes": disk.inodes}
+    return row
 
 
 def resource_metrics(node: NodeReading, containers: Sequence[ContainerReading]) -> str:

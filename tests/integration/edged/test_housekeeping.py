@@ -252,6 +252,33 @@ def test_a_volume_beyond_its_size_ends_its_pod_and_is_given_back(
     on_containerd(tmp_path, containerd, story)
 
 
+@pytest.mark.root
+def test_what_a_container_writes_into_its_own_layer_counts_for_its_limit(
+    tmp_path: Path, containerd: Containerd
+) -> None:
+    async def story(b: Bench) -> None:
+        write = "dd if=/dev/zero of=/big bs=1M count=5 2>/dev/null; trap 'exit 0' TERM; sleep 1000 & wait"
+        limits = {"limits": {"ephemeral-storage": "4Mi"}}
+        async with b.edged() as agent:
+            greedy = b.want(pod("greedy", container(command=["sh", "-c", write], resources=limits)))
+            modest = b.want(pod("modest", container(resources=limits)))
+            await b.running(greedy)
+            await b.running(modest)
+            async with asyncio.timeout(60):
+                # the runtime looks at layers only now and then
+                while not evicted(b, greedy):
+                    await agent.housekeeper.look()
+                    await asyncio.sleep(0.5)
+            assert b.status(greedy)["message"] == (
+                "Pod ephemeral local storage usage exceeds the total limit of containers 4Mi. "
+            )
+            used = await agent.disk_usage()
+            assert 0 < used[modest].disk_bytes < 2**20
+            assert b.ready(modest)
+
+    on_containerd(tmp_path, containerd, story)
+
+
 def test_a_short_machine_ends_one_pod_at_a_time_and_says_so(tmp_path: Path) -> None:
     async def story(b: Bench) -> None:
         # more must stay free than any machine has

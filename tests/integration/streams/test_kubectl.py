@@ -422,6 +422,9 @@ def test_stats_of_the_node_and_its_pods(play: Play) -> None:
         web = found["pods"][0]
         assert web["podRef"]["name"] == "web"
         assert web["containers"][0]["memory"]["workingSetBytes"] > 0
+        assert web["ephemeral-storage"]["usedBytes"] >= web["containers"][0]["logs"]["usedBytes"] > 0
+        assert found["node"]["fs"]["capacityBytes"] > found["node"]["fs"]["usedBytes"] > 0
+        assert found["node"]["runtime"]["imageFs"]["usedBytes"] > 0
         assert (
             b'container_memory_working_set_bytes{container="c",namespace="default",pod="web"}'
             in await page("/metrics/resource")

@@ -199,8 +199,8 @@ def test_a_kubelets_limits_are_honoured() -> None:
             podPidsLimit=-1,
             containerLogMaxSize="1Mi",
             containerLogMaxFiles=3,
-            systemReserved={"cpu": "250m", "memory": "100Mi"},
-            kubeReserved={"cpu": "1"},
+            systemReserved={"cpu": "250m", "memory": "100Mi", "ephemeral-storage": "1Gi"},
+            kubeReserved={"cpu": "1", "ephemeral-storage": "1Gi"},
             evictionHard={"memory.available": "50Mi", "nodefs.available": "3%"},
         )
     ).edged
@@ -208,6 +208,7 @@ def test_a_kubelets_limits_are_honoured() -> None:
     assert found.pod_pids_limit == -1
     assert (found.log_max_bytes, found.log_max_files) == (2**20, 3)
     assert (found.system_reserved_cpu_milli, found.system_reserved_memory_bytes) == (1250, 100 * 2**20)
+    assert found.system_reserved_disk_bytes == 2 * 2**30
     assert found.evict is not None
     assert (found.evict.memory_bytes, found.evict.disk_percent) == (50 * 2**20, 3.0)
     assert found.evict.inodes_percent == 5.0

@@ -14,6 +14,7 @@ from edgecore.edged.evict import (
     Usage,
     conditions,
     evicted,
+    left,
     limited,
     over_limits,
     rank,
@@ -76,11 +77,11 @@ def pod(memory: str = "", **spec: Any) -> Pod:
 
 def test_rank_by_memory() -> None:
     pods = {
-        "within": (pod("100Mi"), Usage(memory_bytes=50 * MI)),
-        "little-over": (pod("100Mi"), Usage(memory_bytes=110 * MI)),
-        "far-over": (pod(), Usage(memory_bytes=90 * MI)),
-        "worthy": (pod(priority=5), Usage(memory_bytes=900 * MI)),
-        "critical": (pod(priority=2_000_000_000), Usage(memory_bytes=900 * MI)),
+        "within": (pod("100Mi"), Usage(memory={"c": 50 * MI})),
+        "little-over": (pod("100Mi"), Usage(memory={"c": 110 * MI})),
+        "far-over": (pod(), Usage(memory={"c": 90 * MI})),
+        "worthy": (pod(priority=5), Usage(memory={"c": 900 * MI})),
+        "critical": (pod(priority=2_000_000_000), Usage(memory={"c": 900 * MI})),
     }
     assert rank(pods, "memory") == ["far-over", "little-over", "worthy", "within"]
 
@@ -88,7 +89,7 @@ def test_rank_by_memory() -> None:
 def test_rank_by_disk_and_pids() -> None:
     pods = {
         "small": (pod(), Usage(volumes={"v": 1})),
-        "big": (pod(), Usage(containers={"c": 5}, node_files=5)),
+        "big": (pod(), Usage(logs={"c": 5}, node_files=5)),
     }
     assert rank(pods, "ephemeral-storage") == ["big", "small"]
     assert rank({"a": (pod(priority=1), Usage()), "b": (pod(), Usage())}, "pids") == ["b", "a"]
@@ -96,11 +97,21 @@ def test_rank_by_disk_and_pids() -> None:
 
 def test_what_is_said_of_an_evicted_pod() -> None:
     short = shortages(replace(PLENTY, memory_free=MI), Thresholds())[0]
-    said = evicted(pod("1Mi"), Usage(memory_bytes=3 * MI), short)
+    said = evicted(pod("1Mi"), Usage(memory={"c": 3 * MI}), short)
     assert (said.phase, said.reason) == ("Failed", "Evicted")
     assert said.message == (
         "The node was low on resource: memory. Threshold quantity: 102400Ki, available: 1024Ki. "
-        "Pod was using 3072Ki, request is 1024Ki, has larger consumption of memory. "
+        "Container c was using 3Mi, request is 1Mi, has larger consumption of memory. "
+    )
+
+
+def test_what_is_said_of_one_that_goes_for_the_disk() -> None:
+    short = shortages(replace(PLENTY, disk_free=0), Thresholds())[0]
+    pods = make(c("a"), c("b", resources={"requests": {"ephemeral-storage": "1M"}}), c("d"))
+    said = evicted(pods, Usage(logs={"a": 1500, "b": 10**6, "d": 0}, layers={"a": 548, "b": 1}), short)
+    assert said.message.endswith(
+        "Container a was using 2Ki, request is 0, has larger consumption of ephemeral-storage. "
+        "Container b was using 1000001, request is 1M, has larger consumption of ephemeral-storage. "
     )
 
 
@@ -118,15 +129,23 @@ def test_limits_of_volumes_containers_and_pods() -> None:
     assert found.message == 'Usage of EmptyDir volume "v" exceeds the limit "1Mi". '
     whole = with_volume(None, resources={"limits": {"ephemeral-storage": "2Mi"}})
     assert limited(whole)
-    assert over_limits(whole, Usage(containers={"c": MI}, volumes={"v": MI})) is None
-    found = over_limits(whole, Usage(containers={"c": MI}, volumes={"v": MI}, node_files=4096))
+    assert over_limits(whole, Usage(layers={"c": MI}, volumes={"v": MI})) is None
+    found = over_limits(whole, Usage(layers={"c": MI}, volumes={"v": MI}, node_files=4096))
     assert found is not None
-    assert "total limit of containers" in found.message
+    assert found.message == "Pod ephemeral local storage usage exceeds the total limit of containers 2Mi. "
     two = make(c("a", resources={"limits": {"ephemeral-storage": "1Mi"}}), c("b"))
-    found = over_limits(two, Usage(containers={"a": 2 * MI}))
+    found = over_limits(two, Usage(logs={"a": MI}, layers={"a": MI}))
     assert found is not None
     assert found.message == 'Container a exceeded its local ephemeral storage limit "1Mi". '
-    assert over_limits(two, Usage(containers={"b": 2 * GI})) is None
+    assert over_limits(two, Usage(logs={"b": 2 * GI})) is None
+
+
+def test_what_is_left_to_the_nearest_limit() -> None:
+    pod = with_volume("1Mi", resources={"limits": {"ephemeral-storage": "2Mi"}})
+    assert left(pod, Usage()) == MI
+    assert left(pod, Usage(layers={"c": 3 * MI // 2})) == MI // 2
+    assert left(pod, Usage(volumes={"v": 2 * MI})) == -MI
+    assert left(with_volume(None), Usage()) is None
 
 
 def test_a_memory_volume_is_limited_by_its_own_size() -> None:

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from edgecore.edged import evict, tree
+from edgecore.edged import disk, evict, tree
 from edgecore.edged.config import EdgedConfig
-from edgecore.edged.housekeeping import Housekeeper, signals, usage_of
+from edgecore.edged.housekeeping import Housekeeper, signals
 from edgecore.edged.imagegc import Disk
 from edgecore.edged.node import Facts
+from edgecore.edged.ports import SystemClock
 from tests.unit.edgecore.edged.builders import c, make
 
 CONFIG = EdgedConfig(root_dir=Path("/r"), log_dir=Path("/l"))
@@ -23,31 +24,6 @@ def test_signals_take_images_only_when_their_disk_is_known() -> None:
     facts = Facts(memory_bytes=9, memory_available_bytes=8, pid_max=7, pids=9)
     assert signals(facts, None) == evict.Signals(memory_bytes=9, memory_free=8, pids=7, pids_free=0)
     assert signals(facts, Disk(bytes_total=5, bytes_free=4)).image_disk_free == 4
-
-
-def test_usage_counts_each_thing_where_it_belongs() -> None:
-    pod = make(
-        c(),
-        volumes=[
-            {"name": "v", "emptyDir": {}},
-            {"name": "m", "emptyDir": {"medium": "Memory"}},
-            {"name": "h", "hostPath": {"path": "/h"}},
-        ],
-    )
-    sizes = {
-        "/r/u/volumes/kubernetes.io~empty-dir/v": 1,
-        "/r/u/volumes/kubernetes.io~empty-dir/m": 100,
-        "/h": 100,
-        "/l/ns_p_u/c": 2,
-        "/r/u/etc-hosts": 4,
-        "/r/u/containers": 8,
-    }
-    found = usage_of(CONFIG, pod, sizes, {"u": 16, "x": 100}, {("u", "c"): 32, ("x", "c"): 100})
-    assert found.volumes == {"v": 1}
-    assert found.containers == {"c": 34}
-    assert found.node_files == 12
-    assert found.memory_bytes == 16
-    assert found.disk_bytes == 47
 
 
 def test_a_machine_without_memory_for_a_child_still_counts_what_pods_use(
@@ -65,5 +41,7 @@ def test_a_machine_without_memory_for_a_child_still_counts_what_pods_use(
     keeper: Any = object.__new__(Housekeeper)
     keeper._cri = SimpleNamespace(list_usage=list_usage)
     worker: Any = SimpleNamespace(config=CONFIG, pod=make(c()))
-    found = asyncio.run(keeper._usage([worker], disk=True))
+    keeper._house = SimpleNamespace(workers=[worker])
+    keeper._disks = disk.Disks(SystemClock())
+    found = asyncio.run(keeper._usage([worker], lambda _: 0))
     assert (found["u"].memory_bytes, found["u"].disk_bytes) == (7, 5)

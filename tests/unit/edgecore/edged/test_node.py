@@ -99,6 +99,18 @@ def test_reservations_are_kept_back() -> None:
     assert facts.allocatable["cpu"] == 3500 * 10**6
 
 
+def test_what_must_be_left_of_the_disk_is_not_promised() -> None:
+    config = EdgedConfig(system_reserved_disk_bytes=10)
+    assert node.reserved_disk(config, 1000) == 10 + 100
+    assert node.reserved_disk(replace(config, evict=None), 1000) == 10
+    facts = replace(FACTS, disk_bytes=1000, reserved_disk_bytes=110)
+    status = node.build_status(CONFIG, facts, RUNTIME, previous=node.Before(), now=5.0)
+    assert (status["capacity"]["ephemeral-storage"], status["allocatable"]["ephemeral-storage"]) == (
+        "0Ki",
+        "890",
+    )
+
+
 def test_images_are_bounded_and_largest_first() -> None:
     many = [Image(id=str(i), tags=tuple(f"t{i}{j}" for j in range(9)), size_bytes=i) for i in range(80)]
     listed = node.images([*many, Image(id="nameless", size_bytes=10**9)])

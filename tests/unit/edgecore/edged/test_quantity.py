@@ -55,3 +55,26 @@ def test_whole_numbers_come_back(n: int) -> None:
 def test_any_text_parses_or_is_refused(text: str) -> None:
     with contextlib.suppress(ValueError):
         quantity.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("2048Ki", "2Mi"),
+        ("1.5Gi", "1536Mi"),
+        ("1000000", "1M"),
+        ("1e3", "1k"),
+        ("0.5", "500m"),
+        ("0", "0"),
+        (3, "3"),
+    ],
+)
+def test_a_quantity_is_shown_as_kubernetes_does(written: str | int, shown: str) -> None:
+    assert quantity.show(written) == shown
+
+
+def test_sums_are_shown_in_the_way_of_a_part() -> None:
+    whole = quantity.text(quantity.parse("1Mi") + quantity.parse("1Mi"))
+    assert quantity.show(whole, like="1Mi") == "2Mi"
+    assert quantity.show(quantity.text(quantity.parse("1M") * 2), like="1M") == "2M"
+    assert quantity.show_bytes(1500) == "1500"

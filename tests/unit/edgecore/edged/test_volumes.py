@@ -153,3 +153,24 @@ def test_what_cannot_be_mounted_reads_as_by_a_kubelet(tmp_path: Path) -> None:
         with pytest.raises(VolumeError) as raised:
             volumes.prepare(pod, Sources(), root=tmp_path / "pods", stamp="1")
         assert str(raised.value) == f'volume "v" : {why}'
+
+
+@pytest.mark.parametrize(
+    ("size", "limit", "allocatable", "wanted"),
+    [
+        ("", "", 0, None),
+        ("", "", 8, 8),
+        ("2", "", 8, 2),
+        ("", "4", 8, 4),
+        ("2", "4", 8, 2),
+        ("6", "4", 8, 4),
+        ("0", "", 0, None),
+    ],
+)
+def test_memory_holds_no_more_than_its_pod_may(
+    size: str, limit: str, allocatable: int, wanted: int | None
+) -> None:
+    empty = {"medium": "Memory", **({"sizeLimit": size} if size else {})}
+    resources = {"limits": {"memory": limit}} if limit else {}
+    pod = make(c(resources=resources), volumes=[{"name": "v", "emptyDir": empty}])
+    assert volumes.memory_size(pod, pod.spec.volumes[0], allocatable * 10**9) == wanted

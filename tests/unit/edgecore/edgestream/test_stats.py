@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from edgecore.edged.imagegc import Disk
 from edgecore.edgestream import stats
-from edgecore.edgestream.stats import ContainerReading, NodeReading, Reading, Usage
+from edgecore.edgestream.stats import (
+    ContainerReading,
+    NodeDisks,
+    NodeReading,
+    PodDisk,
+    Reading,
+    Usage,
+    VolumeReading,
+)
 
 
 def node(at: float = 1000.0, cpu_ns: int = 5_000_000_000) -> NodeReading:
@@ -56,6 +67,49 @@ def test_the_summary_adds_containers_to_pods() -> None:
     assert web["cpu"]["usageCoreNanoSeconds"] == 3_000_000_000
     assert web["memory"]["workingSetBytes"] == 200
     assert [c["name"] for c in other["containers"]] == ["c"]
+
+
+def test_the_summary_says_what_is_on_the_disks() -> None:
+    disks = NodeDisks(
+        at=1000.0,
+        pods=Disk(bytes_total=100, bytes_free=40, inodes=10, inodes_free=9),
+        images=Disk(bytes_total=50, bytes_free=20),
+        pids=7,
+        pids_max=99,
+    )
+    claim = VolumeReading(
+        name="data", used_bytes=3, disk=Disk(bytes_total=5, bytes_free=2), claim=("default", "pvc")
+    )
+    held = {"uid-web": PodDisk(used_bytes=12, volumes=[VolumeReading(name="v", used_bytes=5), claim])}
+    read = [replace(container("a"), log_bytes=4), container("b", pod="new")]
+    found = stats.summary("edge-1", node(), read, Usage(), disks, held)
+    when, pods = "1970-01-01T00:16:40Z", {"availableBytes": 40, "capacityBytes": 100}
+    whole = {**pods, "inodesFree": 9, "inodes": 10}
+    assert found["node"]["fs"] == {"time": when, "usedBytes": 60, **whole}
+    assert found["node"]["runtime"]["imageFs"]["usedBytes"] == 30
+    assert found["node"]["rlimit"] == {"time": when, "maxpid": 99, "curproc": 7}
+    web, new = found["pods"]
+    assert web["ephemeral-storage"] == {"time": when, "usedBytes": 12, **whole}
+    assert web["containers"][0]["logs"] == {"time": when, "usedBytes": 4, **whole}
+    assert web["containers"][0]["rootfs"] == {
+        "time": when,
+        "usedBytes": 7,
+        "availableBytes": 20,
+        "capacityBytes": 50,
+    }
+    assert web["volume"] == [
+        {"time": when, "usedBytes": 5, "name": "v", **whole},
+        {
+            "time": when,
+            "usedBytes": 3,
+            "availableBytes": 2,
+            "capacityBytes": 5,
+            "name": "data",
+            "pvcRef": {"namespace": "default", "name": "pvc"},
+        },
+    ]
+    assert "ephemeral-storage" not in new
+    assert "logs" not in new["containers"][0]
 
 
 def test_resource_metrics_are_what_metrics_server_reads() -> None:
