@@ -12,6 +12,9 @@ Packages add their own leaves.  Anything else that is raised is a bug."""
 
 from __future__ import annotations
 
+import os
+import re
+
 
 class SkerryError(Exception):
     """Base of all expected errors.  `reason` is CamelCase, for conditions and events."""
@@ -66,3 +69,18 @@ class Conflict(SkerryError):
     """The object changed since it was read."""
 
     reason = "Conflict"
+
+
+def system_words(error: OSError) -> str:
+    """What the system says of an error, as `Connection refused`: without the number and the address that asyncio puts there.
+
+    A name with several addresses gives one error made of theirs; the first counts."""
+    if type(error).__module__ == "ssl":  # its numbers are none of the system's
+        told = getattr(error, "verify_message", None) or getattr(error, "reason", None)
+        return str(told or error.strerror or error).replace("_", " ").lower()
+    number = error.errno
+    if number is None and (first := re.search(r"\[Errno (\d{1,4})\]", str(error))):
+        number = int(first[1])
+    if number is not None and number > 0:
+        return os.strerror(number)
+    return error.strerror or str(error) or "no answer"

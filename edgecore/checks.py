@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from beehive import clock
-from beehive.errors import SkerryError
+from beehive.errors import SkerryError, system_words
 from edgecore.config import EdgeConfig
 from edgecore.edgehub.certificate import Files
 from edgecore.metamanager import keyfile, store
@@ -62,7 +62,7 @@ def _unix_socket(path: str, what: str) -> Check:
             probe.settimeout(CONNECT_S)
             probe.connect(path)
     except OSError as error:
-        return Check(False, f"{what} at {path}: {error.strerror or error}")
+        return Check(False, f"{what} at {path}: {system_words(error)}")
     return Check(True, f"{what} answers at {path}")
 
 
@@ -71,7 +71,7 @@ def _tcp(address: str) -> Check:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
     except OSError as error:
-        return Check(False, f"hub at {address}: {error.strerror or error} (pods run without it)")
+        return Check(False, f"hub at {address}: {system_words(error)} (pods run without it)")
     return Check(True, f"hub at {address} can be reached")
 
 

@@ -8,13 +8,13 @@ Source: kubelet, prober/prober.go and lifecycle/handlers.go.
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import socket
 import ssl
 from typing import Protocol
 from urllib.parse import urljoin, urlsplit
 
+from beehive.errors import system_words
 from edgecore.edged.errors import CriError
 from edgecore.edged.pod import Container, HttpGetAction, IntOrString, LifecycleHandler, Probe
 from edgecore.edged.runtime import ExecResult
@@ -170,7 +170,7 @@ async def _get(url: str, extra: list[tuple[str, str]]) -> tuple[int, str]:
     except OSError as err:
         if isinstance(err, TimeoutError) and err.errno is None:
             raise  # the probe's own, not the network's
-        raise _Failed(f"read tcp {_place(host, port)}: read: {_words(err)}") from err
+        raise _Failed(f"read tcp {_place(host, port)}: read: {system_words(err).lower()}") from err
     finally:
         writer.close()
     words = head[0].split(" ", 2)
@@ -198,17 +198,7 @@ def _undialled(host: str, port: int, err: OSError) -> str:
         return f"dial tcp: lookup {host}: no such host"
     if isinstance(err, ssl.SSLError):
         return f"tls: {err.reason or err}"
-    return f"dial tcp {_place(host, port)}: connect: {_words(err)}"
-
-
-def _words(err: OSError) -> str:
-    """What the system says of an error, without the address that asyncio adds.
-
-    A host with several addresses gives one error made of theirs; the first counts, as in Go."""
-    number = err.errno
-    if number is None and (first := re.search(r"\[Errno (\d{1,4})\]", str(err))):
-        number = int(first[1])
-    return os.strerror(number).lower() if number is not None else str(err)
+    return f"dial tcp {_place(host, port)}: connect: {system_words(err).lower()}"
 
 
 def _place(host: str, port: int) -> str:

@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from beehive.errors import ProtocolError
+from beehive.errors import ProtocolError, system_words
 from edgecore.edgehub.websocket import Unreachable, refuse_expired
 
 TIMEOUT_S = 30.0
@@ -69,7 +69,7 @@ async def get(
     except ssl.SSLCertVerificationError:
         raise
     except OSError as error:
-        raise Unreachable(f"cannot reach the cloud at {address}: {error.strerror or error}") from error
+        raise Unreachable(f"cannot reach the cloud at {address}: {system_words(error)}") from error
     found = re.match(r"HTTP/1\.[01] (\d{3}) ", head)
     if found is None or len(received) > MAX_BODY_BYTES:
         raise ProtocolError(f"what answers at {address} is not a hub")

@@ -5,10 +5,10 @@ What leaves this file are bytes, and our errors instead of the library's."""
 from __future__ import annotations
 
 import asyncio
-import os
 import socket as std_socket
 import ssl
 from collections.abc import Mapping
+from urllib.request import getproxies_environment, proxy_bypass
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
@@ -20,12 +20,11 @@ from websockets.exceptions import (
     ProxyError,
 )
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
-from websockets.proxy import get_proxy, parse_proxy
-from websockets.uri import parse_uri
+from websockets.proxy import parse_proxy
 
 from beehive import clock, stocktunnel, tunnel
 from beehive.codec import MAX_FRAME_BYTES
-from beehive.errors import ProtocolError, Refused, Unavailable
+from beehive.errors import ProtocolError, Refused, Unavailable, system_words
 
 OPEN_S = 10.0
 """How long one dial may take, name look-up and TLS included.  A stock edge allows 30 s; ours has other addresses to try."""
@@ -180,8 +179,7 @@ async def dial(
 
     Raises: Unavailable (not reachable, not now), Refused (the hub or its certificate is not for us), ProtocolError."""
     hub = url.split("/")[2]
-    if is_proxied():
-        _check_proxy(url)
+    proxy = _proxy(hub)
     try:
         connection = await _Dial(
             url,
@@ -197,7 +195,7 @@ async def dial(
                 )
             ],
             compression=None,
-            proxy=True if is_proxied() else None,
+            proxy=proxy,
             open_timeout=open_s,
             close_timeout=CLOSE_S,
             ping_interval=None,
@@ -223,7 +221,7 @@ async def dial(
     except ssl.SSLError as error:
         raise Unavailable(f"cannot connect to {hub}: {error.reason or error}") from error
     except OSError as error:
-        raise Unreachable(f"cannot connect to {hub}: {error.strerror or error}") from error
+        raise Unreachable(f"cannot connect to {hub}: {system_words(error)}") from error
     socket = Socket(connection)
     try:
         refuse_expired(hub, connection.transport.get_extra_info("ssl_object"))
@@ -246,7 +244,7 @@ async def knock(address: str, timeout_s: float) -> None:
     """Find out whether anybody answers at `host:port`, more cheaply than by dialling.  Raises: Unreachable.
 
     Behind a proxy this says nothing, so it does nothing."""
-    if is_proxied():
+    if _named_proxy(address) is not None:
         return
     host, _, port = address.rpartition(":")
     try:
@@ -255,26 +253,40 @@ async def knock(address: str, timeout_s: float) -> None:
     except TimeoutError as error:
         raise Unreachable(f"cannot connect to {address}: no answer in {timeout_s:.0f} s") from error
     except OSError as error:
-        raise Unreachable(f"cannot connect to {address}: {error.strerror or error}") from error
+        raise Unreachable(f"cannot connect to {address}: {system_words(error)}") from error
     writer.transport.abort()
 
 
-def is_proxied() -> bool:
-    """Whether the environment names a proxy for connections like ours."""
-    return any(name.lower() in ("https_proxy", "wss_proxy", "all_proxy") for name in os.environ)
+def _named_proxy(hub: str) -> str | None:
+    """The proxy that the environment names for `host:port`, if it does.
+
+    One for everything (all_proxy) counts last, and not if it is a SOCKS proxy: those are set for other programs, too."""
+    named = getproxies_environment()
+    if not named or proxy_bypass(hub):
+        return None
+    every = named.get("all")
+    return (
+        named.get("wss")
+        or named.get("https")
+        or (every if every and every.startswith(("http://", "https://")) else None)
+    )
 
 
-def _check_proxy(url: str) -> None:
-    """Raises: Refused.  The text does not repeat what the environment says, which may hold a password."""
+def _proxy(hub: str) -> str | None:
+    """The same, if it can be used.  Raises: Refused.  The text does not repeat what the environment says, which may hold a
+    password."""
+    named = _named_proxy(hub)
+    if named is None:
+        return None
     try:
-        named = get_proxy(parse_uri(url))
-        scheme = parse_proxy(named).scheme if named else "http"
+        scheme = parse_proxy(named).scheme
     except (InvalidProxy, ValueError) as error:
         raise Refused(
             "cannot use the proxy that the environment names (https_proxy): it is not http://host:port"
         ) from error
     if scheme not in ("http", "https"):
         raise Refused(f"cannot use the proxy that the environment names: {scheme} is not supported, http is")
+    return named
 
 
 def _closed(closed: ConnectionClosed) -> Closed:

@@ -12,7 +12,7 @@ import pytest
 
 from beehive.errors import Refused
 from edgecore.edgehub.certificate import Files
-from edgecore.edgehub.websocket import dial
+from edgecore.edgehub.websocket import Unreachable, dial, knock
 from edgecore.metamanager.store import Store
 from tests.fakes.hub import Authority, FakeHub
 from tests.integration.edgecore.test_link import Edge
@@ -127,3 +127,19 @@ def test_a_proxy_that_is_none_is_a_sentence_without_its_password(
     with pytest.raises(Refused, match="cannot use the proxy") as refused:
         asyncio.run(dial("wss://127.0.0.1:1/x", tls=ssl.create_default_context(), headers={}))
     assert "secret" not in str(refused.value)
+
+
+def test_what_is_set_for_other_programs_does_not_end_the_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("https_proxy", "HTTPS_PROXY", "wss_proxy", "no_proxy", "NO_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("socks_proxy", "socks5://127.0.0.1:1")
+    monkeypatch.setenv("all_proxy", "socks5h://127.0.0.1:1")
+    with pytest.raises(Unreachable, match=r"cannot connect to 127.0.0.1:1: Connection refused$"):
+        asyncio.run(dial("wss://127.0.0.1:1/x", tls=ssl.create_default_context(), headers={}))
+    with pytest.raises(Unreachable, match=r"cannot connect to 127.0.0.1:1: Connection refused$"):
+        asyncio.run(knock("127.0.0.1:1", 5.0))
+    monkeypatch.setenv("all_proxy", "http://user:secret@127.0.0.1:2")
+    asyncio.run(knock("127.0.0.1:1", 5.0))  # says nothing of what is behind a proxy
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with pytest.raises(Unreachable):
+        asyncio.run(knock("127.0.0.1:1", 5.0))
