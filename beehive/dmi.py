@@ -23,7 +23,7 @@ from grpclib.server import Server as GrpcServer
 
 from beehive._generated import dmi_pb2 as pb
 from beehive._generated import methods_pb2
-from beehive.errors import NotFound, Refused, SkerryError, Unavailable
+from beehive.errors import NotFound, Refused, SkerryError, Unavailable, system_words
 
 log = logging.getLogger(__name__)
 
@@ -305,7 +305,10 @@ class Client:
         except TimeoutError as error:
             self.close()
             raise Unavailable(f"cannot call {method.path}: no answer within {timeout_s:g} s") from error
-        except (OSError, StreamTerminatedError, ProtocolError, AssertionError) as error:
+        except OSError as error:
+            self.close()
+            raise Unavailable(f"nobody answers at {self.path}: {system_words(error)}") from error
+        except (StreamTerminatedError, ProtocolError, AssertionError) as error:
             # grpclib asserts that a message is as long as announced
             self.close()
             raise Unavailable(f"cannot call {method.path} on {self.path}: {error}") from error

@@ -17,6 +17,8 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 
+from beehive.errors import SkerryError
+
 log = logging.getLogger(__name__)
 
 STOP_S = 10.0
@@ -148,7 +150,9 @@ async def _guard(part: Part, stop: asyncio.Event, ending: _Ending) -> None:
         raise PartEnded(f"part {part.name} was cancelled from within") from None
     except Exception as error:
         ending.begin(FAULT_S)
-        log.error("Part %s failed: %s", part.name, error, exc_info=error)
+        # one of ours says all in its sentence; what else is raised is a bug, and where it was raised matters
+        told = isinstance(error, SkerryError) and not log.isEnabledFor(logging.DEBUG)
+        log.error("Part %s failed: %s", part.name, error, exc_info=None if told else error)
         raise
     if not stop.is_set():
         ending.begin(FAULT_S)

@@ -103,6 +103,7 @@ def _with_api(config: Config, work: Callable[[Kube], Coroutine[Any, Any, R]]) ->
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="skerry")
 def cli() -> None:
     """The cloud half of Skerry: between the Kubernetes API and the edge nodes."""
 

@@ -13,10 +13,12 @@ import io
 import logging
 import os
 import random
+import re
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -115,7 +117,13 @@ def load(kubeconfig: str = "", master: str = "") -> Configuration:
         else:
             load_kube_config(client_configuration=configuration, persist_config=False)
     except (ConfigException, OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        where = kubeconfig or "KUBECONFIG or ~/.kube/config"
+        where = kubeconfig or os.environ.get("KUBECONFIG", "")
+        if not where and not Path("~/.kube/config").expanduser().exists():
+            raise ConfigError(
+                "there is no kubeconfig: set KUBECONFIG, or kubeAPIConfig.kubeConfig in cloudcore.yaml "
+                "(with --standalone, cloudcore brings its own API, and writes admin.kubeconfig into its dataDir)"
+            ) from error
+        where = where or "~/.kube/config"
         raise ConfigError(f"cannot use the kubeconfig {where}: {_short(error)}") from error
     if master:
         configuration.host = master
@@ -508,6 +516,13 @@ def _retry_after(response: urllib3.BaseHTTPResponse) -> float | None:
     return min(float(text), 300.0) if text.isdecimal() else None
 
 
+_UNCONNECTED = re.compile(
+    r"HTTPS?Connection\(host='([^']*)', port=(\d+)\): "
+    r"Failed to establish a new connection: (?:\[Errno -?\d+\] )?(.*)"
+)
+
+
 def _short(error: Any) -> str:
     text = str(getattr(error, "reason", None) or error)
+    text = _UNCONNECTED.sub(r"no connection to \1:\2: \3", text)
     return text.replace("\n", " ")[:256]

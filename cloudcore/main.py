@@ -335,7 +335,7 @@ def _compat(
         kube=client,
         authority=authority,
         tls=lambda: tls,
-        host=config.compat.address or "0.0.0.0",
+        host=config.compat.address,
         port=config.compat.port,
         certificate_life=config.hub.certificate_life,
         token_refresh=config.compat.token_refresh,

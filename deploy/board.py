@@ -193,7 +193,16 @@ def notes(settings: Mapping[str, Any]) -> Iterator[str]:
     if not settings and needs_broker():
         return
     if bus.get("enable", True) and not machine.port_answers(int(port or 1883), host=host):
-        yield f"no MQTT broker answers at {broker}: devices that use it wait for one; `apt-get install mosquitto`"
+        yield f"no MQTT broker answers at {broker}: devices that use it wait for one{_how_to_get_one(host)}"
+
+
+def _how_to_get_one(host: str) -> str:
+    """An MQTT broker, on this machine."""
+    if host not in ("127.0.0.1", "localhost"):
+        return ""
+    if machine.find("mosquitto") is None:
+        return "; `apt-get install mosquitto`, and join with --force"
+    return "; mosquitto is installed: start it" if not systemd_runs() else "; `systemctl start mosquitto`"
 
 
 def has_network(folder: Path = NETWORKS) -> bool:

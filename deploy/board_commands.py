@@ -12,12 +12,13 @@ from typing import Any, TypeVar
 import click
 
 from deploy import board
+from deploy.grouping import Group
 from deploy.trial import Trial
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@click.group()
+@click.group(cls=Group)
 def token() -> None:
     """Join tokens: each lets one board, or a counted number, become nodes."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import pwd
 import secrets
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from deploy import mosquitto
+from deploy import machine, mosquitto
 from deploy.errors import TrialError
 from deploy.mosquitto import EDGECORE, Account, Lan
 
@@ -94,8 +95,15 @@ class Broker:
         self._change(lambda state: replace(state, anonymous=allowed))
 
     def set_lan(self, address: str, port: int) -> None:
-        """Listen with TLS for other machines; port 0: no more.  Makes an authority of the broker's own.  Raises TrialError."""
+        """Listen with TLS for other machines; port 0: no more.  Makes an authority of the broker's own.
+
+        Raises TrialError, and leaves everything as it is, also for what the broker could not listen on: it would not start, and
+        be there for nobody."""
         if port:
+            _check_address(address)
+            # where it listens already it holds the port itself
+            if (address, port) != self.state().lan and (why := machine.can_listen(address, port)):
+                raise TrialError(f"cannot listen on {address} port {port}: {why}")
             self._certify(address)
         self._change(lambda state: replace(state, lan=(address, port) if port else None))
 
@@ -165,17 +173,13 @@ class Broker:
     def _certify(self, address: str) -> None:
         """An authority, once, and a certificate for this address."""
         import datetime
-        import ipaddress
 
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes, serialization
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-        try:
-            shown: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(address))
-        except ValueError:
-            raise TrialError(f"{address!r} is no address of this machine to listen on") from None
+        shown: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(address))
         now = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
 
         def pem(key: ec.EllipticCurvePrivateKey) -> str:
@@ -220,6 +224,20 @@ class Broker:
         )
         self._keep(self.folder / "lan.key", pem(key))
         self._keep(self.folder / "lan.crt", certificate.public_bytes(serialization.Encoding.PEM).decode())
+
+
+def _check_address(address: str) -> None:
+    """Raises TrialError for what is no address, or none by which a device could know this machine."""
+    try:
+        known = ipaddress.ip_address(address)
+    except ValueError:
+        raise TrialError(
+            f"{address!r} is no address of this machine to listen on: write it as 192.168.1.10"
+        ) from None
+    if known.is_unspecified or known.is_multicast:
+        raise TrialError(
+            f"{address} stands for many addresses: name the one by which devices reach this machine"
+        )
 
 
 def _hash(password: str) -> str:

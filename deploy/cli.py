@@ -16,6 +16,7 @@ import msgspec
 from deploy import board_commands, cluster_commands
 from deploy.device_commands import device as device_group
 from deploy.errors import PartFailed, TrialError
+from deploy.grouping import Group
 from deploy.home import DEFAULT_HOME, DEFAULT_NODE_NAME, Home, Ports
 from deploy.mqtt_commands import mqtt as mqtt_group
 from deploy.processes import tail
@@ -25,7 +26,7 @@ from deploy.trial import PARTS, Status, Trial
 _LOG_LINES = 12
 
 
-class _Group(click.Group):
+class _Group(Group):
     """Turns expected errors into one sentence and exit code 1."""
 
     def invoke(self, ctx: click.Context) -> object:
@@ -40,6 +41,11 @@ class _Group(click.Group):
             ctx.exit(1)
         except TrialError as error:
             _fail(error)
+            ctx.exit(1)
+        except OSError as error:
+            # a full disk, a file system that can no longer be written
+            where = f"{error.filename}: " if error.filename else ""
+            _fail(TrialError(f"{where}{error.strerror or error}"))
             ctx.exit(1)
         except KeyboardInterrupt:
             click.echo("interrupted; what this command had started was stopped", err=True)
@@ -162,7 +168,14 @@ def start(trial: Trial, part: str) -> None:
 @click.pass_obj
 def logs(trial: Trial, part: str, lines: int) -> None:
     """Print the last lines that a part wrote."""
-    for line in tail(trial.home.log(part), lines):
+    log = trial.home.log(part)
+    try:
+        log.open("rb").close()
+    except FileNotFoundError as error:
+        raise TrialError(f"there is no {log}: {part} was never started here") from error
+    except PermissionError as error:
+        raise TrialError(f"{log} cannot be read: run it again as root or with sudo") from error
+    for line in tail(log, lines):
         click.echo(line)
 
 

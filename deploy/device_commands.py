@@ -15,6 +15,7 @@ import click
 from deploy import devices
 from deploy.devices import Found, Verdict
 from deploy.errors import TrialError
+from deploy.grouping import Group
 from deploy.kubectl import Kubectl
 from deploy.trial import Trial
 
@@ -29,7 +30,7 @@ def _namespace(command: F) -> F:
     return option(command)
 
 
-@click.group()
+@click.group(cls=Group)
 @click.option(
     "--kubeconfig",
     envvar="KUBECONFIG",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from deploy import machine
 from deploy.errors import TrialError
 
 _TIMEOUT_S = 20.0
+_REFUSED = re.compile(r"connection to the server (\S+) was refused")
 
 
 class Kubectl:
@@ -24,7 +26,12 @@ class Kubectl:
             self._command += ["--cache-dir", str(cache)]
 
     def run(self, *arguments: str | Path, stdin: bytes = b"", timeout_s: float = _TIMEOUT_S) -> str:
-        return machine.run([*self._command, *arguments], stdin=stdin, timeout_s=timeout_s)
+        try:
+            return machine.run([*self._command, *arguments], stdin=stdin, timeout_s=timeout_s)
+        except TrialError as error:
+            if refused := _REFUSED.search(str(error)):
+                raise TrialError(f"the API at {refused[1]} does not answer: does cloudcore run?") from error
+            raise
 
     def is_ready(self) -> str | None:
         """None when the API server says that it is, else why not."""

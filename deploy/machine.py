@@ -4,6 +4,7 @@ No decisions about a trial are taken here."""
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import json
 import os
@@ -11,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from deploy.errors import TrialError
 
 # A user's PATH often lacks the sbin folders, where Debian puts runc, mosquitto and iptables.
 SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"))
+
+OWN = ("cloudcore", "edgecore", "mapper")
 
 _TIMEOUT_S = 30.0
 
@@ -66,7 +70,9 @@ def run(
     if check and done.returncode != 0:
         text = (done.stderr or done.stdout).decode(errors="replace").strip()
         last = text.splitlines()[-1] if text else f"exit code {done.returncode}"
-        # our own programs begin with their name
+        # our own programs begin with their name, or are told by their library that they were called wrongly
+        if name in OWN and last.startswith("Error: "):
+            last = f"{name}: {last.removeprefix('Error: ').removeprefix('Invalid value: ')}"
         raise TrialError(last if last.startswith(f"{name}: ") else f"{name} failed: {last}")
     return done.stdout.decode(errors="replace")
 
@@ -110,11 +116,36 @@ def port_is_free(port: int) -> bool:
     return True
 
 
+def can_listen(address: str, port: int) -> str | None:
+    """None when a port of that address can be listened on now, else why not.   address: of IPv4 or IPv6."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((address, port))
+            probe.listen(1)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return f"port {port} is in use by {listener_of(port)}"
+        if error.errno == errno.EADDRNOTAVAIL:
+            return "this machine has no such address"
+        return os.strerror(error.errno) if error.errno else str(error)
+    return None
+
+
 def port_answers(port: int, *, host: str = "127.0.0.1") -> bool:
     """Whether somebody accepts connections there."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         return probe.connect_ex((host, port)) == 0
+
+
+def wait_for_port(port: int, *, timeout_s: float) -> bool:
+    """Whether somebody accepts connections there before the time is over."""
+    deadline = time.monotonic() + timeout_s
+    while not (answers := port_answers(port)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return answers
 
 
 def socket_answers(path: Path) -> bool:

@@ -9,7 +9,11 @@ import click
 
 from deploy import board, machine, preflight
 from deploy.errors import PreflightError, TrialError
+from deploy.grouping import Group
 from deploy.trial import Trial
+
+_BACK_S = 20.0
+"""How long a broker may take to listen again."""
 
 
 class Place:
@@ -36,9 +40,13 @@ class Place:
             self.trial.reload_broker(restart=restart)
         elif board.systemd_runs():
             machine.run(["systemctl", "restart" if restart else "reload", board.BROKER_UNIT])
+            if restart and not machine.wait_for_port(self.broker.port, timeout_s=_BACK_S):
+                raise TrialError(
+                    f"the broker did not come back: see `journalctl -u {board.BROKER_UNIT.removesuffix('.service')}`"
+                )
 
 
-@click.group()
+@click.group(cls=Group)
 @click.pass_context
 def mqtt(ctx: click.Context) -> None:
     """Accounts of devices and applications on this node's MQTT broker."""

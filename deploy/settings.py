@@ -55,7 +55,7 @@ def parse(text: bytes) -> Settings:
         ipaddress.IPv4Network(settings.pod_subnet)
     except ValueError as error:
         raise TrialError(
-            f"trial.json is damaged ({error}): remove the state folder, then run `skerry up`"
+            f"trial.json is damaged ({error}): `skerry down --purge` removes the trial, `skerry up` makes a new one"
         ) from error
     if settings.version > VERSION:
         raise TrialError("the state folder was written by a newer version: use that version")

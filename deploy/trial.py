@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import os
 import shutil
 import signal
@@ -355,7 +356,8 @@ class Trial:
                 stored = self._load()
             except TrialError as error:
                 stored = None
-                problems.append(str(error))
+                if not purge:
+                    problems.append(str(error))
             self._settings = stored or Settings()
             for part in ("mapper", "supervisor", "edgecore"):
                 self._stop(part, progress)
@@ -366,12 +368,15 @@ class Trial:
                 problems += machine.drop_address(config.local_api(self._settings.ports))
             for part in ("mosquitto", "cloudcore"):
                 self._stop(part, progress)
-            if stored is not None and not problems:
-                self._save(replace(self._settings, before=None))
             if purge and not problems:
                 with progress.step("state folder") as step:
                     shutil.rmtree(self.home.root)
                     step.result = "removed"
+            elif stored is not None and not problems:
+                try:
+                    self._save(replace(self._settings, before=None))
+                except TrialError as error:  # a full disk
+                    problems.append(str(error))
         return problems
 
     def _stop(self, part: str, progress: Progress) -> None:
@@ -406,7 +411,8 @@ class Trial:
             self.daemons[part].stop(timeout_s=10.0)
         if "containerd" in started:
             runtime.clean_up(self.home, self._settings.before)
-            self._save(replace(self._settings, before=None))
+            with suppress(TrialError):  # on a full disk; `down` looks again
+                self._save(replace(self._settings, before=None))
 
     # -- one part ----------------------------------------------------------------------------------------------
 
@@ -497,6 +503,7 @@ class Trial:
             if restart:
                 daemon.stop()
                 daemon.start(self.command("mosquitto"))
+                self.await_part("mosquitto", Progress(io.StringIO()))
             else:
                 os.kill(pid, signal.SIGHUP)
 
@@ -540,7 +547,9 @@ class Trial:
     # -- looking -----------------------------------------------------------------------------------------------
 
     def status(self) -> Status:
-        """What there is now.  Changes nothing and needs no lock."""
+        """What there is now.  Changes nothing and needs no lock.  Raises TrialError for who may not look."""
+        if self.home.run.is_dir() and not os.access(self.home.run, os.R_OK | os.X_OK):
+            raise TrialError(f"{self.home.run} cannot be read: run it again as root or with sudo")
         stored = self._load() or Settings()
         parts = [
             PartStatus(
@@ -672,8 +681,14 @@ class Trial:
     def _save(self, new: Settings) -> None:
         self._settings = new
         unfinished = self.home.settings.with_suffix(".new")
-        unfinished.write_bytes(settings.dump(new))
-        unfinished.replace(self.home.settings)
+        try:
+            with unfinished.open("wb") as file:
+                file.write(settings.dump(new))
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(self.home.settings)
+        except OSError as error:
+            raise TrialError(f"cannot write {self.home.settings}: {error.strerror}") from error
 
 
 def _choose(stored: Settings | None, node_name: str | None, ports: Ports | None) -> Settings:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from beehive.errors import ConfigError, NotFound, SkerryError, Unavailable
+from edgecore.version import VERSION
 
 if TYPE_CHECKING:
     from edgecore.config import EdgeConfig
@@ -56,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         description="The edge half of Skerry: keeps pods and devices of this machine going, with or without its cloud.",
         epilog="Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 a check failed.",
     )
+    parser.add_argument("--version", action="version", version=f"edgecore {VERSION}")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def verb(name: str, command: Any, text: str) -> argparse.ArgumentParser:
@@ -361,6 +363,16 @@ def _unhold(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _node_name(config: EdgeConfig) -> str:
+    """As whom this machine joined, if it still knows."""
+    from edgecore.edgehub.certificate import Files
+
+    try:
+        return Files(config.pki).identity().node
+    except SkerryError:
+        return "NAME"
+
+
 def _reset(chosen: argparse.Namespace) -> int:
     from edgecore import reset
     from edgecore.edged.cri import Cri
@@ -372,11 +384,12 @@ def _reset(chosen: argparse.Namespace) -> int:
             "say --yes if you mean it"
         )
     endpoint = config.edged.runtime_endpoint if config.edged is not None else ""
+    name = _node_name(config)
     done = reset.reset(config, (lambda: Cri(endpoint)) if endpoint else None)
     print(f"{done.pods} pods ended")
     for path in done.removed:
         print(f"removed {path}")
-    print("this machine is no node any more; in the cloud: kubectl delete node NAME")
+    print("this machine is no node any more; in the cloud: kubectl delete node " + name)
     return 0
 
 

@@ -353,6 +353,8 @@ def load(path: Path, *, version: str = "") -> EdgeConfig:
         what = getattr(error, "problem", None) or error
         line = f" line {where.line + 1}" if where else ""
         raise ConfigError(f"cannot read {path}{line}: {what}") from error
+    if found is not None and not isinstance(found, dict):
+        raise ConfigError(f"cannot read {path}: it is not a map of keys")
     return parse(found, version=version)
 
 

@@ -118,7 +118,7 @@ def history(answer: Mapping[str, Any], only: str = "") -> str:
         for at, value in line
     )
     if not rows:
-        return "no readings"
+        return "no readings since the daemon started"
     told = [
         (datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z", name, value)
         for at, name, value in rows

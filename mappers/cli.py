@@ -38,9 +38,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+class _Version(argparse.Action):
+    """Reads the package's metadata, which costs memory, only when it is asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *unused: object) -> None:
+        from importlib.metadata import version
+
+        print(f"mapper {version('skerry')}")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mapper", description="Drivers for devices on an edge.")
     parser.add_argument("-v", "--verbose", action="store_true", help="log every call")
+    parser.add_argument("--version", action=_Version)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser(
         "run", help="run a driver file, an importable module, or a driver that is here (modbus, …)"
@@ -188,8 +202,12 @@ def _convert(arguments: argparse.Namespace) -> int:
 
     try:
         documents = list(yaml.safe_load_all(arguments.file.read_text()))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise ConfigError(f"cannot read {arguments.file}: {error.strerror}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read {arguments.file}: {error}") from error
+    if not any(isinstance(document, dict) and "kind" in document for document in documents):
+        raise ConfigError(f"cannot read {arguments.file}: there are no manifests in it")
     print(
         yaml.safe_dump_all(devices_v1alpha2.convert(documents), sort_keys=False, allow_unicode=True), end=""
     )

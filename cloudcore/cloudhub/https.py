@@ -47,7 +47,8 @@ class CompatServer:
     kube: Kube
     authority: Authority
     tls: Callable[[], ssl.SSLContext]
-    host: str = "0.0.0.0"
+    host: str = ""
+    """Empty: every address, of IPv6, too."""
     port: int = 10002
     certificate_life: timedelta = timedelta(days=365)
     token_refresh: timedelta = timedelta(hours=12)
@@ -68,12 +69,12 @@ class CompatServer:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         try:
-            site = web.TCPSite(runner, self.host, self.port, ssl_context=self.tls())
+            site = web.TCPSite(runner, self.host or None, self.port, ssl_context=self.tls())
             try:
                 await site.start()
             except OSError as error:
                 raise Refused(
-                    f"cannot listen on {self.host}:{self.port} for KubeEdge's edges: {error.strerror or error}",
+                    f"cannot listen on {self.host or '*'}:{self.port} for KubeEdge's edges: {error.strerror or error}",
                     reason="PortInUse",
                 ) from error
             self.bound_port = runner.addresses[0][1]

@@ -71,7 +71,9 @@ def save(state_dir: Path, target: Path) -> int:
                 file.flush()
                 os.fsync(file.fileno())
             archive.replace(target)
-    except (OSError, tarfile.TarError) as error:
+    except OSError as error:
+        raise StoreError(f"cannot back up to {target}: {error.strerror or error}") from error
+    except tarfile.TarError as error:
         raise StoreError(f"cannot back up to {target}: {error}") from error
     return count
 

@@ -212,7 +212,7 @@ class EventBus:
 
     def _on_disconnect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if not self._closing.is_set():
-            self._call(self._is_lost, str(reason))
+            self._call(self._is_lost, _words(reason))
 
     def _on_paho_message(self, client: Any, userdata: Any, message: Any) -> None:
         try:
@@ -257,3 +257,9 @@ class EventBus:
         log.info("The MQTT broker does not speak version 5, using 3.1.1")
         self._version = paho.MQTTv311
         self._arrived.put_nowait(None)
+
+
+def _words(reason: Any) -> str:
+    """paho knows no more than that of a connection that ended without a packet."""
+    text = str(reason)
+    return "the connection ended" if text == "Unspecified error" else text

@@ -12,6 +12,15 @@ def builtin(name: str) -> str | None:
     return folder if has_driver(folder) else None
 
 
+def drivers() -> list[str]:
+    """Names of the drivers that Skerry comes with."""
+    return sorted(
+        file.parent.name
+        for file in Path(__file__).parents[1].glob("*/driver.py")
+        if has_driver(file.parent.name)
+    )
+
+
 def has_driver(name: str) -> bool:
     """Whether Skerry comes with a driver of this name."""
     return (

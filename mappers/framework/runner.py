@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from beehive.supervise import Part, supervise
-from mappers.framework.builtin import builtin
+from mappers.framework.builtin import builtin, drivers
 from mappers.framework.config import MapperConfig
 from mappers.framework.dmi import EdgeLink, Identity
 from mappers.framework.driver import Driver, find_driver
@@ -43,7 +43,17 @@ def _import(name: str) -> ModuleType:
     path = Path(name)
     if path.suffix != ".py":
         own = builtin(name)
-        return importlib.import_module(f"mappers.{own}.driver" if own is not None else name)
+        if own is not None:
+            return importlib.import_module(f"mappers.{own}.driver")
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise
+            raise DriverError(
+                f"there is no driver {name}: give a file (my_driver.py), a module that can be imported, or one of "
+                f"{', '.join(drivers())}"
+            ) from None
     if not path.is_file():
         raise DriverError(f"there is no file {name}")
     module_name = "driver_" + path.stem

@@ -23,8 +23,12 @@ from cloudcore.cloudhub.https import CompatServer
 from cloudcore.errors import ApiExists, ApiNotFound, Status
 from cloudcore.identity import pki
 from cloudcore.identity.authority import Authority
+from tests.support.ports import free_port
 
 NOW = datetime.now(UTC)
+_HAS_IPV6 = Path("/proc/sys/net/ipv6/conf/lo/disable_ipv6").exists() and not int(
+    Path("/proc/sys/net/ipv6/conf/lo/disable_ipv6").read_text()
+)
 
 
 class ApiDouble:
@@ -132,9 +136,12 @@ def csr(
     return request.public_bytes(serialization.Encoding.DER), key
 
 
-def served(folder: Path, check: Callable[[Rig], Awaitable[None]]) -> None:
+def served(
+    folder: Path, check: Callable[[Rig], Awaitable[None]], *, host: str = "127.0.0.1", port: int = 0
+) -> None:
     async def main() -> None:
         rig = Rig(folder)
+        rig.server.host, rig.server.port = host, port
         task = asyncio.create_task(rig.server.run())
         try:
             async with asyncio.timeout(30):
@@ -184,6 +191,16 @@ def test_a_stock_edge_joins_and_rotates(tmp_path: Path) -> None:
         assert (status, text[:58]) == (401, b"failed to verify the certificate for edgenode: edge-2, it ")
 
     served(tmp_path, check)
+
+
+@pytest.mark.skipif(not _HAS_IPV6, reason="this machine has no IPv6")
+def test_without_an_address_it_listens_everywhere(tmp_path: Path) -> None:
+    async def check(rig: Rig) -> None:
+        for host in ("127.0.0.1", "::1"):
+            _, writer = await asyncio.open_connection(host, rig.server.port)
+            writer.close()
+
+    served(tmp_path, check, host="", port=free_port())
 
 
 def test_refusals(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import paho.mqtt.client as paho
 import pytest
 
 from deploy.broker import Broker
+from deploy.errors import TrialError
 from tests.support.ports import free_port
 
 MOSQUITTO = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
@@ -223,3 +224,27 @@ def test_a_broker_that_gave_up_root_reads_its_accounts_again(clients: Callable[.
             password = broker.add("late", device="default/late")
             process.send_signal(signal.SIGHUP)
             until(lambda: clients(broker.port, "late", password).is_in, "the new account")
+
+
+def test_a_listener_that_cannot_be_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    """With it, mosquitto would not start, and edgecore would have no broker either."""
+    broker = Broker(tmp_path / "b", free_port())
+    broker.add("meter", device="default/meter")
+    before = {file.name: file.read_bytes() for file in broker.folder.iterdir()}
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", free_port()))
+        taken.listen(1)
+        port = taken.getsockname()[1]
+        for address, why in (
+            ("192.0.2.1", "no such address"),
+            ("0.0.0.0", "stands for many"),
+            ("::", "stands for many"),
+            ("here", "is no address"),
+            ("127.0.0.1", f"port {port} is in use by "),
+        ):
+            with pytest.raises(TrialError, match=why):
+                broker.set_lan(address, port)
+    assert {file.name: file.read_bytes() for file in broker.folder.iterdir()} == before
+    broker.set_lan("127.0.0.1", port)
+    with running(broker):
+        broker.set_lan("127.0.0.1", port)  # a new certificate: what holds the port is the broker

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 import threading
 
 import pytest
 
+from beehive.errors import Refused
 from beehive.supervise import HANGS, Part, PartEnded, run_daemon, supervise
 
 
@@ -56,6 +58,20 @@ def test_a_failing_part_ends_the_others_and_its_error_comes_out() -> None:
     with pytest.raises(OSError, match="broken"):
         asyncio.run(supervise([Part(name="w", run=wait), Part(name="f", run=fail)], signals=False))
     assert ended == [True]
+
+
+@pytest.mark.parametrize(("error", "traced"), [(Refused("port 1 is taken"), False), (KeyError("x"), True)])
+def test_only_a_bug_is_shown_with_where_it_was_raised(
+    caplog: pytest.LogCaptureFixture, error: Exception, traced: bool
+) -> None:
+    async def run() -> None:
+        raise error
+
+    with contextlib.suppress(type(error)):
+        asyncio.run(supervise([Part(name="a", run=run)], signals=False))
+    record = next(record for record in caplog.records if "Part a failed" in record.message)
+    assert str(error) in record.message
+    assert bool(record.exc_info) is traced
 
 
 def test_a_part_that_is_cancelled_from_within_is_a_fault() -> None:

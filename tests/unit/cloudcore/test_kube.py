@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 from kubernetes.client import Configuration
 
 from beehive.backoff import Backoff
@@ -376,3 +377,19 @@ def test_a_kubeconfig_that_is_none_is_one_sentence(tmp_path: Path) -> None:
             path.write_text(text)
         with pytest.raises(ConfigError, match="cannot use the kubeconfig"):
             kube.load(str(path))
+
+
+def test_no_kubeconfig_at_all_says_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ConfigError, match="there is no kubeconfig: set KUBECONFIG"):
+        kube.load()
+
+
+def test_an_api_that_is_away_is_told_in_words() -> None:
+    error = urllib3.exceptions.NewConnectionError(
+        urllib3.connection.HTTPSConnection("127.0.0.1", 6443),
+        "Failed to establish a new connection: [Errno 111] Connection refused",
+    )
+    assert kube._short(error) == "no connection to 127.0.0.1:6443: Connection refused"

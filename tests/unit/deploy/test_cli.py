@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 from pathlib import Path
@@ -141,3 +142,25 @@ def test_start_waits_until_the_part_answers(tmp_path: Path, monkeypatch: pytest.
     trial.await_part("mapper", Progress(io.StringIO()))  # nothing of it can be asked
     with pytest.raises(PartFailed, match="it ended"):
         trial.await_part("edgecore", Progress(io.StringIO()))
+
+
+@pytest.mark.parametrize("words", [(), ("device",), ("token",), ("mqtt",)])
+def test_no_sentence_of_the_help_is_cut_off(tmp_path: Path, words: tuple[str, ...]) -> None:
+    code, out, _ = run(tmp_path / "h", *words, "--help")
+    assert code == 0
+    assert "..." not in out.replace("[ARGS]...", "")
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def up(self: Trial, progress: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/var/lib/skerry/trial.new")
+
+    monkeypatch.setattr(Trial, "up", up)
+    code, _, err = run(tmp_path / "h", "up")
+    assert (code, err) == (1, "error: /var/lib/skerry/trial.new: No space left on device\n")
+
+
+def test_logs_that_are_not_there(tmp_path: Path) -> None:
+    code, out, err = run(tmp_path / "h", "logs", "edgecore")
+    assert (code, out) == (1, "")
+    assert "edgecore was never started here" in err

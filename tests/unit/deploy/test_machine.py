@@ -56,6 +56,16 @@ def test_a_failed_program_is_told_by_its_last_words() -> None:
         machine.run(["/nonexistent/program"])
 
 
+def test_a_program_of_ours_that_was_called_wrongly_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "cloudcore"
+    program.write_text("#!/bin/sh\necho \"Error: Invalid value: 'x' is not a token id\" >&2; exit 2\n")
+    program.chmod(0o755)
+    with pytest.raises(TrialError, match=r"^cloudcore: 'x' is not a token id$"):
+        machine.run([program])
+
+
 def test_who_listens_is_found() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

@@ -133,4 +133,4 @@ def test_readings_come_in_the_order_of_their_times() -> None:
         ["1970-01-01T00:00:03.000Z", "rpm", "910"],
     ]
     assert "rpm" not in tables.history(answer, "on")
-    assert tables.history({"properties": {}}) == "no readings"
+    assert tables.history({"properties": {}}) == "no readings since the daemon started"

@@ -50,9 +50,27 @@ def test_a_file_or_a_name_that_is_none(capsys: pytest.CaptureFixture[str]) -> No
     assert main(["run", "/no/such.py"]) == 1
     assert main(["new", "../x"]) == 1
     assert "no file" in capsys.readouterr().err
+    assert main(["run", "nosuch"]) == 1
+    error = capsys.readouterr().err
+    assert "there is no driver nosuch" in error
+    assert "modbus, mqtt" in error
     with pytest.raises(SystemExit) as error:
         main(["fly"])
     assert error.value.code == 2
+
+
+def test_what_holds_no_manifests_is_not_converted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "passwd"
+    file.write_text("root:x:0:0\nnobody:x:1:1\n")
+    assert main(["convert", str(file)]) == 1
+    assert "there are no manifests in it" in capsys.readouterr().err
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("mapper 0.")
 
 
 def test_a_driver_that_makes_up_values_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
