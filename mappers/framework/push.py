@@ -1,9 +1,9 @@
 """Where readings go besides the twin, and what is sent there.  Pure.
 
 The manifest's `pushMethod` with KubeEdge's keys: `http`, `mqtt`, `otel`, of which the first counts as there, and independently
-a database: `dbMethod.influxdb2`, `.redis`, `.TDEngine`, the first of them.  Texts over HTTP and MQTT and members in Redis are
-KubeEdge's; a point in InfluxDB has the property's type, which is a text in KubeEdge; its TDengine tables are no legal names, so
-ours are others.   Source: protocol notes on DMI, section 11."""
+a database: `dbMethod.influxdb2`, `.redis`, `.TDEngine`, `.mysql`, the first of them.  Texts over HTTP and MQTT, members in
+Redis and tables in MySQL are KubeEdge's; a point in InfluxDB has the property's type, which is a text in KubeEdge; its TDengine
+tables are no legal names, so ours are others.   Source: protocol notes on DMI, section 11."""
 
 import hashlib
 import time
@@ -70,7 +70,18 @@ class Tdengine:
     device: str
 
 
-Target = Http | Mqtt | Influx | Otlp | Redis | Tdengine
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mysql:
+    """A table for each property.  address: `user@host:port/database`."""
+
+    address: str
+    device: str
+
+
+Target = Http | Mqtt | Influx | Otlp | Redis | Tdengine | Mysql
+
+MYSQL_NAME_CHARS = 64
+"""The longest name of a table."""
 
 TDENGINE_TABLE = (
     "CREATE STABLE IF NOT EXISTS readings (ts TIMESTAMP, number DOUBLE, text NCHAR(1024)) "
@@ -79,8 +90,8 @@ TDENGINE_TABLE = (
 
 
 class Outgoing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One thing to be sent, as it waits on disk.  kind: http, mqtt, influx, otlp, redis, tdengine.  to: address; of one there
-    is one queue.  topic: of MQTT, and the key in Redis."""
+    """One thing to be sent, as it waits on disk.  kind: http, mqtt, influx, otlp, redis, tdengine, mysql.  to: address; of one
+    there is one queue.  topic: of MQTT, the key in Redis, the table in MySQL."""
 
     kind: str
     to: str
@@ -113,6 +124,9 @@ def from_api(push: PushMethod | None, device: str = "") -> tuple[Target, ...]:
             targets.append(_redis(redis.addr, redis.db, device))
         elif tdengine is not None:
             targets.append(_tdengine(tdengine.addr, tdengine.db_name, device))
+        elif method.mysql is not None and method.mysql.mysql_client_config is not None:
+            mysql = method.mysql.mysql_client_config
+            targets.append(_mysql(mysql.addr, mysql.database, mysql.user_name, device))
     if database is not None:
         client, data = database.influxdb2_client_config, database.influxdb2_data_config
         if client is not None and data is not None:
@@ -138,6 +152,9 @@ def from_proto(push: pb.PushMethod, device: str = "") -> tuple[Target, ...]:
         elif push.dbMethod.HasField("tdengine"):
             tdengine = push.dbMethod.tdengine.tdEngineClientConfig
             targets.append(_tdengine(tdengine.addr, tdengine.dbname, device))
+        elif push.dbMethod.HasField("mysql"):
+            mysql = push.dbMethod.mysql.mysqlClientConfig
+            targets.append(_mysql(mysql.addr, mysql.database, mysql.userName, device))
     if push.HasField("dbMethod") and push.dbMethod.HasField("influxdb2"):
         database = push.dbMethod.influxdb2
         client, data = database.influxdb2ClientConfig, database.influxdb2DataConfig
@@ -191,6 +208,25 @@ def _tdengine(address: str, database: str, device: str) -> Tdengine | None:
     return Tdengine(url=f"{base.rstrip('/')}/rest/sql/{database}", device=device)
 
 
+def _mysql(address: str, database: str, user: str, device: str) -> Mysql | None:
+    """The port may be missing, as in KubeEdge's library."""
+    host, _, port = address.rpartition(":") if not address.endswith("]") else ("", "", "")
+    if not host:
+        host, port = address, "3306"
+    good = port.isascii() and port.isdecimal() and 0 < int(port) < 65536
+    if not good or not host or not database or "/" in database or "@" in host:
+        return None
+    return Mysql(address=f"{user or 'root'}@{host}:{port}/{database}", device=device)
+
+
+def mysql_table(device: str, name: str) -> str:
+    """KubeEdge's name of a property's table; one that is too long for MySQL ends in a hash."""
+    text = f"{device}/{name}"
+    if len(text) <= MYSQL_NAME_CHARS:
+        return text
+    return f"{text[: MYSQL_NAME_CHARS - 13]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
 def render(target: Target, name: str, type_: str, value: str, at_ms: int) -> Outgoing:
     """What to send of a reading.  at_ms: when it was read; what is sent late says so."""
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at_ms / 1000))
@@ -224,6 +260,11 @@ def render(target: Target, name: str, type_: str, value: str, at_ms: int) -> Out
             }
             body = f"{at_ms} {msgspec.json.encode(member).decode()}"
             return Outgoing(kind="redis", to=target.address, topic=device, body=body)
+        case Mysql():
+            body = msgspec.json.encode([when, value]).decode()
+            return Outgoing(
+                kind="mysql", to=target.address, body=body, topic=mysql_table(target.device, name)
+            )
         case Tdengine():
             return Outgoing(kind="tdengine", to=target.url, body=_row(target, name, type_, value, at_ms))
 

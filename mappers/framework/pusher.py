@@ -152,6 +152,8 @@ class Pusher:
             return await self._add_to_sets(items)
         if first.kind == "tdengine":
             return await self._insert(items)
+        if first.kind == "mysql":
+            return await self._add_rows(items)
         if first.kind == "mqtt":
             return await self._publish(first.to, items)
         for done, item in enumerate(items):
@@ -243,6 +245,30 @@ class Pusher:
         except DeviceError as error:
             return 0, error
         self.counts["sent"] += len(good)
+        return len(items), None
+
+    async def _add_rows(self, items: list[Outgoing | None]) -> tuple[int, Exception | None]:
+        """Many rows in one transaction, and one by one if that is refused."""
+        rows = [(item.topic, *msgspec.json.decode(item.body, type=tuple[str, str])) for item in items if item]
+        try:
+            from mappers.framework import mysql  # PyMySQL is loaded only where it is used
+
+            to = next(item.to for item in items if item)
+            await asyncio.to_thread(mysql.insert, to, os.environ.get("PASSWORD", ""), rows)
+        except ImportError:
+            return 0, DeviceError("MySQL needs the extra `mappers-mysql`")
+        except DriverError as error:
+            if len(rows) == 1:
+                self._refused(1, error)
+                return len(items), None
+            for done, item in enumerate(items):
+                _, failure = await self._add_rows([item]) if item is not None else (1, None)
+                if failure is not None:
+                    return done, failure
+            return len(items), None
+        except DeviceError as error:
+            return 0, error
+        self.counts["sent"] += len(rows)
         return len(items), None
 
     async def _sql(self, url: str, statement: str) -> None:

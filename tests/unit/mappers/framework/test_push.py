@@ -89,6 +89,25 @@ def test_other_databases_and_collectors() -> None:
         assert both(bad) == [(), ()]
 
 
+def test_mysql_has_a_table_for_each_property() -> None:
+    config = {"addr": "10.0.0.7:3307", "database": "plant", "userName": "u"}
+    for method, address in (
+        (config, "u@10.0.0.7:3307/plant"),
+        ({"addr": "db", "database": "plant"}, "root@db:3306/plant"),
+        ({**config, "addr": "[::1]:3306"}, "u@[::1]:3306/plant"),
+    ):
+        wanted = push.Mysql(address=address, device="n/d")
+        assert both({"dbMethod": {"mysql": {"mysqlClientConfig": method}}}) == [(wanted,), (wanted,)]
+    for bad in ({"addr": ""}, {"addr": "h:x"}, {"addr": "h:70000"}, {"database": ""}, {"database": "a/b"}):
+        assert both({"dbMethod": {"mysql": {"mysqlClientConfig": {**config, **bad}}}}) == [(), ()]
+    out = push.render(push.Mysql(address="u@h:1/d", device="n/d"), "p", "FLOAT", "21.5", AT)
+    assert (out.kind, out.to, out.topic) == ("mysql", "u@h:1/d", "n/d/p")
+    assert out.body == f'["{WHEN}","21.5"]'
+    long = push.mysql_table("default/" + "x" * 60, "temperature")
+    assert len(long) == 64
+    assert long != push.mysql_table("default/" + "x" * 60, "temperaturf")
+
+
 @given(st.text(max_size=40))
 def test_a_text_cannot_leave_its_quotes(value: str) -> None:
     row = push.render(push.Tdengine(url="u", device="a/b"), "p", "STRING", value, AT).body
