@@ -205,5 +205,5 @@ def test_a_server_that_is_no_mysql_keeps_what_waits(says: bytes) -> None:
 
 
 def test_nobody_there() -> None:
-    with pytest.raises(DeviceError, match="^mysql at"):
+    with pytest.raises(DeviceError, match=r"^mysql at"):
         mysql.insert(f"u@127.0.0.1:{free_port()}/d", "", [("t", "2026-01-01 00:00:00", "1")])
