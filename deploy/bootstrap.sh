@@ -78,6 +78,8 @@ if [ "$kind" = dev ]; then
     # for the libraries that tests put between a daemon and its disk or clock
     want gcc has cc
     want libc6-dev test -e /usr/include/stdio.h
+    # the second runtime that tests run pods under
+    want crun has crun
 fi
 
 python=$(find_python)

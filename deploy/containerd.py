@@ -26,9 +26,15 @@ _DISABLED = (
 
 
 def render_config(
-    home: Home, *, sandbox_image: str, cni_bin_dir: str, runc: str, snapshotter: str = "overlayfs"
+    home: Home,
+    *,
+    sandbox_image: str,
+    cni_bin_dir: str,
+    runc: str,
+    crun: str | None = None,
+    snapshotter: str = "overlayfs",
 ) -> str:
-    """config.toml, version 2, as containerd 1.6 and 1.7 read it."""
+    """config.toml, version 2, as containerd 1.6 and 1.7 read it.  crun: offered beside runc, as handler `crun`."""
     base = home.containerd
     return f"""\
 # Written by `skerry up`; changes are lost.
@@ -77,6 +83,19 @@ disabled_plugins = [{", ".join(_toml(name) for name in _DISABLED)}]
         BinaryName = {_toml(runc)}
         Root = {_toml(base / "runc")}
         # edgecore names cgroups by path (cgroupfs), which works with and without systemd.
+        SystemdCgroup = false
+{_crun(base / "crun", crun) if crun else ""}"""
+
+
+def _crun(root: object, program: str) -> str:
+    return f"""
+    # For pods whose RuntimeClass has handler: crun
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.crun]
+      runtime_type = "io.containerd.runc.v2"
+
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.crun.options]
+        BinaryName = {_toml(program)}
+        Root = {_toml(root)}
         SystemdCgroup = false
 """
 

@@ -45,7 +45,12 @@ def write_files(home: Home, subnet: ipaddress.IPv4Network, *, cni_bin_dir: str, 
     if runc is None:
         raise TrialError("runc is not installed: run `make up`, which installs it, or `apt-get install runc`")
     config = containerd.render_config(
-        home, sandbox_image=images.PAUSE_IMAGE, cni_bin_dir=cni_bin_dir, runc=runc, snapshotter=snapshotter
+        home,
+        sandbox_image=images.PAUSE_IMAGE,
+        cni_bin_dir=cni_bin_dir,
+        runc=runc,
+        crun=machine.find("crun"),
+        snapshotter=snapshotter,
     )
     (home.containerd / "config.toml").write_text(config)
     (home.containerd / "cni" / "10-skerry.conflist").write_text(containerd.render_network(home, subnet))

@@ -1,7 +1,7 @@
 """What the server itself adds to or refuses about an object before it is stored.  Reads the store, writes nothing.
 
 Stands for the default admission plug-ins: NamespaceLifecycle, ServiceAccount, DefaultTolerationSeconds, Priority,
-TaintNodesByCondition, and for the allocation of service addresses."""
+RuntimeClass, TaintNodesByCondition, and for the allocation of service addresses."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ NODE_PORTS = range(30000, 32768)
 NAMESPACES = ("", "namespaces")
 RANGES, QUOTAS = ("", "limitranges"), ("", "resourcequotas")
 PRIORITIES = ("scheduling.k8s.io", "priorityclasses")
+RUNTIMES = ("node.k8s.io", "runtimeclasses")
 GROWING = (limits.CLAIMS, limits.SERVICES)
 """Kinds whose objects may ask for more later on."""
 MIRROR = "kubernetes.io/config.mirror"
@@ -136,6 +137,8 @@ class Admission:
         if self._store.count(RANGES):
             limits.default_pod(body, self._ranges(metadata.get("namespace", "")))
         self._priority(spec)
+        if not mirror:
+            self._runtime_class(metadata, spec)
         tolerations = spec.setdefault("tolerations", [])
         for key, effect in NO_EVICT:
             if not any(
@@ -240,6 +243,44 @@ class Admission:
                 raise forbidden("pods", "", "", f"no PriorityClass with name {name} was found")
         spec["priority"] = value
         spec.setdefault("preemptionPolicy", policy)
+
+    def _runtime_class(self, metadata: Json, spec: Json) -> None:
+        """What a pod needs beside its containers, and where it may run, by the runtime it wants.
+
+        Source: Kubernetes' plugin/pkg/admission/runtimeclass/admission.go."""
+
+        def refused(why: str) -> Exception:
+            return forbidden("pods", "", metadata.get("name", ""), f"pod rejected: {why}")
+
+        name, chosen = spec.get("runtimeClassName"), {}
+        if name:
+            found = self._store.head(RUNTIMES, "", name)
+            if found is None:
+                raise refused(f'RuntimeClass "{name}" not found')
+            chosen = found.decode()
+        fixed = (chosen.get("overhead") or {}).get("podFixed") or {}
+        if not fixed and spec.get("overhead"):
+            raise refused("Pod Overhead set without corresponding RuntimeClass defined Overhead")
+        if fixed and limits.amounts(spec.get("overhead") or fixed) != limits.amounts(fixed):
+            raise refused("Pod's Overhead doesn't match RuntimeClass's defined Overhead")
+        if fixed:
+            spec["overhead"] = fixed
+        where = chosen.get("scheduling") or {}
+        selector = spec.get("nodeSelector") or {}
+        for key, value in (where.get("nodeSelector") or {}).items():
+            if selector.get(key, value) != value:
+                raise refused(
+                    f"conflict: runtimeClass.scheduling.nodeSelector[{key}] = {value}; "
+                    f"pod.spec.nodeSelector[{key}] = {selector[key]}"
+                )
+            selector[key] = value
+        if selector:
+            spec["nodeSelector"] = selector
+        tolerations = spec.get("tolerations") or []
+        spec["tolerations"] = [
+            *tolerations,
+            *(t for t in where.get("tolerations") or [] if t not in tolerations),
+        ]
 
     # others ------------------------------------------------------------------------------------------
 

@@ -68,12 +68,12 @@ def range_faults(key: Key, body: Json, ranges: list[Json]) -> list[str]:
             for container in each:
                 resources = container.get("resources") or {}
                 found += _held(
-                    item, "Container", _parsed(resources.get("requests")), _parsed(resources.get("limits"))
+                    item, "Container", amounts(resources.get("requests")), amounts(resources.get("limits"))
                 )
         for item in _items(ranges, "Pod"):
             found += _held(item, "Pod", _total(spec, "requests"), _total(spec, "limits"))
     elif key == CLAIMS:
-        asked = _parsed((body["spec"].get("resources") or {}).get("requests"))
+        asked = amounts((body["spec"].get("resources") or {}).get("requests"))
         for item in _items(ranges, "PersistentVolumeClaim"):
             found += _held(item, "PersistentVolumeClaim", asked, asked)
     return found
@@ -108,18 +108,19 @@ def _held(item: Json, kind: str, requests: Amounts, limits: Amounts) -> list[str
     return found
 
 
-def _parsed(amounts: Any) -> Amounts:
-    return {name: quantity.parse(value) for name, value in (amounts or {}).items()}
+def amounts(written: Any) -> Amounts:
+    """Quantities by name, as numbers."""
+    return {name: quantity.parse(value) for name, value in (written or {}).items()}
 
 
 def _total(spec: Json, what: str) -> Amounts:
     """Of a pod: the sum over its containers, or its largest init container."""
     total: Amounts = {}
     for container in spec.get("containers") or ():
-        for name, amount in _parsed((container.get("resources") or {}).get(what)).items():
+        for name, amount in amounts((container.get("resources") or {}).get(what)).items():
             total[name] = total.get(name, Decimal(0)) + amount
     for container in spec.get("initContainers") or ():
-        for name, amount in _parsed((container.get("resources") or {}).get(what)).items():
+        for name, amount in amounts((container.get("resources") or {}).get(what)).items():
             if container.get("restartPolicy") == "Always":
                 total[name] = total.get(name, Decimal(0)) + amount
             else:
@@ -153,7 +154,7 @@ def usage(key: Key, body: Json) -> Amounts:
                     found[name] = amount
     elif key == CLAIMS:
         spec = body["spec"]
-        storage = _parsed((spec.get("resources") or {}).get("requests")).get("storage", Decimal(0))
+        storage = amounts((spec.get("resources") or {}).get("requests")).get("storage", Decimal(0))
         found |= {"persistentvolumeclaims": Decimal(1), "requests.storage": storage}
         if spec.get("storageClassName"):
             of_class = f"{spec['storageClassName']}.storageclass.storage.k8s.io/"

@@ -75,6 +75,8 @@ class PodStarter:
             error = made.result()
             assert isinstance(error, CriError)
             self.sandbox_error = str(error)
+            # the class may name another handler by the next try
+            self._handler = None
             await self._ctx.event(
                 "Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}"
             )

@@ -14,12 +14,13 @@ from deploy.home import Home
 HOME = Home.at(Path('/tmp/a "quoted" home'))
 
 
-def cri() -> dict[str, Any]:
+def cri(crun: str | None = None) -> dict[str, Any]:
     text = render_config(
         HOME,
         sandbox_image="local/pause:1",
         cni_bin_dir="/usr/lib/cni",
         runc="/usr/sbin/runc",
+        crun=crun,
         snapshotter="native",
     )
     return tomllib.loads(text)
@@ -46,6 +47,19 @@ def test_pods_start_without_the_right_to_lower_oom_scores() -> None:
     assert section["restrict_oom_score_adj"] is True
     assert section["sandbox_image"] == "local/pause:1"
     assert section["containerd"]["snapshotter"] == "native"
+
+
+def test_crun_is_offered_where_it_is() -> None:
+    def runtimes(crun: str | None) -> dict[str, Any]:
+        section = cri(crun)["plugins"]["io.containerd.grpc.v1.cri"]["containerd"]
+        assert section["default_runtime_name"] == "runc"
+        found: dict[str, Any] = section["runtimes"]
+        return found
+
+    assert set(runtimes(None)) == {"runc"}
+    options = runtimes("/usr/bin/crun")["crun"]["options"]
+    assert options["BinaryName"] == "/usr/bin/crun"
+    assert options["Root"].startswith(f"{HOME.root}/")
 
 
 def test_the_network_is_the_homes_own() -> None:
