@@ -5,6 +5,7 @@ and the kind of Service.  Whoever keeps manifests in a repository of their own t
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import re
 import time
@@ -20,6 +21,7 @@ from deploy.kubectl import Kubectl
 
 NAMESPACE = "kubeedge"
 HUB_PORT = 10000
+CONFIG_ANNOTATION = "skerry.dev/config"
 SERVICES = ("LoadBalancer", "NodePort", "ClusterIP")
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -75,15 +77,21 @@ def manifests(wish: Wish) -> str:
     """cloudcore's manifests with what the operator asked for in them."""
     check(wish)
     documents: list[dict[str, Any]] = list(yaml.safe_load_all(_MANIFESTS.read_text()))
-    for item in documents:
+    config = ""
+    for item in documents:  # the configuration comes before what reads it
         match item["kind"]:
             case "Deployment":
+                # another configuration is another pod: cloudcore reads it when it starts
+                digest = hashlib.sha256(config.encode()).hexdigest()
+                item["spec"]["template"]["metadata"]["annotations"] = {CONFIG_ANNOTATION: digest}
                 item["spec"]["replicas"] = wish.replicas
                 item["spec"]["template"]["spec"]["containers"][0]["image"] = wish.image
             case "Service":
                 item["spec"]["type"] = wish.service
             case "ConfigMap":
-                item["data"]["cloudcore.yaml"] = _configured(item["data"]["cloudcore.yaml"], wish.addresses)
+                config = item["data"]["cloudcore.yaml"] = _configured(
+                    item["data"]["cloudcore.yaml"], wish.addresses
+                )
     return yaml.safe_dump_all(documents, sort_keys=False)
 
 
