@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 
 from beehive.errors import SkerryError
+from beehive.watchdog import HANGS, Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +30,6 @@ FAULT_S = 30.0
 
 EXIT_S = 20.0
 """How long what is left may take once all parts have ended: threads that are still at work, files to close."""
-
-HANGS = 70
-"""The exit code of a process that could not end by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,14 +89,20 @@ def run_daemon(
     *,
     close: Callable[[], None] = lambda: None,
     loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    watchdog: Watchdog | None = None,
 ) -> None:
-    """asyncio.run, then `close`; both come to an end.  Raises what `main` raises.   loop: makes another than asyncio's."""
+    """asyncio.run, then `close`; both come to an end.  Raises what `main` raises.   loop: makes another than asyncio's.
+
+    watchdog: looks while `main` runs; by default at the loop alone."""
     ending = _Ending(lambda: "a thread or a file")
+    watchdog = watchdog or Watchdog()
 
     async def run() -> None:
+        watchdog.start()
         try:
             await main
         finally:
+            watchdog.stop()
             ending.begin(EXIT_S)
 
     try:

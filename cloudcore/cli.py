@@ -18,6 +18,8 @@ import yaml
 
 from beehive import clock
 from beehive.errors import ConfigError, SkerryError
+from beehive.supervise import run_daemon
+from beehive.watchdog import Watchdog
 from cloudcore import config as configuration
 from cloudcore import kube
 from cloudcore import main as daemon
@@ -77,12 +79,17 @@ def _duration(text: str) -> timedelta:
     return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
 
 
-def _run(work: Coroutine[Any, Any, R]) -> R:
+def _new_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
     except ImportError:
-        return asyncio.run(work)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return None
+    make: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return make
+
+
+def _run(work: Coroutine[Any, Any, R]) -> R:
+    with asyncio.Runner(loop_factory=_new_loop()) as runner:
         return runner.run(work)
 
 
@@ -129,7 +136,10 @@ def run(*, config_path: Path | None, standalone: bool, log_level: str) -> None:
     # a line for each connection that is dropped from the pool tells nobody anything
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
-    _run(daemon.run(config, standalone=standalone))
+    watchdog = Watchdog()
+    run_daemon(
+        daemon.run(config, standalone=standalone, watchdog=watchdog), loop=_new_loop(), watchdog=watchdog
+    )
 
 
 @cli.group()

@@ -15,6 +15,7 @@ from beehive.backoff import Backoff
 from beehive.delivery import Item
 from beehive.errors import ProtocolError, Refused, SkerryError, Unavailable
 from beehive.supervise import Part, supervise
+from beehive.watchdog import Watchdog
 from cloudcore import kube, memory
 from cloudcore.cloudhub.dispatch import Dispatcher
 from cloudcore.cloudhub.https import CompatServer
@@ -57,7 +58,13 @@ ADDRESSES_S = 60.0
 """How often this machine's addresses are looked at, and old tokens and the server certificate's end."""
 
 
-async def run(config: Config, *, standalone: bool, stop: asyncio.Event | None = None) -> None:
+async def run(
+    config: Config,
+    *,
+    standalone: bool,
+    stop: asyncio.Event | None = None,
+    watchdog: Watchdog | None = None,
+) -> None:
     """Run until a signal comes or `stop` is set.  Raises SkerryError with one sentence for the operator."""
     memory.limit()
     own_api = standalone or config.standalone.enable
@@ -79,7 +86,9 @@ async def run(config: Config, *, standalone: bool, stop: asyncio.Event | None = 
     if config.streams.enable:
         proxy = PodStreams(streams.tunnels, get_pod=streams.pods.get, switches=config.streams.verbs)
         usage = Measurer(streams.tunnels)
-    plane = ControlPlane(plane_config, bootstrap_manifests=own.manifests, kubelet_proxy=proxy, usage=usage)
+    plane = ControlPlane(
+        plane_config, bootstrap_manifests=own.manifests, kubelet_proxy=proxy, usage=usage, watchdog=watchdog
+    )
     stop = stop or asyncio.Event()
 
     async def cloud() -> None:

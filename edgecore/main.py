@@ -12,6 +12,7 @@ from beehive import clock, session, stocktunnel
 from beehive.errors import ConfigError, NotFound, Unavailable
 from beehive.supervise import Part, run_daemon, supervise
 from beehive.tunnelpeer import BinaryConnection
+from beehive.watchdog import Watchdog
 from devicetwin.module import DeviceTwin
 from edgecore import metrics
 from edgecore.config import EdgeConfig, default_node_name
@@ -43,10 +44,12 @@ log = logging.getLogger(__name__)
 def run(config: EdgeConfig) -> None:
     """Run until a signal.  Raises: SkerryError, when it cannot start or a part failed."""
     store = Store.open(config.database, config.key_file)
-    run_daemon(_run(config, store), close=store.close, loop=Loop)
+    watchdog = Watchdog()
+    watchdog.watch(store.vital())
+    run_daemon(_run(config, store, watchdog), close=store.close, loop=Loop, watchdog=watchdog)
 
 
-async def _run(config: EdgeConfig, store: Store) -> None:
+async def _run(config: EdgeConfig, store: Store, watchdog: Watchdog) -> None:
     files = Files(config.pki)
     identity = _identity(files, config)
     name = config.node or (identity.node if identity else default_node_name())
@@ -76,6 +79,8 @@ async def _run(config: EdgeConfig, store: Store) -> None:
             create_pod=meta.create_pod if identity is not None else None,
             devices=hardware,
         )
+        for vital in edged.vitals():
+            watchdog.watch(vital)
         if local_api is not None:
             judge = edged.worker
             local_api.api.logs = PodLogs(config.edged.log_dir, lambda uid: judge(uid) is not None)

@@ -16,6 +16,7 @@ import yaml
 from aiohttp import web
 
 from beehive import clock
+from beehive.watchdog import Watchdog
 from cloudcore.identity.addresses import local_addresses
 from cloudcore.standalone import authz, backup, crds, credentials, export, measured, selectors, volumes
 from cloudcore.standalone import store as store_module
@@ -99,7 +100,9 @@ class ControlPlane:
         kubelet_proxy: KubeletProxy | None = None,
         usage: measured.UsageSource | None = None,
         addresses: Callable[[], Sequence[str]] = lambda: sorted(local_addresses()),
+        watchdog: Watchdog | None = None,
     ) -> None:
+        self._watchdog = watchdog
         self._addresses = addresses
         self._config = config
         self._manifests = tuple(bootstrap_manifests)
@@ -151,6 +154,8 @@ class ControlPlane:
         if self._usage is not None:
             registry.add(measured.rows())
         store.start()
+        if self._watchdog is not None:
+            self._watchdog.watch(store.vital())
         try:
             await self._serve(store, registry, keys)
         finally:

@@ -29,6 +29,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from beehive.watchdog import Vital
 from cloudcore.standalone.errors import NewerStore, StoreError
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,8 @@ HISTORY_BYTES = 4 * 1024 * 1024
 """Bound of the object bytes that one resource's events hold."""
 BATCH = 512
 """Writes that may share one transaction."""
+STANDS_S = 300.0
+"""How long the writing thread may be at one batch before the process is ended."""
 QUEUE = 4096
 """Events one watcher may be behind before it is dropped: it lists again, at its own cost."""
 
@@ -212,6 +215,8 @@ class Store:
         self._failed_epoch = -1
         self._landed_revision = 0
         self._thread: threading.Thread | None = None
+        self._commits = 0
+        self._writing = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def open(self) -> None:
@@ -283,6 +288,14 @@ class Store:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._write_loop, name="store", daemon=True)
         self._thread.start()
+
+    def vital(self) -> Vital:
+        """That what is accepted is written, for the watchdog."""
+
+        def pulse() -> int | None:
+            return self._commits if self._writing or not self._queue.empty() else None
+
+        return Vital(name="store's writer", pulse=pulse, limit_s=STANDS_S)
 
     async def stop(self) -> None:
         """Land what was accepted, then end the thread."""
@@ -428,7 +441,10 @@ class Store:
                         more = False
                         break
                     batch.extend(item)
+                self._commits += 1
+                self._writing = True
                 self._commit(connection, batch)
+                self._writing = False
         finally:
             connection.close()
 

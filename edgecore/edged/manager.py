@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from beehive.errors import SkerryError, Unavailable
+from beehive.watchdog import Vital
 from edgecore.edged import admission, claims, evict, imagegc, images, mirror, node, pleg, policy, quantity
 from edgecore.edged import status as statuses
 from edgecore.edged.config import EdgedConfig
@@ -56,6 +57,9 @@ AGREEING_READINGS = 2
 ABSENCE_S = 1.0
 # How soon a pod whose worker met a bug gets another.
 WORKER_RETRY_S = 30.0
+# How long a look at the runtime or at what is wanted may take before the daemon is ended: a containerd that does not answer is
+# given up after two times 20 s, a pass over what is wanted waits for the store only.
+STANDS_S = 600.0
 # How often the folder of static pods is looked at, and what the API shows of them.
 STATIC_S, MIRROR_S = 5.0, 10.0
 
@@ -143,6 +147,7 @@ class Edged:
         self._sandboxes: list[SandboxInfo] = []
         self._containers: list[ContainerInfo] = []
         self._listed = False
+        self._relists = self._passes = 0
         self._away = ""
         self._node_before = node.Before()
         self._shared: Shared | None = None
@@ -181,6 +186,18 @@ class Edged:
         )
 
     # -- what others call
+
+    def vitals(self) -> list[Vital]:
+        """That pods are looked at, for the watchdog."""
+        relist_s, resync_s = self._config.relist_s, self._config.resync_s
+        return [
+            Vital(
+                name="look at the runtime", pulse=lambda: self._relists or None, limit_s=STANDS_S + relist_s
+            ),
+            Vital(
+                name="look at wanted pods", pulse=lambda: self._passes or None, limit_s=STANDS_S + resync_s
+            ),
+        ]
 
     async def run(self) -> None:
         """The part: never returns.  Cancelling it leaves every pod running."""
@@ -298,6 +315,7 @@ class Edged:
 
     async def _relist_for_ever(self) -> None:
         while True:
+            self._relists += 1
             try:
                 sandboxes = await self._cri.list_sandboxes()
                 containers = await self._cri.list_containers()
@@ -337,6 +355,7 @@ class Edged:
     async def _wanted_for_ever(self, group: asyncio.TaskGroup) -> None:
         trouble = ""
         while True:
+            self._passes += 1
             self._changed.clear()
             wait = self._config.resync_s
             try:

@@ -40,6 +40,7 @@ from typing import Any, TypeVar
 
 from beehive import clock
 from beehive.errors import Unavailable
+from beehive.watchdog import Vital
 from edgecore.errors import AlreadyRunning, SchemaTooNew, StoreDamaged, StoreError
 from edgecore.metamanager import keyfile, migrations, sealing
 from edgecore.metamanager.keyfile import StoreKey
@@ -62,6 +63,10 @@ KEPT_DAMAGED = 3
 
 RESERVE_S = 60.0
 """How often it is looked whether the reserve is there."""
+
+STANDS_S = 300.0
+"""How long the writer may be at one group before the daemon is ended: seconds for each of a few syncs are a bad card, minutes
+are none."""
 
 _CACHE_KIB = 1024
 _WAL_LIMIT_BYTES = 4 * 1024 * 1024
@@ -287,6 +292,8 @@ class Store:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._reads: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._groups = 0
+        self._writing = False
         self._writer = _connect(path)
         self._reader = _connect(path)
         self._reader.execute("PRAGMA query_only = ON")
@@ -377,6 +384,22 @@ class Store:
         Raises: Unavailable, and what `work` raises."""
         return await self._submit(self._reads, work)
 
+    def vital(self) -> Vital:
+        """That the writer goes on, for the watchdog."""
+
+        def pulse() -> int | None:
+            return self._groups if self._writing or not self._jobs.empty() else None
+
+        return Vital(name="store's writer", pulse=pulse, limit_s=STANDS_S, excused=self._waits_for_disk)
+
+    def _waits_for_disk(self) -> bool:
+        """Whether the kernel holds the writer's thread: then a new process could not get at the file either."""
+        try:
+            stat = Path(f"/proc/self/task/{self._threads[0].native_id}/stat").read_text()
+        except (OSError, IndexError):
+            return False
+        return stat.rpartition(")")[2].split()[:1] == ["D"]
+
     async def run(self) -> None:
         """Wait for damage.  Raises: StoreDamaged."""
         fault = asyncio.wrap_future(self._fault)
@@ -414,7 +437,10 @@ class Store:
                     last = True
                     break
                 group.append(more)
+            self._groups += 1
+            self._writing = True
             self._commit(group, transaction)
+            self._writing = False
             if last:
                 return
 

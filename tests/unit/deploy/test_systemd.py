@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import deploy
+from beehive import watchdog
 
 FOLDER = Path(deploy.__file__).parent / "systemd"
 UNITS = (
@@ -59,6 +60,16 @@ def test_edgecore_ends_alone_and_shares_its_mounts() -> None:
     assert int(service["LimitNOFILE"][0]) >= 65536
     assert [key for key in service if PRIVATE_MOUNTS.fullmatch(key)] == []
     assert "RestrictSUIDSGID" not in service
+
+
+@pytest.mark.parametrize("name", ["edgecore.service", "cloudcore.service"])
+def test_a_daemon_that_cannot_even_end_itself_is_ended(name: str) -> None:
+    service = entries(name)["Service"]
+    assert service["Type"] == ["notify"]
+    # later than the daemon itself, which says why
+    assert int(service["WatchdogSec"][0]) > watchdog.LOOP_LIMIT_S + 60
+    # upgrading a store may take 300 s (`metamanager.store`), and that twice
+    assert int(service["TimeoutStartSec"][0]) > 600
 
 
 @pytest.mark.parametrize("name", UNITS)
