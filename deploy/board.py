@@ -100,7 +100,7 @@ def join(config: Path, *, cloud: str, token: str, node_name: str, force: bool) -
     machine.run(["systemctl", "daemon-reload"])
     for name in (UNIT, DRIVERS_UNIT):
         machine.run(["systemctl", "enable", "--quiet", name])
-        machine.run(["systemctl", "restart", name])
+        machine.run(["systemctl", "restart", name], timeout_s=960.0)  # until it says that it is ready
     yield f"{UNIT} is enabled and runs:  systemctl status edgecore"
     yield f"{DRIVERS_UNIT} starts the drivers that devices need; your own go into /etc/skerry/drivers"
 

@@ -21,6 +21,7 @@ from edgecore.edged.cri import Cri
 from edgecore.edged.manager import Edged
 from edgecore.edgehub.certificate import Files, Identity, Renewal
 from edgecore.edgehub.link import Link
+from edgecore.edgehub.truetime import TrueTime
 from edgecore.edgehub.websocket import Text, dial_stock_tunnel, dial_tunnel
 from edgecore.edgestream.client import EdgeStream
 from edgecore.edgestream.edged import EdgedRuntime
@@ -100,6 +101,7 @@ async def _run(config: EdgeConfig, store: Store, watchdog: Watchdog) -> None:
             tls=files.tls,
             peer=meta,
             project=config.project,
+            ask_time=TrueTime(files, project=config.project).ask,
         )
         meta.bind(link)
         if edged is not None:

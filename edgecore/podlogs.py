@@ -26,7 +26,7 @@ class PodLogs:
         """What was written, in pieces; with `follow` until the pod is gone.  The query is a kubelet's.
 
         Raises: NotFound, Refused (a bad parameter, or several containers)."""
-        options = crilog.parse_options(query.items(), clock.wall_ms() * 1_000_000)
+        options = crilog.parse_options(query.items(), clock.machine_ms() * 1_000_000)
         pod = onsite.PodRef(namespace=namespace, name=name, uid=uid)
         log = await asyncio.to_thread(
             onsite.log_file, self._root, pod, query.get("container", ""), previous=options.previous

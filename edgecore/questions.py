@@ -167,6 +167,7 @@ class Questions:
                 "lastError": link.last_error if link is not None and session is None else "",
                 "certificateEnds": self._identity.not_after if self._identity else None,
             },
+            "clockAheadSeconds": int(clock.ahead_s()),
             "outbox": {
                 "waiting": len(meta.outbox),
                 "bytes": meta.outbox.bytes_held,

@@ -155,6 +155,12 @@ def describe(item: Mapping[str, Any], running: Sequence[Mapping[str, Any]]) -> s
     return "\n".join([*lines, text.rstrip()])
 
 
+def _clock(ahead_s: int) -> list[list[str]]:
+    if not ahead_s:
+        return []
+    return [["clock", f"{ahead_s // 86400} days ahead of the cloud's, whose time counts instead: set it"]]
+
+
 def render_status(answer: Mapping[str, Any]) -> str:
     """The daemon's state, one fact a line."""
     cloud, outbox, store = answer["cloud"], answer["outbox"], answer["store"]
@@ -169,6 +175,7 @@ def render_status(answer: Mapping[str, Any]) -> str:
         ["version", answer["version"]],
         ["up", f"{answer['upSeconds']} s"],
         ["cloud", link],
+        *_clock(answer.get("clockAheadSeconds", 0)),
         ["pods", str(answer["pods"])],
         ["waiting to go up", f"{outbox['waiting']} ({outbox['bytes']} bytes)"],
         ["dropped", dropped],

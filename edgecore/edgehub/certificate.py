@@ -23,7 +23,7 @@ from beehive.codec import MAX_JOIN_BYTES
 from beehive.errors import ConfigError, NotFound, ProtocolError, Refused, SkerryError, Unavailable
 from beehive.message import Failure, Group, JoinAnswer, JoinRequest, Message, Op, RenewRequest, Source, new
 from edgecore.edgehub import https, keys, kubeedge
-from edgecore.edgehub.websocket import NO_CHECK_TIME, dial
+from edgecore.edgehub.websocket import NO_CHECK_TIME, OVER, dial
 from edgecore.errors import JoinRefused
 
 log = logging.getLogger(__name__)
@@ -123,12 +123,16 @@ class Files:
 
         A board without a clock of its own starts years back, and may have nobody but its hub to reach.  So a hub's
         certificate may be from what this machine takes for the future; one that is over is still refused (`dial`)."""
+        return self.context(clock.wall().timestamp())
+
+    def context(self, now: float | None) -> ssl.SSLContext:
+        """As `tls`, by that time (Unix seconds); None: without looking at what is over.  Raises: Refused (reason `Over`),
+        ConfigError."""
         identity = self.identity()
-        now = clock.wall().timestamp()
-        if now >= identity.not_after:
+        if now is not None and now >= identity.not_after:
             raise Refused(
                 f"the certificate of node {identity.node} has expired: run `edgecore join --token …` with a new token",
-                reason="Expired",
+                reason=OVER,
             )
         try:
             context = trusting(self.ca.read_text("ascii"))
@@ -138,10 +142,10 @@ class Files:
             )
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             raise ConfigError(f"cannot use the certificate in {self.folder}: {error}") from error
-        if now >= authority_ends:
+        if now is not None and now >= authority_ends:
             raise Refused(
                 "the cloud's authority that this node trusts has expired: run `edgecore join --token …` with a new token",
-                reason="Expired",
+                reason=OVER,
             )
         context.verify_flags |= NO_CHECK_TIME
         return context
@@ -201,7 +205,9 @@ async def join(
         except Unavailable as error:
             last = error
             continue
-        validity = await keys.check(node, key=request.key, certificate=answer.certificate, ca=ca_pem)
+        validity = await keys.check(
+            node, key=request.key, certificate=answer.certificate, ca=ca_pem, now=clock.wall().timestamp()
+        )
         identity = Identity(
             node=node,
             clouds=tuple(remember),
@@ -254,7 +260,9 @@ async def join_kubeedge(
     ca = _read_ca(https_address, await _fetch_ca(https_address), token.ca_hash)
     request = await keys.make_request(node)
     signed = await kubeedge.certificate(https_address, node, request.csr, tls=trusting(ca), token=token)
-    validity = await keys.check(node, key=request.key, certificate=signed, ca=ca)
+    validity = await keys.check(
+        node, key=request.key, certificate=signed, ca=ca, now=clock.wall().timestamp()
+    )
     identity = Identity(
         node=node,
         clouds=tuple(remember),
@@ -343,7 +351,9 @@ class Renewal:
             signed = await self._over_the_link(old.node, request.csr)
         # the authority stays the pinned one: another can only come with a token
         ca = self._files.ca.read_text("ascii")
-        validity = await keys.check(old.node, key=request.key, certificate=signed, ca=ca)
+        validity = await keys.check(
+            old.node, key=request.key, certificate=signed, ca=ca, now=clock.wall().timestamp()
+        )
         identity = Identity(
             node=old.node,
             clouds=old.clouds,
@@ -356,11 +366,15 @@ class Renewal:
         return identity
 
     async def _over_the_link(self, node: str, csr: str) -> str:
-        question = new(
-            source=Source.METAMANAGER,
-            group=Group.HUB,
-            operation=Op.RENEW,
-            resource=f"null/node/{node}",
-            content=RenewRequest(csr=csr),
-        )
-        return read_answer(await self._ask(question, JOIN_S)).certificate
+        return read_answer(await self._ask(renewal(node, csr), JOIN_S)).certificate
+
+
+def renewal(node: str, csr: str) -> Message:
+    """The question to a hub of ours that a new certificate answers."""
+    return new(
+        source=Source.METAMANAGER,
+        group=Group.HUB,
+        operation=Op.RENEW,
+        resource=f"null/node/{node}",
+        content=RenewRequest(csr=csr),
+    )

@@ -42,11 +42,13 @@ async def make_request(node: str) -> Request:
     return Request(**await _child("request", node, {}))
 
 
-async def check(node: str, *, key: str, certificate: str, ca: str) -> Validity:
-    """Whether `certificate` is for `key`, is named for `node`, is signed by `ca` and may be used by a client.
+async def check(node: str, *, key: str, certificate: str, ca: str, now: float | None) -> Validity:
+    """Whether `certificate` is for `key`, is named for `node`, is signed by `ca`, may be used by a client, and is valid at
+    `now` (Unix seconds); None: whenever that is.
 
     Raises: JoinRefused, saying what is wrong; Unavailable (too slow)."""
-    found = await _child("check", node, {"key": key, "certificate": certificate, "ca": ca})
+    at = "" if now is None else f"{now:.0f}"
+    found = await _child("check", node, {"key": key, "certificate": certificate, "ca": ca, "now": at})
     return Validity(float(found["not_before"]), float(found["not_after"]))
 
 
@@ -125,7 +127,7 @@ def _check(node: str, given: dict[str, str]) -> dict[str, float]:
     except x509.ExtensionNotFound:
         pass  # none listed: all allowed
     before, after = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    now = datetime.now(UTC)
+    now = datetime.fromtimestamp(float(given["now"]), UTC) if given["now"] else before
     if not before <= now < after:
         raise SystemExit(
             f"the certificate that came is valid from {before:%Y-%m-%d %H:%M} to {after:%Y-%m-%d %H:%M} UTC"

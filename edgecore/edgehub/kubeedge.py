@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from beehive.errors import ConfigError, ProtocolError, Refused, Unavailable
 from edgecore.edgehub import https
+from edgecore.edgehub.websocket import untrusted
 from edgecore.errors import JoinRefused
 
 PORT = 10002
@@ -45,20 +46,27 @@ def https_address(hub: str, configured: str) -> str:
 
 
 async def certificate(
-    address: str, node: str, csr: str, *, tls: ssl.SSLContext, token: StockToken | None
+    address: str,
+    node: str,
+    csr: str,
+    *,
+    tls: ssl.SSLContext,
+    token: StockToken | None,
+    any_time: bool = False,
 ) -> str:
     """Have a request signed; PEM.  tls: trusts the cloud's authority, and without a token shows the old certificate.
+    any_time: the server's certificate may be over; only to find out what time it is.
 
     Raises: Unavailable, JoinRefused, ProtocolError."""
     headers = {"NodeName": node}
     if token is not None:
         headers["Authorization"] = f"Bearer {token.jwt}"
     try:
-        answer = await https.get(address, "/edge.crt", tls=tls, headers=headers, body=_der(csr))
+        answer = await https.get(
+            address, "/edge.crt", tls=tls, headers=headers, body=_der(csr), any_time=any_time
+        )
     except ssl.SSLCertVerificationError as error:
-        raise Refused(
-            f"cannot trust the hub at {address}: {error.verify_message}", reason="UntrustedHub"
-        ) from error
+        raise Refused(untrusted(address, error), reason="UntrustedHub") from error
     if answer.status in (401, 403):
         raise JoinRefused(f"the cloud refused a certificate: {answer.text}")
     if answer.status != 200:

@@ -17,7 +17,7 @@ import logging
 import random
 import ssl
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,7 +26,7 @@ from beehive.backoff import Backoff
 from beehive.errors import ProtocolError, Refused, SkerryError, Unavailable
 from beehive.message import Inventory, Message, Op
 from edgecore.edgehub import netlink
-from edgecore.edgehub.websocket import Closed, Socket, Unreachable, dial, knock
+from edgecore.edgehub.websocket import OVER, Closed, Socket, Unreachable, dial, knock
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,8 @@ class Link:
     """One at a time to one of several addresses of the same cloud.
 
     tls: makes the context for a dial, so that a renewed certificate is used from the next one on.  Raises what makes
-    dialling senseless now; the text is shown to the operator."""
+    dialling senseless now; the text is shown to the operator.   ask_time: finds out at an address whether the clock here
+    was wrong and is corrected."""
 
     def __init__(
         self,
@@ -113,6 +114,7 @@ class Link:
         peer: Peer,
         project: str = session.PROJECT_ID,
         rng: random.Random | None = None,
+        ask_time: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
         if not addresses:
             raise ValueError("a link needs an address")
@@ -123,6 +125,7 @@ class Link:
         self._tls = tls
         self._peer = peer
         self._project = project
+        self._ask_time = ask_time
         self._unreachable = False
         self._rng = rng or random.Random()
         self._direct: deque[Message] = deque()
@@ -199,17 +202,12 @@ class Link:
         try:
             if self._unreachable:
                 await knock(address, KNOCK_S)
-            tls = self._tls()
-            return await dial(
-                f"wss://{address}/{self._project}/{self.node}/events",
-                tls=tls,
-                headers={
-                    session.HEADER_NODE: self.node,
-                    session.HEADER_PROJECT: self._project,
-                    session.HEADER_USE: "msg",
-                    session.HEADER_PROTOCOL: str(session.PROTOCOL_VERSION),
-                },
-            )
+            try:
+                return await self._dial(address)
+            except Refused as refused:
+                if refused.reason != OVER or not await self._was_wrong(address, refused):
+                    raise
+                return await self._dial(address)
         except SkerryError as error:
             if isinstance(error, Refused) and str(error) != self.last_error:
                 log.error("%s", error)
@@ -217,6 +215,32 @@ class Link:
             self._unreachable = isinstance(error, Unreachable)
             log.debug("! %s", error)
             return None
+
+    async def _dial(self, address: str) -> Socket:
+        return await dial(
+            f"wss://{address}/{self._project}/{self.node}/events",
+            tls=self._tls(),
+            headers={
+                session.HEADER_NODE: self.node,
+                session.HEADER_PROJECT: self._project,
+                session.HEADER_USE: "msg",
+                session.HEADER_PROTOCOL: str(session.PROTOCOL_VERSION),
+            },
+        )
+
+    async def _was_wrong(self, address: str, refused: Refused) -> bool:
+        """Whether this machine's clock was, by which something is over.  Raises: Unreachable, Refused, with what to do."""
+        if self._ask_time is None:
+            return False
+        try:
+            return await self._ask_time(address)
+        except (Unreachable, Refused):
+            raise
+        except SkerryError as error:
+            log.debug("! what time it is: %s", error)
+            raise Refused(
+                f"{refused}; this machine's clock says {clock.machine():%Y-%m-%d} UTC: if that is wrong, set it ({error})"
+            ) from error
 
     async def _carry(self, address: str, socket: Socket) -> None:
         """One session, from the upgrade to its end."""

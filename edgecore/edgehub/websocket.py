@@ -41,6 +41,11 @@ UNSENT_BYTES = 128 * 1024
 NO_CHECK_TIME = 0x200000
 """OpenSSL's X509_V_FLAG_NO_CHECK_TIME, for which Python has no name: `dial` then looks only whether a certificate is over."""
 
+OVER = "Over"
+"""The reason of a refusal because a certificate is over, as far as this machine's clock says."""
+
+_NOT_YET, _OVER = 9, 10  # OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and _HAS_EXPIRED
+
 _MAX_REASON_BYTES = 120  # RFC 6455, 5.5: 125 with the code
 
 _TCP_NOTSENT_LOWAT = 25  # linux/tcp.h; Python has no name for it
@@ -75,6 +80,10 @@ class Socket:
         """A header of the hub's answer, or an empty string."""
         response = self._connection.response
         return (response.headers.get(name, "") if response else "")[:256]
+
+    def hub_ends(self) -> float:
+        """When the hub's certificate is over (Unix seconds)."""
+        return _ends(self._connection.transport.get_extra_info("ssl_object"))
 
     async def send(self, frame: bytes) -> None:
         """Write one frame as text.  Returns when the socket took it.  Raises: Closed."""
@@ -173,9 +182,10 @@ async def dial(
     open_s: float = OPEN_S,
     bulk: bool = False,
     limit: int = tunnel.MAX_FRAME,
+    any_time: bool = False,
 ) -> Socket:
     """Connect, through the environment's proxy if it names one.  bulk: for a tunnel's frames, which are not compressed, and no
-    longer than `limit`.
+    longer than `limit`.   any_time: the hub's certificate may be over; only to find out what time it is.
 
     Raises: Unavailable (not reachable, not now), Refused (the hub or its certificate is not for us), ProtocolError."""
     hub = url.split("/")[2]
@@ -203,9 +213,7 @@ async def dial(
             max_queue=_WAITING,
         )
     except ssl.SSLCertVerificationError as error:
-        raise Refused(
-            f"cannot trust the hub at {hub}: {error.verify_message}", reason="UntrustedHub"
-        ) from error
+        raise Refused(untrusted(hub, error), reason="UntrustedHub") from error
     except InvalidStatus as error:
         status = error.response.status_code
         text = f"cannot connect to {hub}: the hub answered {status} {error.response.reason_phrase}"
@@ -224,6 +232,8 @@ async def dial(
         raise Unreachable(f"cannot connect to {hub}: {system_words(error)}") from error
     socket = Socket(connection)
     try:
+        if any_time:
+            return socket
         refuse_expired(hub, connection.transport.get_extra_info("ssl_object"))
     except Refused:
         socket.abort()
@@ -235,9 +245,20 @@ def refuse_expired(hub: str, tls: ssl.SSLObject | None) -> None:
     """What NO_CHECK_TIME left unchecked and must not be.  Raises: Refused."""
     if tls is None or not tls.context.verify_flags & NO_CHECK_TIME:
         return
-    ends = ssl.cert_time_to_seconds(str((tls.getpeercert() or {})["notAfter"]))
-    if clock.wall().timestamp() >= ends:
-        raise Refused(f"cannot trust the hub at {hub}: its certificate has expired", reason="UntrustedHub")
+    if clock.wall().timestamp() >= _ends(tls):
+        raise Refused(f"cannot trust the hub at {hub}: its certificate has expired", reason=OVER)
+
+
+def _ends(tls: ssl.SSLObject) -> float:
+    return ssl.cert_time_to_seconds(str((tls.getpeercert() or {})["notAfter"]))
+
+
+def untrusted(hub: str, error: ssl.SSLCertVerificationError) -> str:
+    """Why a hub's certificate is not trusted, for people."""
+    text = f"cannot trust the hub at {hub}: {error.verify_message}"
+    if error.verify_code in (_NOT_YET, _OVER):
+        text += f"; this machine's clock says {clock.machine():%Y-%m-%d %H:%M} UTC: if that is wrong, set it"
+    return text
 
 
 async def knock(address: str, timeout_s: float) -> None:

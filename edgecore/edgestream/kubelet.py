@@ -72,7 +72,7 @@ class Kubelet:
     # -- logs
 
     async def _logs(self, stream: Served, route: Route) -> None:
-        options = crilog.parse_options(route.query, clock.wall_ms() * 1_000_000)
+        options = crilog.parse_options(route.query, clock.machine_ms() * 1_000_000)
         pod, container = await self._find(route)
         instance = _logged(pod, container, previous=options.previous)
 

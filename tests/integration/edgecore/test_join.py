@@ -5,6 +5,7 @@ import hashlib
 import os
 import random
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -171,17 +172,18 @@ def test_a_certificate_for_another_key_or_name_is_not_taken(authority: Authority
         request = await keys.make_request("edge-1")
         ca = authority.ca.certificate_pem.decode()
         other = authority.node("edge-1").certificate_pem.decode()
+        now = time.time()
         with pytest.raises(JoinRefused, match="another key"):
-            await keys.check("edge-1", key=request.key, certificate=other, ca=ca)
+            await keys.check("edge-1", key=request.key, certificate=other, ca=ca, now=now)
         pair = authority.node("edge-2")
         with pytest.raises(JoinRefused, match="system:node:edge-2"):
             await keys.check(
-                "edge-1", key=pair.key_pem.decode(), certificate=pair.certificate_pem.decode(), ca=ca
+                "edge-1", key=pair.key_pem.decode(), certificate=pair.certificate_pem.decode(), ca=ca, now=now
             )
         old = authority.node("edge-1", timedelta(seconds=-10))
         with pytest.raises(JoinRefused, match="set the clock"):
             await keys.check(
-                "edge-1", key=old.key_pem.decode(), certificate=old.certificate_pem.decode(), ca=ca
+                "edge-1", key=old.key_pem.decode(), certificate=old.certificate_pem.decode(), ca=ca, now=now
             )
 
     asyncio.run(story())
