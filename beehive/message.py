@@ -254,7 +254,24 @@ class RenewRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """The content of our own `error` answers: `reason` CamelCase, `message` for people."""
+    """The content of our own `error` answers: `reason` CamelCase, `message` for people.  With another reason than one of
+    FINAL_REASONS the same may be tried again."""
 
     reason: str
     message: str
+
+
+FINAL_REASONS = frozenset(
+    {
+        "NotFound",
+        "Conflict",
+        "Forbidden",
+        "Invalid",
+        "BadRequest",
+        "Unauthorized",
+        "Refused",
+        "ProtocolError",
+        "InternalError",
+    }
+)
+"""Reasons of a Failure after which sending the same again cannot help."""

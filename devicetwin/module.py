@@ -6,8 +6,8 @@ notes of what is to follow: rows to save and messages to send (one per device an
 publish, devices that a mapper must be told about again.  Other tasks work the notes off.  So nothing that comes in waits for
 a disk, the broker or a mapper, except where its answer means "stored".
 
-What may be lost in a power cut: readings younger than `COALESCE_S`.  What may not: desired values set at the edge,
-membership."""
+What may be lost in a power cut: readings of the last `READINGS_S`, which devices report again.  What may not: desired values
+set at the edge, membership."""
 
 import asyncio
 import logging
@@ -43,6 +43,8 @@ from devicetwin.twin import Change, Reading
 log = logging.getLogger(__name__)
 
 COALESCE_S = 0.1  # at most one row and one message per device in this time; the first goes at once
+READINGS_S = 300.0  # rows of which only readings changed are saved together, this often: a flash card wears out by the row
+LAST_S = 2.0  # how long a stop may take for what was not saved yet
 MAX_PUBLISH = 1000  # MQTT texts waiting; the oldest go first
 MAX_CALLS = 64
 MAX_CALL_S = 300.0
@@ -85,6 +87,7 @@ class DeviceTwin:
         self._owner: dict[str, str] = {}
         self._history: dict[tuple[str, str], deque[tuple[int, str]]] = {}
         self._notes = Notes(self._work_off, clock, pace_s=COALESCE_S)
+        self._late: set[str] = set()  # devices of which only readings changed since their row was saved
         self._present: frozenset[str] | None = None  # candidates whose hardware is there; None: not known
         self._calls = 0  # of methods, under way
         self._group: asyncio.TaskGroup | None = None
@@ -98,12 +101,16 @@ class DeviceTwin:
     async def run(self) -> None:
         """Load what is stored, then serve mappers and work off what is due.  Never returns."""
         await self._load()
-        async with asyncio.TaskGroup() as group:
-            self._group = group
-            group.create_task(self.dmi.run(), name="dmi")
-            group.create_task(self._notes.run(), name="twin flush")
-            if self._publisher is not None:
-                group.create_task(self._publish_forever(self._publisher), name="twin publish")
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                group.create_task(self.dmi.run(), name="dmi")
+                group.create_task(self._notes.run(), name="twin flush")
+                group.create_task(self._save_late(), name="twin save")
+                if self._publisher is not None:
+                    group.create_task(self._publish_forever(self._publisher), name="twin publish")
+        finally:
+            await self._save_last()
 
     async def _load(self) -> None:
         for kind, decoder, into in (
@@ -362,7 +369,13 @@ class DeviceTwin:
             return
         for name in change.changed:
             self._remember(id_, name, change)
-        self._notes.add(id_, SAVE | (TWIN if tell_cloud else 0))
+        # wishes are durable at once; what a device said it says again, and a flash card is not worn out by it
+        known = all(before is not None for before in change.changed.values())
+        if change.desired or not known:
+            self._notes.add(id_, SAVE)
+        else:
+            self._late.add(id_)
+        self._notes.add(id_, TWIN if tell_cloud else 0)
         if change.desired:
             self._look(id_)
 
@@ -643,10 +656,11 @@ class DeviceTwin:
         """Save one device's row and send what is to be said of it, newest state of both."""
         record = self._records.get(id_)
         if record is None:
+            self._late.discard(id_)
             await self._store.drop("twin", id_)
             return
         if what & SAVE:
-            await self._store.save("twin", id_, documents.write_record(record))
+            await self._save(id_, record)
         now = self._clock.wall_ms()
         if what & TWIN:
             # What is wrong with the spec the cloud sees by itself; what was refused here it cannot.
@@ -656,6 +670,32 @@ class DeviceTwin:
             # KubeEdge's edge sends this one as text that holds JSON.
             text = msgspec.json.encode(documents.state_result(_uuid(), now, record).decode())
             await self._send(f"device/{id_}/state/update", text, coalesce=f"devicestate/{id_}")
+
+    async def _save(self, id_: str, record: Record) -> None:
+        late = id_ in self._late
+        self._late.discard(id_)
+        try:
+            await self._store.save("twin", id_, documents.write_record(record))
+        except BaseException:
+            if late:
+                self._late.add(id_)
+            raise
+
+    async def _save_late(self) -> None:
+        """Save the rows whose readings changed, all together."""
+        while True:
+            await asyncio.sleep(READINGS_S)
+            for id_ in self._late:
+                self._notes.add(id_, SAVE)
+
+    async def _save_last(self) -> None:
+        try:
+            async with asyncio.timeout(LAST_S), asyncio.TaskGroup() as group:
+                for id_ in list(self._late):
+                    if id_ in self._records:
+                        group.create_task(self._save(id_, self._records[id_]))
+        except* (TimeoutError, SkerryError) as errors:
+            log.warning("Stopping without the last readings on the disk: %s", errors.exceptions[0])
 
     def _problems(self, id_: str) -> dict[str, str]:
         """All that is wrong with a device now, by property ("" for the whole)."""

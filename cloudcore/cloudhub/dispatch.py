@@ -1,7 +1,7 @@
 """From what a session commands to who does it: hands frames to the controllers, and what they answer back to the link.
 
 A controller is a `Part`.  What it raises becomes an answer: an edge of ours hears `error` and sends the frame again later when
-it was about something temporary; what was refused for good is acknowledged, so that it is not sent for ever."""
+it was about something temporary; what was refused for good is said to be so, and its edge counts it as dropped."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class Dispatcher:
                 link.node,
                 error,
             )
-            link.ack(message.id)
+            link.refuse(message, error)
             return
         except Exception:
             # the boundary of work for one frame: a fault in it must not end the hub, nor come back for ever
@@ -151,7 +151,7 @@ class Dispatcher:
                 message.route.resource[:200],
                 link.node,
             )
-            link.ack(message.id)
+            link.refuse(message, _Fault("cloudcore could not handle it: see its log"))
             return
         if isinstance(outcome, Later):
             return
@@ -159,6 +159,12 @@ class Dispatcher:
             link.reply(frame)
         if not outcome.answered:
             link.ack(message.id)
+
+
+class _Fault(SkerryError):
+    """A fault of ours: the same frame would meet it again."""
+
+    reason = "InternalError"
 
 
 def _temporary(link: Link, message: Message, error: SkerryError) -> None:

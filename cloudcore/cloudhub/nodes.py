@@ -14,7 +14,8 @@ from dataclasses import fields, replace
 
 from beehive import clock
 from beehive.delivery import Counters, Delivery, Item
-from beehive.message import Group, Message, Op, Source, new
+from beehive.errors import Refused, SkerryError
+from beehive.message import FINAL_REASONS, Failure, Group, Message, Op, Source, new, reply
 from beehive.session import CLOSE_POLICY, Close, HubSession
 from cloudcore.identity.revocation import Shown
 
@@ -83,6 +84,14 @@ class Link:
             return
         self._acks.append(message_id)
         self.wake.set()
+
+    def refuse(self, message: Message, error: SkerryError) -> None:
+        """Tell an edge of ours that this frame counts for nothing, for good.  A stock edge has no such word."""
+        if not self.ours or not message.id:
+            return
+        reason = error.reason if error.reason in FINAL_REASONS else Refused.reason
+        content = Failure(reason=reason, message=str(error)[:256])
+        self.reply(reply(message, content, source=Source.CLOUDHUB, operation=Op.ERROR))
 
     def offer(self, item: Item) -> bool:
         """Push an object's state; newest wins per object."""

@@ -244,7 +244,7 @@ class DeviceController:
                 return LATER
             case _:
                 raise ProtocolError(f"{message.route.resource[:120]!r} is no report")
-        self._writer.submit((namespace, name), change, lambda: _confirm(link, message))
+        self._writer.submit((namespace, name), change, lambda error: _confirm(link, message, error))
         return LATER
 
     async def _known(self) -> None:
@@ -275,9 +275,12 @@ class DeviceController:
                 log.info("Cannot write an event about a device: %s", error)
 
 
-def _confirm(link: Link, message: Message) -> None:
-    """D4, and the acknowledgement of an edge of ours."""
+def _confirm(link: Link, message: Message, error: SkerryError | None = None) -> None:
+    """D4, and the acknowledgement of an edge of ours.   error: why the report counts for nothing; a stock edge does not ask."""
     if link.session.state is State.CLOSED:
+        return
+    if error is not None and link.ours:
+        link.refuse(message, error)
         return
     link.reply(
         new(

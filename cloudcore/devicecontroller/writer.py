@@ -1,6 +1,7 @@
 """Writes DeviceStatuses: at most one write a device and interval, newest wins, nothing reported as done before it is.
 
-Reports of one device gather in one slot while a write is under way or not yet due: their number does not matter to the API."""
+Reports of one device gather in one slot while a write is under way or not yet due: their number does not matter to the API.
+What it refuses for good is said to whoever reported it."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ import msgspec
 from beehive import clock
 from beehive.apis.devices import Device, DeviceStatusStatus, decode_status
 from beehive.backoff import Backoff
-from beehive.errors import Conflict, ProtocolError, SkerryError, Unavailable
+from beehive.errors import Conflict, NotFound, ProtocolError, SkerryError, Unavailable
 from cloudcore.cache import Cache
 from cloudcore.devicecontroller.placement import DevicePlacement, Key
 from cloudcore.devicecontroller.reports import StatusChange, apply, creation, patch
@@ -29,7 +30,8 @@ AT_ONCE = 8
 MAX_WAITING = 256
 """Reports of one device that wait to be confirmed; older ones are forgotten, and sent again by their edge."""
 
-Confirm = Callable[[], None]
+Confirm = Callable[[SkerryError | None], None]
+"""Told when a report is finished with; the error says why it counts for nothing."""
 
 
 @dataclass(slots=True)
@@ -41,6 +43,21 @@ class _Slot:
     waiting: bool = False
     written: Object | None = None
     backoff: Backoff = field(default_factory=lambda: Backoff(base_s=1.0))
+
+
+class _Gone(NotFound):
+    """Nobody will ask for this status any more."""
+
+
+class _Fault(SkerryError):
+    """A fault of ours."""
+
+    reason = "InternalError"
+
+
+def _finish(confirms: list[Confirm], error: SkerryError | None) -> None:
+    for confirm in confirms:
+        confirm(error)
 
 
 class StatusWriter:
@@ -59,7 +76,7 @@ class StatusWriter:
         self._rng = random.Random()
 
     def submit(self, key: Key, change: StatusChange, confirm: Confirm | None = None) -> None:
-        """Bring `change` into the DeviceStatus of the device `key`, then call `confirm`."""
+        """Bring `change` into the DeviceStatus of the device `key`, then call `confirm`, with an error if that cannot be."""
         slot = self._slots.setdefault(key, _Slot())
         slot.change = slot.change.then(change)
         slot.waiting = True
@@ -74,8 +91,7 @@ class StatusWriter:
         if slot is not None and not slot.busy:
             del self._slots[key]
             # Its edge holds the next reports back until these are confirmed, also those of a device made anew.
-            for confirm in slot.confirms:
-                confirm()
+            _finish(slot.confirms, _Gone("the device is gone"))
 
     async def run(self) -> None:
         width = asyncio.Semaphore(AT_ONCE)
@@ -114,18 +130,16 @@ class StatusWriter:
             slot.waiting = True
             slot.not_before = clock.monotonic() + slot.backoff.next_s(self._rng)
         except SkerryError as error:
-            log.warning("Cannot write the status of device %s/%s: %s", *key, error)
-            for confirm in confirms:
-                confirm()
+            level = logging.INFO if isinstance(error, _Gone) else logging.WARNING
+            log.log(level, "Cannot write the status of device %s/%s: %s", *key, error)
+            _finish(confirms, error)
         except Exception:
             # the boundary of one device (P9): sent again the report would meet the same fault, so it is finished with
             log.exception("Cannot write the status of device %s/%s", *key)
-            for confirm in confirms:
-                confirm()
+            _finish(confirms, _Fault("cloudcore could not write it: see its log"))
         else:
             slot.backoff.reset()
-            for confirm in confirms:
-                confirm()
+            _finish(confirms, None)
         finally:
             slot.busy = False
             if self._devices.get(*key) is None and not slot.waiting:
@@ -133,11 +147,11 @@ class StatusWriter:
             self._wake.set()
 
     async def _store(self, key: Key, slot: _Slot, change: StatusChange) -> bool:
-        """Returns whether the API was written to."""
+        """Returns whether the API was written to.  Raises SkerryError; _Gone: there is nothing to write to."""
         item = self._devices.get(*key)
         device = self._placement.device(*key)
         if item is None or item.deleting:
-            return False  # nobody will ask any more
+            raise _Gone("the device is gone")
         held = self._held(key, slot)
         before = _status(held)
         if device is None:

@@ -1,8 +1,9 @@
 """Says on each Node whether its link is up: conditions CloudConnected and Autonomous.
 
 While there is a link the node itself reports them, with the time since when.  What it cannot report is that the link is gone:
-that is said here, by the hub that had it, and, when that hub is gone as well, by any hub once the node counts as silent.  They
-are for people and their alerts; no controller of ours acts upon them."""
+that is said here, by the hub that had it, and, when that hub is gone as well, by any hub once the node counts as silent.  A
+node that came back just then may have been the first of the two to write; so whoever holds a link that the API calls lost says
+that it is there.  They are for people and their alerts; no controller of ours acts upon them."""
 
 from __future__ import annotations
 
@@ -60,6 +61,16 @@ def away(at: str, since: str) -> list[dict[str, Any]]:
     ]
 
 
+def back(at: str) -> list[dict[str, Any]]:
+    """The conditions of a node whose link is there after all, until it says so itself.   at: now."""
+    text = f"linked since {at} at the latest"
+    common = {"reason": "LinkUp", "lastHeartbeatTime": at, "lastTransitionTime": at}
+    return [
+        {"type": CONNECTED, "status": "True", "message": text, **common},
+        {"type": AUTONOMOUS, "status": "False", "message": "the cloud says what runs here", **common},
+    ]
+
+
 def says(node: Object, kind: str) -> str:
     """The status of a condition, or an empty text.  Raises ProtocolError."""
     conditions = node.decode(_Node).status.conditions or ()
@@ -77,6 +88,8 @@ class Presence:
         self._cache = cache
         self._mine: dict[str, int] = {}
         self._lost: dict[str, tuple[float, str]] = {}
+        self._doubted: set[str] = set()
+        """Linked nodes that the API called away at the last look: their own word may be on its way."""
 
     async def run(self) -> None:
         """Never returns."""
@@ -110,6 +123,7 @@ class Presence:
             if node is not None and session_of(node) <= self._mine[name]:
                 await self._tell(node, since)
             del self._mine[name], self._lost[name]
+        await self._correct(linked)
         if silent:
             for node in list(self._cache):
                 if (
@@ -120,10 +134,37 @@ class Presence:
                 ):
                     await self._tell(node, clock.rfc3339())
 
+    async def _correct(self, linked: dict[str, int]) -> None:
+        """Say of nodes that are linked, and are not said to be at two looks, that they are."""
+        doubted = set()
+        for name, number in linked.items():
+            node = self._cache.get("", name)
+            # a newer session is another hub's
+            if node is None or session_of(node) > number or not _is_said_away(node):
+                continue
+            doubted.add(name)
+            if name in self._doubted:
+                log.info("Node %s is linked, though it was said to be on its own", name)
+                await self._patch(node, back(clock.rfc3339()))
+        self._doubted = doubted
+
     async def _tell(self, node: Object, since: str) -> None:
         log.info("Node %s is on its own", node.name)
-        body = msgspec.json.encode({"status": {"conditions": away(clock.rfc3339(), since)}})
+        await self._patch(node, away(clock.rfc3339(), since))
+
+    async def _patch(self, node: Object, conditions: list[dict[str, Any]]) -> None:
+        body = msgspec.json.encode({"status": {"conditions": conditions}})
         await self._kube.patch(NODE, node.name, body, form=STRATEGIC, subresource="status")
+
+
+def _is_said_away(node: Object) -> bool:
+    # most nodes are not: their conditions need not be read for that
+    if b"LinkLost" not in node.raw:
+        return False
+    try:
+        return says(node, CONNECTED) == "False"
+    except SkerryError:
+        return False
 
 
 def _is_forgotten(node: Object) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from beehive import resource
-from beehive.errors import Conflict, NotFound, ProtocolError
+from beehive.errors import Conflict, NotFound, ProtocolError, Refused
 from beehive.message import UNREADABLE, Group, Message, Op, Source, reply
 from beehive.resource import Resource
 from cloudcore.cache import Cache
@@ -152,8 +152,12 @@ class Upstream:
         except Forbidden as error:
             self.denied += 1
             log.warning("Denied node %s: %s", link.node, error)
+            if request in SILENT:
+                link.refuse(message, error)
             return _failed(message, request, forbidden(str(error), kind=target.type, name=target.name))
         except ProtocolError as error:
+            if request in SILENT:
+                raise
             status = Status(message=str(error), reason="BadRequest", code=400)
             return _failed(message, request, status)
         except ApiError as error:
@@ -339,6 +343,7 @@ class Upstream:
         if not bucket.take(self.now()):
             if bucket.dropped % 1000 == 1:
                 log.warning("Node %s sends too many events; %d dropped so far", link.node, bucket.dropped)
+            link.refuse(message, Refused("the node sends too many events"))
             return FINISHED
         if operation == Op.PATCH:
             patch = message.decode(authorizer.EventPatch)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from beehive.errors import Conflict, NotFound, ProtocolError, Refused, SkerryError, Unavailable
-from beehive.message import UNREADABLE, Failure, Message, Op
+from beehive.message import FINAL_REASONS, UNREADABLE, Failure, Message, Op
 
 _LATER = frozenset({408, 429})
 
@@ -93,15 +93,9 @@ def _error(status: _Status, existing: msgspec.Raw | None) -> SkerryError:
     return Unavailable(text)
 
 
-_BY_REASON: dict[str, Any] = {
+_BY_REASON: dict[str, Any] = dict.fromkeys(FINAL_REASONS, Refused) | {
     "NotFound": NotFound,
     "Conflict": Conflict,
-    "Forbidden": Refused,
-    "Invalid": Refused,
-    "BadRequest": Refused,
-    "Unauthorized": Refused,
-    "Refused": Refused,
-    "ProtocolError": Refused,
 }
 
 

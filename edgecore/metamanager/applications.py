@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from beehive import resource
 from beehive.errors import ProtocolError
 from beehive.message import Message
-from edgecore.metamanager import tokens
 from edgecore.metamanager.manager import MetaManager
 from edgecore.metamanager.process import Change
 from edgecore.metamanager.records import Row
@@ -60,8 +59,7 @@ class HeldObjects:
 
     async def pod_tokens(self) -> list[bytes]:
         """Raises: Unavailable."""
-        found = await self._store.read(lambda view: view.states(tokens.ALL))
-        return [token for note in found.values() if (token := tokens.text(note))]
+        return await self._meta.tokens.texts()
 
     async def write_notes(self, notes: Mapping[str, bytes | None]) -> None:
         """Raises: Unavailable."""

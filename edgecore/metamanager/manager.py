@@ -41,6 +41,7 @@ from edgecore.edgehub.link import Session
 from edgecore.errors import Incomplete
 from edgecore.metamanager import answers, outbox, process, refusals, reports, tokens
 from edgecore.metamanager.outbox import Outbox
+from edgecore.metamanager.podtokens import PodTokens
 from edgecore.metamanager.process import Change, Verdict
 from edgecore.metamanager.store import Store, Transaction
 
@@ -58,6 +59,9 @@ QUERY_S = 60.0
 
 SAVE_S = 0.5
 """How often the outbox's durable copy follows."""
+
+LAST_S = 2.0
+"""How long a stop may take for what was not yet written."""
 
 QUIET_S = 30.0
 """A stock hub that has sent nothing for so long has nothing for a node that just joined.  One of ours says so."""
@@ -105,6 +109,7 @@ class MetaManager:
         self.store = store
         self.node = node
         self.outbox = Outbox()
+        self.tokens = PodTokens(store, self.ask)
         self.session: Session | None = None
         self.away_since: float | None = None
         """Monotonic seconds when the link was lost, while `connected` is told; None: it was not there before."""
@@ -139,7 +144,8 @@ class MetaManager:
 
     async def load(self) -> None:
         """Take over what an earlier process left.  Call once, before anything else."""
-        self.outbox.restore(await self.store.read(lambda view: view.outbox()))
+        found = await self.store.read(lambda view: view.outbox())
+        self.outbox.restore(found, _now_ms(), at_ms=clock.wall_ms())
         counted = await self.store.read(lambda view: view.state(_DROPPED))
         if counted:
             for kind, reason, count in msgspec.json.decode(counted, type=list[tuple[str, str, int]]):
@@ -150,12 +156,25 @@ class MetaManager:
 
     async def run(self) -> None:
         """Store, acknowledge and hand on; keep the outbox on disk.  Never returns."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._apply_forever(), name="meta-apply")
-            group.create_task(self._save_forever(), name="meta-save")
-            group.create_task(self._confirm_complete(), name="meta-confirm")
-            group.create_task(self._greet_forever(), name="meta-greet")
-            group.create_task(self._digest_forever(), name="meta-digest")
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._apply_forever(), name="meta-apply")
+                group.create_task(self._save_forever(), name="meta-save")
+                group.create_task(self._confirm_complete(), name="meta-confirm")
+                group.create_task(self._greet_forever(), name="meta-greet")
+                group.create_task(self._digest_forever(), name="meta-digest")
+                group.create_task(self.tokens.run(), name="meta-tokens")
+        finally:
+            await self._save_last()
+
+    async def _save_last(self) -> None:
+        """What waits to be written in company."""
+        try:
+            async with asyncio.timeout(LAST_S):
+                await self.tokens.save()
+                await self._save(everything=True)
+        except (TimeoutError, Unavailable) as error:
+            log.warning("Stopping without the last notes on the disk: %s", error)
 
     @property
     def online(self) -> bool:
@@ -199,6 +218,7 @@ class MetaManager:
         self.session = None
         self._inventory_id = ""
         self.outbox.new_session()
+        self.tokens.save_soon()
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_exception(Unavailable("the link was lost before the cloud answered"))
@@ -459,17 +479,17 @@ class MetaManager:
     async def _save_forever(self) -> None:
         while True:
             await asyncio.sleep(SAVE_S)
-            self.outbox.expire(clock.wall_ms())
+            self.outbox.expire(_now_ms())
             try:
                 await self._save()
             except Unavailable as error:
                 self._disk_refused(error)
                 await asyncio.sleep(5.0)
 
-    async def _save(self) -> None:
-        """Bring the disk up to date.  Raises: Unavailable."""
+    async def _save(self, *, everything: bool = False) -> None:
+        """Bring the disk up to date.   everything: also what need not be there yet.  Raises: Unavailable."""
         async with self._saving:  # two at once would write the same rows
-            change = self.outbox.unsaved(clock.wall_ms())
+            change = self.outbox.unsaved(_now_ms(), everything=everything)
             dropped = self.outbox.dropped.total()
             number = self.session.number if self.session is not None else self._saved_session
             if not change and dropped == self._saved_dropped and number == self._saved_session:
@@ -488,7 +508,7 @@ class MetaManager:
 
             await self.store.write(work)
             self._disk_took()
-            self.outbox.saved(change)
+            self.outbox.saved(change, _now_ms())
             self._saved_dropped = dropped
             self._saved_session = number
 
@@ -506,7 +526,7 @@ class MetaManager:
         self._refusing = False
 
     async def _report(self, kind: outbox.Kind, key: str, message: Message) -> None:
-        self.outbox.put(kind, key, message, clock.wall_ms())
+        self.outbox.put(kind, key, message, _now_ms(), at_ms=clock.wall_ms())
         if self._link is not None:
             self._link.wake()
         if kind.durability is outbox.Durability.NOW:
@@ -617,30 +637,8 @@ class MetaManager:
         return found
 
     async def token(self, namespace: str, service_account: str, request: bytes) -> bytes:
-        """Stored until 80 % of its life, then asked for again; offline the old one stays.  Raises: Unavailable."""
-        key = tokens.key(namespace, service_account, request)
-        stored = await self.store.read(lambda view: view.state(key))
-        held = tokens.read(stored) if stored else None
-        if held is not None and held.is_fresh(clock.wall().timestamp()):
-            return bytes(held.token)
-        try:
-            answer = await self.ask(
-                Op.QUERY, f"{namespace}/serviceaccounttoken/{service_account}", msgspec.Raw(request)
-            )
-            if answer is None:
-                raise Unavailable("the cloud answered without a token")
-            fresh = tokens.accept(bytes(answer), now=clock.wall().timestamp())
-        except SkerryError as error:
-            if held is not None:
-                log.debug("! token of %s/%s stays: %s", namespace, service_account, error)
-                return bytes(held.token)
-            if isinstance(error, Unavailable):
-                raise
-            raise Unavailable(
-                f"no token for service account {namespace}/{service_account}: {error}"
-            ) from error
-        await self.store.write(lambda tx: tx.set_state(key, msgspec.json.encode(fresh)))
-        return bytes(fresh.token)
+        """See PodTokens.get.  Raises: Unavailable."""
+        return await self.tokens.get(namespace, service_account, request)
 
     async def create_pod(self, namespace: str, name: str, pod: bytes) -> None:
         """Make a mirror pod at the API; one that is there is shown to this node anyway.
@@ -686,6 +684,11 @@ _SESSION = "link.session"
 _DROPPED = "outbox.dropped"
 
 _STORED_ANSWERS = frozenset({"configmap", "secret", "persistentvolume", "persistentvolumeclaim"})
+
+
+def _now_ms() -> int:
+    """By the clock that does not jump."""
+    return int(clock.monotonic() * 1000)
 
 
 def _as_update(answer: Message, found: msgspec.Raw | None = None) -> Message:

@@ -28,12 +28,16 @@ MAX_REPORT_BYTES = 1024 * 1024
 SOON_MS = 1000
 """How old a `SOON` report must be before it is written to disk: many round trips of a working link."""
 
+AGAIN_MS = 300_000
+"""How old the stored one must be before a newer `SOON` report of its key takes its place.  A device that says something new
+each second, away from the cloud, would write gigabytes a day; it says it again after a power cut."""
+
 
 class Durability(Enum):
     NOW = auto()
     """On disk before its sender goes on."""
     SOON = auto()
-    """On disk if not acknowledged within a second."""
+    """On disk if not acknowledged within a second; then the newest of its key again after minutes."""
     NEVER = auto()
     """Made again after a restart."""
 
@@ -55,6 +59,9 @@ class Kind:
 
 
 _HOUR_MS = 3_600_000
+
+PLAUSIBLE_MS = 1_704_067_200_000
+"""2024: a time of the wall before it is of a board that did not know the time."""
 
 NODE = Kind(name="node", priority=Priority.CONTROL, durability=Durability.NEVER, rank=0)
 POD = Kind(name="pod", priority=Priority.STATUS, durability=Durability.NOW, rank=0)
@@ -84,12 +91,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """One thing to say to the cloud."""
+    """One thing to say to the cloud.   at_ms: when it came, by the wall; since_ms: by the clock that does not jump."""
 
     seq: int
     key: str
     kind: Kind
     at_ms: int
+    since_ms: int
     message: Message
     size: int
 
@@ -107,7 +115,8 @@ class Unsaved:
 
 @dataclass(slots=True)
 class Outbox:
-    """Not safe for threads.  Times in milliseconds are of the wall, those in seconds monotonic."""
+    """Not safe for threads.  `now_ms` and `now` are of a clock that does not jump, `at_ms` is of the wall: a board's clock may
+    go from 1970 to today while reports wait, and they are not old by that."""
 
     limits: Limits = field(default_factory=Limits)
     delivery: Delivery = field(default_factory=Delivery)
@@ -117,10 +126,11 @@ class Outbox:
     _reports: dict[str, Report] = field(default_factory=dict)  # by key, oldest put first
     _counts: Counter[str] = field(default_factory=Counter)
     _saved: dict[str, int] = field(default_factory=dict)  # key → seq in the table
+    _saved_ms: dict[str, int] = field(default_factory=dict)  # key → when that was written
     _touched: dict[str, None] = field(default_factory=dict)  # keys whose table row may differ
     _next_seq: int = 1
 
-    def restore(self, found: list[Pending]) -> None:
+    def restore(self, found: list[Pending], now_ms: int = 0, *, at_ms: int = 0) -> None:
         """Take over what an earlier process left, before anything is put."""
         for pending in found:
             self._next_seq = max(self._next_seq, pending.seq + 1)
@@ -138,12 +148,13 @@ class Outbox:
                     key=pending.key,
                     kind=kind,
                     at_ms=pending.at_ms,
+                    since_ms=now_ms - _age_ms(pending.at_ms, at_ms),
                     message=message,
                     size=len(pending.message),
                 )
             )
 
-    def put(self, kind: Kind, key: str, message: Message, now_ms: int) -> bool:
+    def put(self, kind: Kind, key: str, message: Message, now_ms: int, *, at_ms: int = 0) -> bool:
         """Take a report; an older one of its key that was not sent is forgotten.  Returns False if it was dropped.
 
         After a final one (a pod that is gone) its key takes nothing more until that is acknowledged."""
@@ -154,7 +165,15 @@ class Outbox:
         old = self._reports.get(key)
         if old is not None and old.kind.final:
             return True
-        report = Report(seq=self._next_seq, key=key, kind=kind, at_ms=now_ms, message=message, size=size)
+        report = Report(
+            seq=self._next_seq,
+            key=key,
+            kind=kind,
+            at_ms=at_ms,
+            since_ms=now_ms,
+            message=message,
+            size=size,
+        )
         self._next_seq += 1
         if old is not None:
             self._remove(old, keep_slot=True)
@@ -210,13 +229,15 @@ class Outbox:
         old = [
             report
             for report in self._reports.values()
-            if report.kind.max_age_ms and now_ms - report.at_ms > report.kind.max_age_ms
+            if report.kind.max_age_ms and now_ms - report.since_ms > report.kind.max_age_ms
         ]
         for report in old:
             self._drop(report, "old")
 
-    def unsaved(self, now_ms: int) -> Unsaved:
-        """What to change in the table now.  Call `saved` with it when that is committed."""
+    def unsaved(self, now_ms: int, *, everything: bool = False) -> Unsaved:
+        """What to change in the table now.  Call `saved` with it when that is committed.
+
+        everything: no time is left for what could wait."""
         puts: list[Pending] = []
         drops: list[int] = []
         for key in list(self._touched):
@@ -228,19 +249,28 @@ class Outbox:
                     del self._touched[key]
             elif stored == report.seq:
                 del self._touched[key]
-            # a clock that was set back must not keep it from the disk until that time has come again
-            elif report.kind.durability is Durability.NOW or abs(now_ms - report.at_ms) >= SOON_MS:
+            elif everything or self._is_due(report, now_ms):
                 # the old row goes by the key
                 puts.append(_pending(report))
         return Unsaved(puts=tuple(puts), drops=tuple(drops))
 
-    def saved(self, change: Unsaved) -> None:
+    def _is_due(self, report: Report, now_ms: int) -> bool:
+        if report.kind.durability is Durability.NOW:
+            return True
+        written = self._saved_ms.get(report.key)
+        if written is not None:
+            return now_ms - written >= AGAIN_MS
+        return now_ms - report.since_ms >= SOON_MS
+
+    def saved(self, change: Unsaved, now_ms: int) -> None:
         """`change` is in the table."""
         gone = set(change.drops)
         for key in [key for key in self._touched if self._saved.get(key) in gone]:
             del self._saved[key]
+            self._saved_ms.pop(key, None)
         for pending in change.puts:
             self._saved[pending.key] = pending.seq
+            self._saved_ms[pending.key] = now_ms
 
     def __len__(self) -> int:
         return len(self._reports)
@@ -296,6 +326,11 @@ class Outbox:
 
     def _fits(self) -> bool:
         return self.bytes_held <= self.limits.max_bytes and len(self._reports) <= self.limits.max_count
+
+
+def _age_ms(at_ms: int, now_ms: int) -> int:
+    """How old a stored report is.  One of a clock that was surely wrong, or that has been set back since, counts as new."""
+    return max(0, now_ms - at_ms) if at_ms >= PLAUSIBLE_MS else 0
 
 
 def _pending(report: Report) -> Pending:

@@ -16,6 +16,9 @@ from beehive.message import UNREADABLE
 MAX_AGE_S = 24 * 3600.0
 LIFE_USED = 0.8
 
+SAVE_S = 600.0
+"""How long newer tokens wait for others at most, to be written together: of an hour's token, 12 minutes are left."""
+
 
 class _BoundTo(msgspec.Struct, frozen=True, kw_only=True):
     uid: str = ""
@@ -94,6 +97,11 @@ def read(stored: bytes) -> Held | None:
         return msgspec.json.decode(stored, type=Held)
     except UNREADABLE:
         return None
+
+
+def save_within(stored: Held, now: float) -> float:
+    """How long a newer token may be in memory only, in seconds: `stored` must count until it is written."""
+    return max(0.0, min(SAVE_S, (stored.ends - now) / 2))
 
 
 def _decode(text: bytes) -> _TokenRequest:

@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed
 
 from beehive import codec, session
 from beehive.message import (
+    Failure,
     Group,
     Inventory,
     InventoryEntry,
@@ -118,6 +119,8 @@ class Edge:
     held: dict[str, InventoryEntry] = field(default_factory=dict)
     pushes: list[Message] = field(default_factory=list)
     acked: set[str] = field(default_factory=set)
+    refused: dict[str, str] = field(default_factory=dict)
+    """Reports that count for nothing, and why."""
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     _answers: dict[str, asyncio.Future[Message]] = field(default_factory=dict)
 
@@ -136,6 +139,8 @@ class Edge:
             self.acked.update(message.decode(list[str]))
         elif message.parent and message.parent in self._answers:
             self._answers.pop(message.parent).set_result(message)
+        elif message.parent and message.route.operation == Op.ERROR:
+            self.refused[message.parent] = message.decode(Failure).reason
         else:
             self.pushes.append(message)
             if message.route.group == Group.RESOURCE and message.route.operation != Op.INVENTORY:

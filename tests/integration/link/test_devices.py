@@ -191,7 +191,7 @@ def test_a_report_about_anothers_device_changes_nothing(cloudcore: Process) -> N
             await up(cloud, link)
             path = "device/default/room/twin/edge_updated"
             sent = await thief.report(Op.UPDATE, path, reading("temperature", "1"), source=Source.TWIN)
-            await thief.until(lambda it: sent.id in it.acked)
+            await thief.until(lambda it: it.refused.get(sent.id) == "Forbidden")
             assert not (await status(cloud)).get("twins")
 
     in_cloud(cloudcore, test)

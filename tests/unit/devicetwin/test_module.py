@@ -218,6 +218,34 @@ def test_a_flood_of_readings_becomes_a_trickle_and_the_newest_wins(folder: Path)
     run(folder, scenario)
 
 
+def test_readings_that_change_are_saved_together_and_wishes_at_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(world: World, twin: DeviceTwin) -> None:
+        await world.put("devicemodel", recorded_object("devicemodel"))
+        await world.put("device", recorded_object("device"))
+        twin.reported(ID, [Reading(name="temperature", reported="0")])
+        await world.settle()
+        writes = world.store.writes
+        for number in range(20):
+            twin.reported(ID, [Reading(name="temperature", reported=str(number))])
+            await asyncio.sleep(0.01)
+        await world.settle()
+        assert world.store.writes == writes  # a flash card wears out by the row
+        assert world.uplink.twin(ID)["temperature"][0] == "19"
+        monkeypatch.setattr(module, "READINGS_S", 0.01)
+        save = asyncio.create_task(twin._save_late())
+        await until(lambda: world.store.writes == writes + 1)
+        save.cancel()
+        twin.reported(ID, [Reading(name="temperature", reported="20")])
+        await world.settle()
+        assert world.store.writes == writes + 1
+
+    world = run(folder, scenario)
+    # a stop saves what a power cut would lose
+    assert b'"20"' in world.store.rows["twin", ID]
+
+
 def test_unchanged_readings_write_and_send_nothing(folder: Path) -> None:
     async def scenario(world: World, twin: DeviceTwin) -> None:
         await world.put("devicemodel", recorded_object("devicemodel"))
@@ -243,6 +271,7 @@ def test_a_full_disk_is_tried_again_and_nothing_is_lost(
         await world.put("device", recorded_object("device"))
         await world.settle()
         world.store.broken = True
+        twin.state_reported(ID, "offline")
         twin.reported(ID, [Reading(name="temperature", reported="33")])
         await asyncio.sleep(0.15)
         world.store.broken = False

@@ -4,7 +4,7 @@ import asyncio
 
 from beehive.delivery import Item
 from beehive.errors import Refused, Unavailable
-from beehive.message import Failure, Group, Message, Op, Source, new
+from beehive.message import FINAL_REASONS, Failure, Group, Message, Op, Source, new
 from beehive.session import Close, Declined, Forward, HubSession
 from cloudcore.cloudhub.dispatch import FINISHED, Dispatcher, Outcome, lane_key
 from cloudcore.cloudhub.lanes import Lanes
@@ -154,10 +154,22 @@ def test_what_a_part_raises_becomes_an_answer() -> None:
         return one.take(0.0)
 
     async def go() -> None:
-        for error in (None, Refused("no"), RuntimeError("a fault")):
+        taken = await outcome(None)
+        assert taken is not None
+        assert taken.route.operation == Op.ACK
+        for error, reason in (
+            (Refused("no"), "Refused"),
+            (Refused("no", reason="Invalid"), "Invalid"),
+            (Refused("no", reason="SomethingNew"), "Refused"),
+            (RuntimeError("a fault"), "InternalError"),
+        ):
+            # its sender counts it as dropped, and does not send it again
             taken = await outcome(error)
             assert taken is not None
-            assert taken.route.operation == Op.ACK
+            assert taken.route.operation == Op.ERROR
+            assert taken.decode(Failure).reason == reason
+            assert reason in FINAL_REASONS
+        assert await outcome(Refused("no"), ours=False) is None
         later = await outcome(Unavailable("away"))
         assert later is not None
         assert later.route.operation == Op.ERROR

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from beehive.errors import Refused
 from cloudcore.devicecontroller.reports import StatusChange
 from cloudcore.devicecontroller.writer import StatusWriter
 
@@ -24,6 +25,8 @@ def test_a_fault_in_one_status_is_finished_with_and_the_others_are_written(
     async def store(self: StatusWriter, key: tuple[str, str], slot: object, change: object) -> bool:
         if key[1] == "bad":
             raise RuntimeError("a bug")
+        if key[1] == "invalid":
+            raise Refused("no", reason="Invalid")
         written.append(key[1])
         return True
 
@@ -33,15 +36,18 @@ def test_a_fault_in_one_status_is_finished_with_and_the_others_are_written(
         nothing: Any = Devices()
         writer = StatusWriter(nothing, nothing, nothing, nothing, interval_s=0.0)
         running = asyncio.create_task(writer.run())
-        confirmed: list[str] = []
-        writer.submit(("d", "bad"), StatusChange(), lambda: confirmed.append("bad"))
-        async with asyncio.timeout(30):
-            while not confirmed and not running.done():
-                await asyncio.sleep(0)
-            writer.submit(("d", "good"), StatusChange(), lambda: confirmed.append("good"))
-            while len(confirmed) < 2 and not running.done():
-                await asyncio.sleep(0)
-        assert confirmed == ["bad", "good"]
+        heard: dict[str, str] = {}
+        for name in ("bad", "invalid", "good"):
+            writer.submit(
+                ("d", name),
+                StatusChange(),
+                lambda error, name=name: heard.update({name: error.reason if error else ""}),  # type: ignore[misc]
+            )
+            async with asyncio.timeout(30):
+                while name not in heard and not running.done():
+                    await asyncio.sleep(0)
+        # P7: what counts for nothing is known to whoever sent it
+        assert heard == {"bad": "InternalError", "invalid": "Invalid", "good": ""}
         running.cancel()
 
     asyncio.run(story())

@@ -129,6 +129,28 @@ def test_a_link_that_is_back_soon_or_at_another_hub_is_not_said(clock: list[floa
     asyncio.run(main())
 
 
+def test_a_node_that_came_back_while_it_was_said_to_be_away_is_said_to_be_linked(clock: list[float]) -> None:
+    async def main() -> None:
+        api, nodes, cache = Api(), Nodes(), Cache(NODE, node("a"))
+        presence = Presence(api, nodes, cache)  # type: ignore[arg-type]
+        nodes.open(link("a", 2))
+        lost = node("a", session=2, connected="False")
+        lost["status"]["conditions"][1]["reason"] = "LinkLost"
+        cache.put(lost)
+        await presence.look(silent=False)
+        assert api.patches == []  # the node's own word may be on its way
+        await presence.look(silent=False)
+        ((name, body),) = api.patches
+        said = {one["type"]: one["status"] for one in body["status"]["conditions"]}
+        assert (name, said) == ("a", {"CloudConnected": "True", "Autonomous": "False"})
+        lost["metadata"]["annotations"][SESSION_ANNOTATION] = "3"  # it is at another hub by now
+        cache.put(lost)
+        await presence.look(silent=False)
+        assert len(api.patches) == 1
+
+    asyncio.run(main())
+
+
 def test_a_node_whose_hub_is_gone_is_said_when_it_is_silent(clock: list[float]) -> None:
     async def main() -> None:
         api = Api()
