@@ -213,6 +213,7 @@ def _parts(
     upkeep = _Upkeep(client, config, authority, contexts, names)
     parts = [
         *caches.core,
+        caches.services,
         *([*devices.caches.all, *hardware.caches, calls.calls] if config.devices else ()),
         *policy.caches,
         edges,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from cloudcore.objects import (
     NODE,
     POD,
     SECRET,
+    SERVICE,
     SERVICEACCOUNT,
     Change,
     Kind,
@@ -38,13 +40,21 @@ log = logging.getLogger(__name__)
 SWEEP_S = 30.0
 """What no pod of a node refers to any more is taken back after one to two of these."""
 DIFFER_AT_ONCE = 32
+SERVICES_S = 5.0
+"""How long nodes wait at the start for the list of Services: cloudcore may not be allowed to read it, and pods run without."""
 WHOLE_EVERY = 20
 """After so many digests that agreed, a node is asked for everything: what only other controllers can miss shows then."""
 
 Differ = Callable[[Link, Inventory], Awaitable[Differed]]
 """Another controller's part of a difference."""
 
-_HELD: dict[str, Kind] = {"node": NODE, "pod": POD, "configmap": CONFIGMAP, "secret": SECRET}
+_HELD: dict[str, Kind] = {
+    "node": NODE,
+    "pod": POD,
+    "configmap": CONFIGMAP,
+    "secret": SECRET,
+    "service": SERVICE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +75,7 @@ class Caches:
         self.secrets = Cache(kube, SECRET)
         self.accounts = Cache(kube, SERVICEACCOUNT)
         self.devices = Cache(kube, DEVICE)
+        self.services = Cache(kube, SERVICE)
 
     @property
     def core(self) -> list[Cache]:
@@ -81,7 +92,7 @@ class Caches:
     @property
     def unread(self) -> int:
         """How many objects are there and cannot be read."""
-        return sum(len(cache.unread) for cache in [*self.core, self.devices])
+        return sum(len(cache.unread) for cache in [*self.core, self.services, self.devices])
 
     def lookup(self, ref: Ref) -> Object | None:
         kind, namespace, name = ref
@@ -118,6 +129,7 @@ class EdgeController:
         caches.configmaps.subscribe(lambda change: self._push(self.placement.config_changed(change)))
         caches.secrets.subscribe(lambda change: self._push(self.placement.config_changed(change)))
         caches.accounts.subscribe(lambda change: self._push(self.placement.account_changed(change)))
+        caches.services.subscribe(lambda change: self._push(self.placement.service_changed(change)))
         nodes.on_open.append(self._on_open)
 
     @property
@@ -134,7 +146,9 @@ class EdgeController:
 
     def _push(self, pushes: list[Push]) -> None:
         for push in pushes:
-            self._nodes.offer(push.node, push.delivery())
+            link = self._nodes.get(push.node)
+            if link is not None and link.ready and _takes(link, push):
+                link.offer(push.delivery())
 
     def _on_node(self, change: Change) -> None:
         self._push(self.placement.node_changed(change))
@@ -200,6 +214,9 @@ class EdgeController:
     async def run(self) -> None:
         for cache in self._caches.core:
             await cache.wait_synced()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SERVICES_S):
+                await self._caches.services.wait_synced()
         log.info("Knows %d nodes and %d pods", len(self._caches.nodes), len(self._caches.pods))
         async with asyncio.TaskGroup() as group:
             group.create_task(self._sweep(), name="sweep")
@@ -232,6 +249,7 @@ class EdgeController:
         pushes, known, extra = self.placement.difference(link.node, inventory)
         for item in known:
             link.delivery.know(item.uid, item.number)
+        pushes = [push for push in pushes if _takes(link, push)]
         for push in pushes:
             link.delivery.lost(push.item.uid, link.held_version(push.item.uid))
         keys = {push.item.uid for push in pushes if link.offer(push.delivery())}
@@ -303,6 +321,11 @@ class EdgeController:
     def _refers(self, link: Link, target: Resource) -> bool:
         namespace = "" if target.namespace == CLUSTER else target.namespace
         return self.placement.refers(link.node, target.type, namespace, target.name)
+
+
+def _takes(link: Link, push: Push) -> bool:
+    """A stock edge makes no variables of Services."""
+    return link.ours or push.item.kind is not SERVICE
 
 
 class View:

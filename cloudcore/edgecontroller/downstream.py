@@ -1,9 +1,10 @@
 """Which objects belong to which node, and what a node is to be told when one of them changes.  Pure.
 
-A node holds: its Node object, the pods bound to it, and the configmaps and secrets that those pods refer to, themselves or
-by their service account.  `Placement` follows the changes of the caches and answers each with pushes in the order in which
-the edge needs them: what a pod refers to goes before the pod.  It is taken back some time after the last pod that refers to
-it (`sweep`), since a pod that goes is often followed by another of its kind.
+A node holds: its Node object, the pods bound to it, the configmaps and secrets that those pods refer to, themselves or
+by their service account, and the Services of their namespaces, which become variables in containers (a stock edge has no
+use for these, and is not sent them).  `Placement` follows the changes of the caches and answers each with pushes in the
+order in which the edge needs them: what a pod refers to goes before the pod.  It is taken back some time after the last pod
+that refers to it (`sweep`), since a pod that goes is often followed by another of its kind.
 
 Source: KubeEdge, edgecontroller (message forms, status-only updates are not pushed)."""
 
@@ -20,7 +21,7 @@ from beehive.delivery import Item, Priority
 from beehive.errors import ProtocolError
 from beehive.message import Group, Inventory, Message, Op, Source, new
 from beehive.resource import parse
-from cloudcore.edgecontroller.references import Closure, Ref, closure, pull_secrets
+from cloudcore.edgecontroller.references import Closure, Ref, closure, pull_secrets, services_of
 from cloudcore.identity.authorizer import PodFacts
 from cloudcore.objects import EDGE_LABEL, Change, Kind, Object, number, same_substance
 
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 Lookup = Callable[[Ref], Object | None]
 """The newest known state of what a pod may refer to."""
 
-PUSHED = frozenset({"configmap", "secret"})
+PUSHED = frozenset({"configmap", "secret", "service"})
 """Kinds that follow a pod to its node; claims and volumes are asked for."""
 
 
@@ -104,6 +105,7 @@ class Placement:
         self._loose: dict[tuple[str, Ref], int] = {}  # held there, but referred to no more → sweeps seen
         self._accounts: dict[tuple[str, str], frozenset[Ref]] = {}
         self._of_account: dict[tuple[str, str], set[tuple[str, str]]] = {}
+        self._services: dict[str, dict[str, Object]] = {}  # namespace → name → Service
 
     # -- answers -------------------------------------------------------------------------------------------------
 
@@ -120,7 +122,8 @@ class Placement:
         return {self._pods[key][1].account for key in self._of_node.get(node, ())}
 
     def refers(self, node: str, kind: str, namespace: str, name: str) -> bool:
-        return self._users.get((kind, namespace, name), Counter())[node] > 0
+        ref = services_of(namespace) if kind == "service" else (kind, namespace, name)
+        return self._users.get(ref, Counter())[node] > 0
 
     def holds_back(self, node: str) -> bool:
         """Whether a pod of `node` may refer to what nothing known refers to."""
@@ -139,9 +142,16 @@ class Placement:
         for pod, found in pods:
             for ref in sorted(self._refs(found) - seen):
                 seen.add(ref)
-                if ref[0] in PUSHED and (item := self._lookup(ref)) is not None:
-                    yield item
+                yield from self._items(ref)
             yield pod
+
+    def _items(self, ref: Ref) -> list[Object]:
+        """What is to be pushed for a reference, as far as it is there."""
+        kind, namespace, _ = ref
+        if kind == "service":
+            return list(self._services.get(namespace, {}).values())
+        item = self._lookup(ref) if kind in PUSHED else None
+        return [item] if item is not None else []
 
     # -- changes -------------------------------------------------------------------------------------------------
 
@@ -208,12 +218,28 @@ class Placement:
     def config_changed(self, change: Change) -> list[Push]:
         """A configmap or secret: every node with a pod that refers to it is told."""
         item = change.newest
-        ref = (item.kind.wire, item.namespace, item.name)
+        return self._tell_users((item.kind.wire, item.namespace, item.name), change)
+
+    def service_changed(self, change: Change) -> list[Push]:
+        """A Service: every node with a pod in its namespace that wants variables of it is told."""
+        item = change.newest
+        held = self._services.setdefault(item.namespace, {})
+        if change.new is None:
+            held.pop(item.name, None)
+        else:
+            held[item.name] = change.new
+        if not held:
+            del self._services[item.namespace]
+        return self._tell_users(services_of(item.namespace), change)
+
+    def _tell_users(self, ref: Ref, change: Change) -> list[Push]:
+        item = change.newest
         users = sorted(self._users.get(ref, ()))
         if change.new is None:
             loose = [node for node, held in self._loose if held == ref]
-            for node in loose:
-                del self._loose[node, ref]
+            if ref[2]:
+                for node in loose:
+                    del self._loose[node, ref]
             return [Push(node, item, deleted=True) for node in sorted({*users, *loose})]
         return [Push(node, change.new, first=change.old is None, back=change.back) for node in users]
 
@@ -251,16 +277,15 @@ class Placement:
                 self._loose[node, ref] = 1
                 continue
             del self._loose[node, ref]
-            if (item := self._lookup(ref)) is not None:
-                pushes.append(Push(node, item, deleted=True))
+            pushes += [Push(node, item, deleted=True) for item in self._items(ref)]
         return pushes
 
     # -- difference ----------------------------------------------------------------------------------------------
 
     def claims(self, node: str) -> set[str]:
         """The uids of what `node` may hold: what it should, and what is not taken back yet."""
-        loose = (self._lookup(ref) for held, ref in self._loose if held == node)
-        return {item.uid for item in (*self.wanted(node), *loose) if item is not None}
+        loose = (item for held, ref in self._loose if held == node for item in self._items(ref))
+        return {item.uid for item in (*self.wanted(node), *loose)}
 
     def difference(self, node: str, inventory: Inventory) -> tuple[list[Push], list[Object], dict[str, str]]:
         """What to tell a node that holds `inventory`.
@@ -285,7 +310,7 @@ class Placement:
                 pushes.append(Push(node, item, first=entry is None and not item.deleting))
         mine = ahead
         for uid, path in extra.items():
-            if path.split("/", 2)[1:2] not in (["pod"], ["configmap"], ["secret"]):
+            if path.split("/", 2)[1:2] not in (["pod"], ["configmap"], ["secret"], ["service"]):
                 continue
             try:
                 parse(path)
@@ -313,8 +338,8 @@ class Placement:
             users = self._users.setdefault(ref, Counter())
             users[node] += 1
             self._loose.pop((node, ref), None)
-            if users[node] == 1 and ref[0] in PUSHED and (item := self._lookup(ref)) is not None:
-                pushes.append(Push(node, item, first=True))
+            if users[node] == 1:
+                pushes += [Push(node, item, first=True) for item in self._items(ref)]
         for ref in sorted(before - after):
             users = self._users[ref]
             users[node] -= 1

@@ -1,4 +1,4 @@
-"""What a pod refers to: the configmaps, secrets and claims without which it cannot run.  Pure.
+"""What a pod refers to: the configmaps, secrets, claims and Services without which it cannot run.  Pure.
 
 Read from volumes (projected ones included), env and envFrom of every container, init and ephemeral ones included, and
 imagePullSecrets.  KubeEdge leaves init containers out; a pod that has them must start offline too."""
@@ -14,7 +14,12 @@ from cloudcore.identity.authorizer import PodFacts
 from cloudcore.objects import Object, decode
 
 Ref = tuple[str, str, str]
-"""Kind as on the wire, namespace, name."""
+"""Kind as on the wire, namespace, name.  Without a name: all of that kind in the namespace."""
+
+
+def services_of(namespace: str) -> Ref:
+    """What a pod's variables tell of (FOO_SERVICE_HOST), unless it wants none."""
+    return ("service", namespace, "")
 
 
 class _Named(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +90,7 @@ class _PodSpec(msgspec.Struct, frozen=True, kw_only=True):
     initContainers: list[_Container] | None = None
     ephemeralContainers: list[_Container] | None = None
     imagePullSecrets: list[_Named] | None = None
+    enableServiceLinks: bool | None = None
 
 
 class _Pod(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,6 +152,8 @@ def closure(pod: Object) -> Closure:
                 secret(env.valueFrom.secretKeyRef.name if env.valueFrom.secretKeyRef else "")
     for pull in spec.imagePullSecrets or ():
         secret(pull.name)
+    if spec.enableServiceLinks is not False:
+        found.add(services_of(namespace))
     account = spec.serviceAccountName or "default"
     facts = PodFacts(node=pod.node, uid=pod.uid, service_account=account, tokens=tokens)
     return Closure(facts, frozenset(found), (namespace, account))

@@ -99,6 +99,8 @@ class PodContext:
         self.released = False
         # what its volumes and variables are made of, as last fetched
         self.sources = volumes.Sources()
+        # variables of its namespace's Services
+        self.service_links: Mapping[str, str] = {}
         self._complaint = ""
         self._events = PodEvents(pod.metadata, shared.node_name)
 
@@ -159,7 +161,7 @@ class PodContext:
             host_ips=node.ips,
             pod_ips=node.ips if self.pod.spec.host_network else self.runtime.ips,
             allocatable=node.allocatable,
-            service=self.shared.service_env,
+            service={**self.service_links, **self.shared.service_env},
         )
 
     def pod_ip(self) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from beehive.errors import SkerryError
-from edgecore.edged import csi, env, persistent, record, spec, tree, volumes
+from edgecore.edged import csi, env, persistent, record, servicelinks, spec, tree, volumes
 from edgecore.edged.errors import VolumeError
 from edgecore.edged.pod import Container, Volume
 from edgecore.edged.podcontext import PodContext
@@ -18,6 +18,8 @@ from edgecore.edged.runtime import Mount
 # How soon what could not be had is asked for again.
 RETRY_S = 5.0
 TOKEN_REFRESH_SHARE = 0.8
+# The Service of the API itself: where the node serves one of its own, containers are told of that.
+API_SERVICE = ("default", "kubernetes")
 
 
 class PodVolumes:
@@ -121,6 +123,7 @@ class PodVolumes:
             now = self._s.clock.now()
             due = now + max(10.0, (expires - now) * TOKEN_REFRESH_SHARE)
             self.refresh_at = due if self.refresh_at is None else min(due, self.refresh_at)
+        self._ctx.service_links = await self._service_links()
         claims = {name: await self._claim(name) for name in volumes.claims_of(self._ctx.pod)}
         inline = {v.name: await self._inline(v) for v in self._ctx.pod.spec.volumes if v.csi is not None}
         return volumes.Sources(
@@ -130,6 +133,19 @@ class PodVolumes:
             tokens=tokens,
             facts=self._ctx.facts(),
         )
+
+    async def _service_links(self) -> Mapping[str, str]:
+        """What containers are told of the Services of their namespace, as far as these are here."""
+        namespace = self._ctx.pod.namespace
+        if not self._ctx.pod.spec.enable_service_links:
+            return {}
+        try:
+            found = await self._s.objects.known("service", namespace)
+        except SkerryError as err:
+            self._ctx.complain(f"cannot read Services: {err}")
+            return self._ctx.service_links
+        own = self._s.service_env and namespace == API_SERVICE[0]
+        return servicelinks.variables(found, leave_out=API_SERVICE[1] if own else "")
 
     async def _claim(self, name: str) -> persistent.Claim | str:
         """Where a claim's data is, or why it cannot be used now."""

@@ -29,6 +29,10 @@ class Objects(Protocol):
         """One object ("configmap", "secret", "service", "node", ...) if it is here."""
         ...
 
+    async def known(self, kind: str, namespace: str) -> list[msgspec.Raw]:
+        """All of a kind in a namespace that are here.  Raises Unavailable (the disk)."""
+        ...
+
     async def fetch(self, kind: str, namespace: str, name: str, *, fresh: bool = False) -> msgspec.Raw | None:
         """One object: local first, else from the cloud, in bounded time.  fresh: from the cloud first.
 

@@ -150,6 +150,9 @@ class Worker:
         if (kind == "configmap" and name in config_maps) or (kind == "secret" and name in secrets):
             self._volumes.stale = True
             self.poke()
+        elif kind == "service":
+            # read again before a container starts; those that run keep what they were told
+            self._volumes.stale = self._volumes.stale or self._ctx.pod.spec.enable_service_links
         elif kind == "device" and name in claims.claims(self._ctx.pod):
             self._ctx.held = {}
             self.poke()

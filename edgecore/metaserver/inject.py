@@ -56,6 +56,8 @@ class Objects(Protocol):
 
     async def get(self, kind: str, namespace: str, name: str) -> msgspec.Raw | None: ...
 
+    async def known(self, kind: str, namespace: str) -> list[msgspec.Raw]: ...
+
     async def fetch(
         self, kind: str, namespace: str, name: str, *, fresh: bool = False
     ) -> msgspec.Raw | None: ...
@@ -75,6 +77,9 @@ class TrustingObjects:
 
     async def get(self, kind: str, namespace: str, name: str) -> msgspec.Raw | None:
         return self._trusting(kind, name, await self._objects.get(kind, namespace, name))
+
+    async def known(self, kind: str, namespace: str) -> list[msgspec.Raw]:
+        return await self._objects.known(kind, namespace)
 
     async def fetch(self, kind: str, namespace: str, name: str, *, fresh: bool = False) -> msgspec.Raw | None:
         found = await self._objects.fetch(kind, namespace, name, fresh=fresh)

@@ -37,6 +37,9 @@ class FakeObjects:
         raw = self.store.get((kind, namespace, name))
         return msgspec.Raw(raw) if raw is not None else None
 
+    async def known(self, kind: str, namespace: str) -> list[msgspec.Raw]:
+        return [msgspec.Raw(raw) for key, raw in sorted(self.store.items()) if key[:2] == (kind, namespace)]
+
     async def fetch(self, kind: str, namespace: str, name: str, *, fresh: bool = False) -> msgspec.Raw | None:
         del fresh  # what is here is what the cloud has
         found = await self.get(kind, namespace, name)

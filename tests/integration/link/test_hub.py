@@ -279,7 +279,8 @@ def test_a_pod_comes_with_what_it_refers_to(cloudcore: Process) -> None:
             given = (
                 "null/node/edge-1",
                 "default/configmap/kube-root-ca.crt",
-            )  # the latter by the control plane
+                "default/service/kubernetes",
+            )  # the latter two by the control plane
             order = [m.route.resource for m in link.pushes if m.route.resource not in given]
             assert order == ["default/configmap/settings", "default/secret/key", "default/pod/web"]
             frame = link.pushed(Op.INSERT, "default/pod/web")[0]

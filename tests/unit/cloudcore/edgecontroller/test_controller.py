@@ -16,7 +16,7 @@ from cloudcore.cloudhub.nodes import Link, Nodes
 from cloudcore.edgecontroller.controller import Caches, EdgeController, _Job
 from cloudcore.errors import ApiNotFound, Status
 from cloudcore.kube import WatchEvent
-from cloudcore.objects import CONFIGMAP, EDGE_LABEL, NODE, POD, Kind, Object, read
+from cloudcore.objects import CONFIGMAP, EDGE_LABEL, NODE, POD, SERVICE, Kind, Object, read
 from cloudcore.secondlook import Differed
 
 
@@ -82,7 +82,12 @@ class Stage:
         meta = {"name": name, "namespace": namespace, "uid": f"u-{name}", "resourceVersion": str(version)}
         item = read(kind, msgspec.json.encode({"metadata": {**meta, "labels": labels}, **body}))
         self.api.objects[kind.wire, name] = item
-        cache = {"pod": self.caches.pods, "node": self.caches.nodes, "configmap": self.caches.configmaps}
+        cache = {
+            "pod": self.caches.pods,
+            "node": self.caches.nodes,
+            "configmap": self.caches.configmaps,
+            "service": self.caches.services,
+        }
         cache[kind.wire].take_event(WatchEvent("MODIFIED", "", item))
 
     async def compare(self, **held: tuple[str, int]) -> list[Message]:
@@ -104,6 +109,28 @@ class Stage:
     def digest(self, **held: int) -> list[str]:
         self.controller.on_digest(self.link, digest({f"u-{name}": version for name, version in held.items()}))
         return shown(self.commit())
+
+
+def test_a_stock_edge_is_told_of_no_service() -> None:
+    async def main(*, ours: bool) -> list[str]:
+        stage = Stage()
+        session = HubSession(node="a", ours=ours, number=2, opened_at=0.0)
+        session.opened(0.0)
+        session.state = State.LIVE
+        stage.link = Link(session)
+        stage.nodes.open(stage.link)
+        stage.set(SERVICE, "web", 30)
+        await stage.controller._differ_for(_Job(stage.link, Inventory(objects={}), ""))
+        found = shown(stage.commit())
+        stage.set(SERVICE, "db", 31)
+        return found + shown(stage.commit())
+
+    ours = asyncio.run(main(ours=True))
+    assert "insert ns/service/web" in ours
+    assert "insert ns/service/db" in ours
+    stock = asyncio.run(main(ours=False))
+    assert "insert ns/pod/web" in stock
+    assert not [line for line in stock if "/service/" in line]
 
 
 def shown(frames: list[Message]) -> list[str]:

@@ -13,6 +13,7 @@ from cloudcore.objects import (
     NODE,
     POD,
     SECRET,
+    SERVICE,
     SERVICEACCOUNT,
     Change,
     Kind,
@@ -57,6 +58,7 @@ class World:
             "Pod": self.placement.pod_changed,
             "Node": self.placement.node_changed,
             "ServiceAccount": self.placement.account_changed,
+            "Service": self.placement.service_changed,
         }
         return handlers.get(change.newest.kind.kind, self.placement.config_changed)(change)
 
@@ -112,9 +114,35 @@ def test_everything_that_a_pod_can_refer_to_is_found() -> None:
         *(("secret", f"s{i}") for i in range(1, 7)),
         ("persistentvolumeclaim", "p1"),
         ("persistentvolumeclaim", "web-v4"),
+        ("service", ""),
     }
     assert found.facts.tokens == {"vault": 900, "": 3600}
     assert found.account == ("ns", "robot")
+
+
+def test_the_services_of_a_namespace_follow_its_pods() -> None:
+    world = World()
+    web = world.make(SERVICE, "web")
+    assert world.put(web) == [], "nobody is there who would be told of it"
+    assert world.put(world.pod("quiet", enableServiceLinks=False)) == [("a", Op.INSERT, "ns/pod/quiet")]
+    assert world.put(world.pod("one")) == [
+        ("a", Op.INSERT, "ns/service/web"),
+        ("a", Op.INSERT, "ns/pod/one"),
+    ]
+    assert world.put(world.make(SERVICE, "db")) == [("a", Op.INSERT, "ns/service/db")]
+    assert world.put(world.make(SERVICE, "db")) == [("a", Op.UPDATE, "ns/service/db")]
+    assert world.drop(SERVICE, "db") == [("a", Op.DELETE, "ns/service/db")]
+    assert world.placement.refers("a", "service", "ns", "web")
+    assert not world.placement.refers("b", "service", "ns", "web")
+    empty = Inventory(objects={})
+    assert "service-web" in {push.item.uid for push in world.placement.difference("a", empty)[0]}
+    # a node that missed the delete of one is looked at again
+    held = {"service-db": InventoryEntry("ns/service/db", "1")}
+    assert world.placement.difference("a", Inventory(objects=held))[2] == {"service-db": "ns/service/db"}
+    world.drop(POD, "one")
+    assert "service-web" in world.placement.claims("a"), "not before its sweep"
+    assert shown(world.placement.sweep()) == []
+    assert shown(world.placement.sweep()) == [("a", Op.DELETE, "ns/service/web")]
 
 
 def test_a_pod_comes_after_what_it_refers_to() -> None:
