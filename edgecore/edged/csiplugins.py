@@ -385,5 +385,4 @@ def _used(roots: set[Path], data: csi.Data) -> bool:
 def _unbind(pod_dir: Path) -> None:
     """Undo our own binds below a pod's folder: subpaths, and claims."""
     for part in ("volume-subpaths", "volumes/kubernetes.io~local-volume"):
-        for point in tree.mounts_below(pod_dir / part):
-            tree.unmount(point)
+        tree.unmount_below(pod_dir / part)

@@ -24,7 +24,7 @@ from edgecore.edged import status as statuses
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.cri import Cri
 from edgecore.edged.ends import Ends
-from edgecore.edged.errors import BadPod, CriError
+from edgecore.edged.errors import BadPod, CriError, VolumeError
 from edgecore.edged.housekeeping import Housekeeper
 from edgecore.edged.imagedisk import ImageDisk
 from edgecore.edged.pod import Container, ObjectMeta, Pod, PodSpec, PodStatus
@@ -220,7 +220,7 @@ class Edged:
             ),
             admit=self._admit,
             permit=self._permit,
-            permit_path=self._permit_path,
+            hold_path=self._hold_path,
             starts=Starts(parallel(self._config.max_parallel_starts)),
             ends=self._ends,
             plugins=self._plugins or NoPlugins(),
@@ -648,12 +648,18 @@ class Edged:
         # read each time: it is small, and a change needs no restart
         return policy.refuse(pod, policy.load(self._config.policy_file))
 
-    def _permit_path(self, pod: Pod, path: str) -> str:
-        """Why a pod may not have what a path leads to; empty when it may.  Blocking.  Raises PolicyError."""
+    def _hold_path(self, pod: Pod, path: str) -> str:
+        """What a path leads to, if only that may be used; empty where every path may.
+
+        Blocking.  Raises VolumeError for one that the pod may not have, PolicyError."""
         rules = policy.load(self._config.policy_file)
-        if rules.allow_host_paths is None:
+        if rules.allow_host_paths is None or pod.namespace in rules.exempt_namespaces:
             return ""
-        return policy.refuse_path(pod, os.path.realpath(path), policy.resolved(rules))
+        leads_to = os.path.realpath(path)
+        refused = policy.refuse_path(pod, leads_to, policy.resolved(rules))
+        if refused:
+            raise VolumeError(refused)
+        return leads_to
 
     def _admit(self, worker: Worker) -> Outcome | None:
         """Whether a pod may run; a critical one may end others for it."""

@@ -22,11 +22,13 @@ class Claim:
     """Where a claim's data is on this machine.
 
     create: the folder is made when it is missing.  own: whether a pod's fsGroup becomes its group.
+    held: the path has no links, and must be found without any.
     """
 
     path: str
     create: bool = False
     own: bool = True
+    held: bool = False
 
 
 class _Owner(msgspec.Struct, frozen=True, kw_only=True):

@@ -66,7 +66,7 @@ class Shared:
     storage: Storage = field(default_factory=NoStorage)
     admit: Callable[[Worker], Outcome | None] = lambda _: None
     permit: Callable[[Pod], Outcome | None] = lambda _: None
-    permit_path: Callable[[Pod, str], str] = lambda _pod, _path: ""
+    hold_path: Callable[[Pod, str], str] = lambda _pod, _path: ""
     service_env: Mapping[str, str] = field(default_factory=dict)
     find_device: claims.Find = claims.none
 

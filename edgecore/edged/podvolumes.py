@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -38,11 +39,10 @@ class PodVolumes:
             return True
         self._ctx.sources = await self._gather()
         try:
-            await asyncio.to_thread(self.check_host_paths)
             await asyncio.to_thread(
                 volumes.prepare,
                 self._ctx.pod,
-                self._ctx.sources,
+                replace(self._ctx.sources, held=await asyncio.to_thread(self.held_paths)),
                 root=self._ctx.config.root_dir,
                 stamp=f"{self._s.clock.now():.6f}".replace(".", "_"),
             )
@@ -60,7 +60,8 @@ class PodVolumes:
         """Everything that is mounted into a container.  Blocking.  Raises VolumeError, Held."""
         root = self._ctx.config.root_dir
         # again: what a link leads to may be another since the container before this one
-        self.check_host_paths()
+        held = self.held_paths()
+        volumes.hold(self._ctx.pod, held, root=root)
         relative = {}
         for i, m in enumerate(container.volume_mounts):
             if m.sub_path:
@@ -70,8 +71,8 @@ class PodVolumes:
                 if path.startswith("/") or ".." in path.split("/") or "\0" in path:
                     raise VolumeError(f'volume "{m.name}": subPathExpr leads out of the volume')
                 relative[i] = path
-        bound = volumes.bind_sub_paths(self._ctx.pod, container.name, relative, root=root)
-        mounts = volumes.mounts(self._ctx.pod, container.name, root=root, sub_paths=bound)
+        bound = volumes.bind_sub_paths(self._ctx.pod, container.name, relative, root=root, held=held)
+        mounts = volumes.mounts(self._ctx.pod, container.name, root=root, sub_paths=bound, held=held)
         taken = {m.container_path for m in mounts}
         if container.termination_message_path and container.termination_message_path not in taken:
             folder = tree.make_dirs(root, f"{self._ctx.pod.uid}/containers/{container.name}")
@@ -162,10 +163,10 @@ class PodVolumes:
             if isinstance(found, csi.Wanted):
                 path = await self._s.storage.publish(self._ctx.pod, self._ctx.config.root_dir, found)
                 return persistent.Claim(path=path, own=csi.group_applies(found))
-            forbidden = await asyncio.to_thread(self._s.permit_path, self._ctx.pod, found.path)
+            held = await asyncio.to_thread(self._s.hold_path, self._ctx.pod, found.path)
         except SkerryError as err:
             return str(err)
-        return forbidden or found
+        return replace(found, path=held, held=True) if held else found
 
     async def _inline(self, volume: Volume) -> str:
         """Why a driver's volume is not there; nothing when it is."""
@@ -196,10 +197,18 @@ class PodVolumes:
         answer = await self._s.objects.token(self._ctx.pod.namespace, account, msgspec.json.encode(request))
         return record.token(answer)
 
-    def check_host_paths(self) -> None:
-        """What the pod's paths lead to must be allowed, too.  Blocking.  Raises VolumeError, PolicyError."""
+    def held_paths(self) -> dict[str, str]:
+        """By volume, the one path that may be used for it, where this machine's owner says which may.
+
+        What the pod's paths lead to must be allowed, too.  Blocking.  Raises VolumeError, PolicyError."""
+        found = {}
         for volume in self._ctx.pod.spec.volumes:
-            if volume.host_path is not None:
-                forbidden = self._s.permit_path(self._ctx.pod, volume.host_path.path)
-                if forbidden:
-                    raise VolumeError(f'volume "{volume.name}": {forbidden}')
+            if volume.host_path is None:
+                continue
+            try:
+                held = self._s.hold_path(self._ctx.pod, volume.host_path.path)
+            except VolumeError as err:
+                raise VolumeError(f'volume "{volume.name}": {err}') from err
+            if held:
+                found[volume.name] = held
+        return found

@@ -247,8 +247,7 @@ def remove_tree(root: Path, name: str) -> None:
     """
     if "/" in name or name in ("", ".", ".."):
         raise ValueError(f"cannot remove {name!r}: not a name")
-    for point in mounts_below(root / name):
-        unmount(point)
+    unmount_below(root / name)
     left = mounts_below(root / name)
     if left:
         raise OSError(f"cannot remove {root / name}: {left[0]} is mounted")
@@ -343,6 +342,73 @@ def bind_sub_path(volume: Path, relative: str, target: Path, *, create: bool) ->
         _run(["mount", "--no-canonicalize", "--bind", f"/proc/self/fd/{fd}", str(target)], fds=(fd,))
     finally:
         os.close(fd)
+
+
+def bind_path(path: str, target: Path, *, make: str = "") -> int:
+    """Bind-mount what `path`, which has no links, is to `target`, with what is mounted below it; its mode (stat).
+
+    The path is walked without following links, and what was found is what is mounted, whatever is exchanged meanwhile.
+    What is bound already stays, unless the path leads to something else by now.
+    make: "folder" or "file", what is made when nothing is there.  Raises OSError.
+    """
+    fd = os.open("/", DIR_FLAGS)
+    try:
+        parts = [p for p in path.split("/") if p]
+        for i, part in enumerate(parts):
+            last = i == len(parts) - 1
+            # as for a kubelet: the folders around a file must be there
+            deeper = _step(fd, part, make if last or make == "folder" else "")
+            os.close(fd)
+            fd = deeper
+        info = os.fstat(fd)
+        if stat.S_ISLNK(info.st_mode):
+            raise OSError(f"cannot mount {path}: it changed on the way")
+        if _is_mounted(target):
+            has = target.stat()
+            if (has.st_dev, has.st_ino) == (info.st_dev, info.st_ino):
+                return info.st_mode
+            unmount_below(target)
+        if stat.S_ISDIR(info.st_mode):
+            if target.is_file():
+                target.unlink()
+            target.mkdir(exist_ok=True)
+        else:
+            if target.is_dir():
+                target.rmdir()
+            target.touch(exist_ok=True)
+        _run(["mount", "--no-canonicalize", "--rbind", f"/proc/self/fd/{fd}", str(target)], fds=(fd,))
+        return info.st_mode
+    finally:
+        os.close(fd)
+
+
+def _step(fd: int, part: str, make: str) -> int:
+    """A descriptor (O_PATH) of what is called `part` in a folder; a link itself where it is one."""
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(part, flags, dir_fd=fd)
+    except FileNotFoundError:
+        if make == "folder":
+            os.mkdir(part, 0o755, dir_fd=fd)
+        elif make == "file":
+            os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=fd))
+        else:
+            raise
+    return os.open(part, flags, dir_fd=fd)
+
+
+def unmount_below(path: Path) -> None:
+    """Unmount what is mounted at `path` and below it, and nowhere else.
+
+    A bind shares what is mounted below it with where it came from: unless that is undone first, taking it away here takes
+    it from the machine as well.
+    """
+    points = mounts_below(path)
+    for point in points:
+        if any(other.startswith(point + "/") for other in points):
+            _run(["mount", "--make-private", point])
+    for point in points:
+        unmount(point)
 
 
 def unmount(point: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,12 +54,14 @@ class Sources:
     """What volumes are made from: the objects a pod refers to, its tokens, and facts about where it runs.
 
     claims: by name, where the data is or why it cannot be used.  csi: by volume, why it is not there, or nothing.
+    held: by volume, what a hostPath leads to, where only that may be used.
     """
 
     refs: References = field(default_factory=References)
     tokens: Mapping[TokenKey, str] = field(default_factory=dict)
     claims: Mapping[str, Claim | str] = field(default_factory=dict)
     csi: Mapping[str, str] = field(default_factory=dict)
+    held: Mapping[str, str] = field(default_factory=dict)
     facts: Facts = field(default_factory=Facts)
 
 
@@ -218,8 +220,49 @@ def volume_dir(root: Path, uid: str, volume: Volume) -> Path:
     return folder / "mount" if volume.csi is not None else folder
 
 
+def held_path(root: Path, uid: str, volume: Volume) -> Path:
+    """Where a hostPath is bound of which only what it led to when it was judged may be used."""
+    return root / uid / "volumes" / "kubernetes.io~host-path" / volume.name
+
+
+def hold(pod: Pod, held: Mapping[str, str], *, root: Path) -> None:
+    """Bind what paths of this machine were judged as.  held: volume -> its path without links.  Raises VolumeError.
+
+    Nothing that is exchanged for a link afterwards can get another part of the machine into the pod: the runtime is
+    given what is bound here.  One that was plugged in anew is bound anew."""
+    for volume in pod.spec.volumes:
+        if volume.host_path is None or volume.name not in held:
+            continue
+        kind = volume.host_path.type
+        if kind not in _HOST_KINDS:
+            raise VolumeError(f'volume "{volume.name}" : hostPath type {kind[:32]!r} is not known')
+        make, check = _HOST_KINDS[kind]
+        try:
+            tree.make_dirs(root, f"{pod.uid}/volumes/kubernetes.io~host-path")
+            mode = tree.bind_path(held[volume.name], held_path(root, pod.uid, volume), make=make)
+        except OSError as err:
+            raise VolumeError(f'volume "{volume.name}" : {err}') from err
+        if check is not None and not check(mode):
+            text = f"hostPath type check failed: {held[volume.name]} is not a {kind}"
+            raise VolumeError(f'volume "{volume.name}" : {text}')
+
+
+_HOST_KINDS: Mapping[str, tuple[str, Callable[[int], bool] | None]] = {
+    "": ("folder", None),
+    "DirectoryOrCreate": ("folder", stat.S_ISDIR),
+    "FileOrCreate": ("file", stat.S_ISREG),
+    "Directory": ("", stat.S_ISDIR),
+    "File": ("", stat.S_ISREG),
+    "Socket": ("", stat.S_ISSOCK),
+    "CharDevice": ("", stat.S_ISCHR),
+    "BlockDevice": ("", stat.S_ISBLK),
+}
+"""By type: what is made when nothing is there, and what it must be."""
+
+
 def prepare(pod: Pod, sources: Sources, *, root: Path, stamp: str) -> None:
     """Bring every volume of a pod to what it should hold.  Idempotent.  Raises VolumeError, which begins as in a kubelet."""
+    hold(pod, sources.held, root=root)
     for volume in pod.spec.volumes:
         try:
             _prepare(pod, volume, sources, root, stamp)
@@ -229,7 +272,8 @@ def prepare(pod: Pod, sources: Sources, *, root: Path, stamp: str) -> None:
 
 def _prepare(pod: Pod, volume: Volume, sources: Sources, root: Path, stamp: str) -> None:
     if volume.host_path is not None:
-        _host_path(volume)
+        if volume.name not in sources.held:
+            _host_path(volume)
         return
     if volume.persistent_volume_claim is not None:
         _claim(pod, volume, sources, root)
@@ -312,13 +356,18 @@ def _claim(pod: Pod, volume: Volume, sources: Sources, root: Path) -> None:
     if isinstance(claim, str):
         raise VolumeError(claim)
     path = Path(claim.path)
-    if claim.create:
-        path.mkdir(mode=0o755, parents=True, exist_ok=True)
     target = tree.make_dirs(root, f"{pod.uid}/volumes/kubernetes.io~local-volume/{volume.name}")
-    tree.bind_sub_path(path, "", target, create=False)
+    if claim.held:
+        mode = tree.bind_path(claim.path, target, make="folder" if claim.create else "")
+        if not stat.S_ISDIR(mode):
+            raise VolumeError(f"{claim.path} is no folder")
+    else:
+        if claim.create:
+            path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        tree.bind_sub_path(path, "", target, create=False)
     group = pod.spec.security_context.fs_group
     if group is not None and claim.own and not volume.persistent_volume_claim.read_only:
-        with tree.opened(path.resolve()) as fd:
+        with tree.opened(target) as fd:
             if os.fstat(fd).st_gid != group:
                 os.fchown(fd, -1, group)
                 os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) | 0o2070)
@@ -349,10 +398,17 @@ def _host_path(volume: Volume) -> None:
         path.mkdir(mode=0o755, parents=True, exist_ok=True)
 
 
-def mounts(pod: Pod, container_name: str, *, root: Path, sub_paths: Mapping[int, str]) -> list[Mount]:
+def mounts(
+    pod: Pod,
+    container_name: str,
+    *,
+    root: Path,
+    sub_paths: Mapping[int, str],
+    held: Collection[str] = (),
+) -> list[Mount]:
     """The volume mounts of a container.
 
-    sub_paths: index of a mount -> where its subPath was bound (see bind_sub_paths).
+    sub_paths: index of a mount -> where its subPath was bound (see bind_sub_paths).  held: the volumes that `hold` bound.
     """
     container = pod.container(container_name)
     by_name = {v.name: v for v in pod.spec.volumes}
@@ -368,7 +424,7 @@ def mounts(pod: Pod, container_name: str, *, root: Path, sub_paths: Mapping[int,
         out.append(
             Mount(
                 container_path=m.mount_path if m.mount_path.startswith("/") else "/" + m.mount_path,
-                host_path=sub_paths.get(i) or str(volume_dir(root, pod.uid, volume)),
+                host_path=sub_paths.get(i) or str(_source(root, pod.uid, volume, held)),
                 readonly=readonly,
                 propagation=m.mount_propagation,
             )
@@ -376,8 +432,12 @@ def mounts(pod: Pod, container_name: str, *, root: Path, sub_paths: Mapping[int,
     return out
 
 
+def _source(root: Path, uid: str, volume: Volume, held: Collection[str]) -> Path:
+    return held_path(root, uid, volume) if volume.name in held else volume_dir(root, uid, volume)
+
+
 def bind_sub_paths(
-    pod: Pod, container_name: str, relative: Mapping[int, str], *, root: Path
+    pod: Pod, container_name: str, relative: Mapping[int, str], *, root: Path, held: Collection[str] = ()
 ) -> dict[int, str]:
     """Bind each subPath (index of the mount -> path in the volume) below the pod's folder.  Raises VolumeError."""
     by_name = {v.name: v for v in pod.spec.volumes}
@@ -389,7 +449,7 @@ def bind_sub_paths(
         try:
             tree.make_dirs(root, f"{pod.uid}/volume-subpaths/{volume.name}/{container_name}")
             tree.bind_sub_path(
-                volume_dir(root, pod.uid, volume),
+                _source(root, pod.uid, volume, held),
                 path,
                 target,
                 create=kind_of(volume) in ("", "empty-dir", "local-volume", "csi"),

@@ -105,15 +105,15 @@ def test_what_a_link_leads_to_must_be_allowed_too(tmp_path: Path) -> None:
 
     def worker(where: Path) -> Worker:
         shared: Any = SimpleNamespace(
-            permit_path=edged._permit_path, config=config, node_name="e", reports=nobody
+            hold_path=edged._hold_path, config=config, node_name="e", reports=nobody
         )
         return Worker(shared, make(c(), **path(str(where))), b"{}")
 
     for allowed in (data, data / "logs", data / "in", device, data / "not-yet"):
-        worker(allowed)._volumes.check_host_paths()
+        assert worker(allowed)._volumes.held_paths() == {"v": str(allowed.resolve())}
     for forbidden in (data / "out", data / "out" / "ssh"):
         assert refuse(make(c(), **path(str(forbidden))), load(rules)) is None, "its text alone says nothing"
         with pytest.raises(VolumeError, match="This node's policy forbids path /etc"):
-            worker(forbidden)._volumes.check_host_paths()
+            worker(forbidden)._volumes.held_paths()
     rules.write_text("{}")
-    worker(data / "out")._volumes.check_host_paths()
+    assert worker(data / "out")._volumes.held_paths() == {}
