@@ -145,6 +145,10 @@ class Watchdog:
         self._manager.tell("READY=1\nWATCHDOG=1")
         threading.Thread(target=self._look_for_ever, name="watchdog", daemon=True).start()
 
+    def need(self, seconds: float) -> None:
+        """Ask the service manager for so much time to stop, whatever it is set to give."""
+        self._manager.tell(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
+
     def stop(self) -> None:
         """From here on it is the end that is measured, by whoever ends the daemon."""
         self._done.set()

@@ -13,14 +13,17 @@ import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from beehive import resource, session
 from beehive.errors import ConfigError
 from edgecore.edged import quantity
-from edgecore.edged.config import EdgedConfig
+from edgecore.edged.config import SHUTDOWN_CRITICAL_S, SHUTDOWN_S, EdgedConfig
 from edgecore.edged.evict import Thresholds
 from edgecore.edged.imagegc import Limits
+from edgecore.edged.shutdown import Period, periods
 from edgecore.metaserver import writes
 
 API_VERSION = "edgecore.config.kubeedge.io/v1alpha2"
@@ -244,6 +247,24 @@ def _edged_keys() -> Iterator[Key]:
         "what must stay free: memory.available, nodefs.available, nodefs.inodesFree, imagefs.available, pid.available",
     )
     yield Key(
+        f"{kubelet}.shutdownGracePeriod",
+        "duration",
+        f"{SHUTDOWN_S}s",
+        "how long pods may take to end when the machine goes down; 0s: they end with the machine",
+    )
+    yield Key(
+        f"{kubelet}.shutdownGracePeriodCriticalPods",
+        "duration",
+        f"{SHUTDOWN_CRITICAL_S}s",
+        "how much of that is for critical pods, which end last",
+    )
+    yield Key(
+        f"{kubelet}.shutdownGracePeriodByPodPriority",
+        "any",
+        None,
+        "instead of both, a list of priority and shutdownGracePeriodSeconds",
+    )
+    yield Key(
         f"{edged}.policyFile", "str", "", "what this machine's owner forbids pods (JSON); empty: nothing"
     )
     yield Key(
@@ -269,7 +290,7 @@ _KUBELET_IGNORED = """
     configMapAndSecretChangeDetectionStrategy reservedSystemCPUs
     systemReservedCgroup kubeReservedCgroup enforceNodeAllocatable allowedUnsafeSysctls volumePluginDir
     providerID kernelMemcgNotification logging enableSystemLogHandler enableSystemLogQuery
-    shutdownGracePeriod shutdownGracePeriodCriticalPods reservedMemory enableProfilingHandler
+    reservedMemory enableProfilingHandler
     enableDebugFlagsHandler seccompDefault memoryThrottlingFactor registerWithTaints registerNode tracing
     localStorageCapacityIsolation showHiddenMetricsForVersion
 """
@@ -528,11 +549,34 @@ def _edged(values: dict[str, Any], data_dir: Path, faults: list[str], version: s
         ),
         evict=_evict(values[f"{kubelet}.evictionHard"], f"{kubelet}.evictionHard", faults),
         static_dir=Path(values[f"{kubelet}.staticPodPath"]) if values[f"{kubelet}.staticPodPath"] else None,
+        shutdown=_shutdown(values, kubelet, faults),
         policy_file=Path(policy_file) if policy_file else None,
         plugin_dir=Path(plugin_dir) if plugin_dir else None,
         node_labels=tuple(sorted(labels.items())),
         version=version,
     )
+
+
+class _Period(msgspec.Struct, frozen=True, kw_only=True):
+    """Of shutdownGracePeriodByPodPriority."""
+
+    priority: int
+    shutdownGracePeriodSeconds: Annotated[int, msgspec.Meta(ge=0, le=86400)]
+
+
+def _shutdown(values: dict[str, Any], kubelet: str, faults: list[str]) -> tuple[Period, ...]:
+    where = f"{kubelet}.shutdownGracePeriodByPodPriority"
+    if values[where]:
+        try:
+            found = msgspec.convert(values[where], list[_Period])
+        except msgspec.ValidationError as error:
+            faults.append(f"{where}: {error}")
+            return ()
+        return tuple(Period(priority=p.priority, seconds=p.shutdownGracePeriodSeconds) for p in found)
+    total, critical = (
+        duration_s(values[f"{kubelet}.shutdownGracePeriod{suffix}"]) or 0.0 for suffix in ("", "CriticalPods")
+    )
+    return periods(round(total), round(critical))
 
 
 def _amount(where: str, text: Any, faults: list[str]) -> int:

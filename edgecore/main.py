@@ -16,6 +16,7 @@ from beehive.watchdog import Watchdog
 from devicetwin.module import DeviceTwin
 from edgecore import metrics
 from edgecore.config import EdgeConfig, default_node_name
+from edgecore.edged import shutdown
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.cri import Cri
 from edgecore.edged.manager import Edged
@@ -28,6 +29,7 @@ from edgecore.edgestream.edged import EdgedRuntime
 from edgecore.eventbus.mqtt import EventBus, TlsFiles
 from edgecore.hardware import Hardware
 from edgecore.local import LocalSocket
+from edgecore.machineend import MachineEnd
 from edgecore.metamanager.applications import CloudLink, HeldObjects
 from edgecore.metamanager.manager import MetaManager
 from edgecore.metamanager.rows import PartState, TwinRows
@@ -127,6 +129,10 @@ async def _run(config: EdgeConfig, store: Store, watchdog: Watchdog) -> None:
         local_api=local_api,
         hardware=hardware.answer if hardware is not None else None,
     )
+    if edged is not None and config.edged is not None and config.edged.shutdown:
+        # the last of all is stopped first: the pods end while everything else still works
+        end = MachineEnd(edged.shut_down, shutdown.total_s(config.edged.shutdown), need=watchdog.need)
+        parts.append(Part(name="machine end", run=end.run, stop_s=end.stop_s))
     parts.append(Part(name="local socket", run=LocalSocket(config.socket, questions.by_verb()).run))
     log.info("edgecore runs as node %s", name)
     # what was imported stays for ever: the collector need not look at it again

@@ -7,6 +7,10 @@ from pathlib import Path
 
 from edgecore.edged.evict import Thresholds
 from edgecore.edged.imagegc import Limits
+from edgecore.edged.shutdown import Period, periods
+
+SHUTDOWN_S, SHUTDOWN_CRITICAL_S = 20, 5
+"""Within the 30 s that edgecore's unit has to stop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +38,7 @@ class EdgedConfig:
     pull_stall_s: a pull that has not brought a byte for this long is given up.
     plugin_dir: where plugins look for a kubelet (/var/lib/kubelet); None: no plugin is listened to.
     static_dir: folder of pods that run without any cloud; see static.py.
+    shutdown: how long pods may take to end when the machine goes down, by priority; empty: they end with the machine.
     policy_file: what the owner of this machine forbids, whatever the cloud says; see policy.py.
     """
 
@@ -61,6 +66,7 @@ class EdgedConfig:
     evict: Thresholds | None = field(default_factory=Thresholds)
     pull_min_free_percent: float = 5.0
     pull_stall_s: float = 120.0
+    shutdown: tuple[Period, ...] = periods(SHUTDOWN_S, SHUTDOWN_CRITICAL_S)
     policy_file: Path | None = None
     plugin_dir: Path | None = None
     static_dir: Path | None = None

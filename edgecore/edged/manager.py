@@ -19,7 +19,19 @@ import msgspec
 
 from beehive.errors import SkerryError, Unavailable
 from beehive.watchdog import Vital
-from edgecore.edged import admission, claims, evict, imagegc, images, mirror, node, pleg, policy, quantity
+from edgecore.edged import (
+    admission,
+    claims,
+    evict,
+    imagegc,
+    images,
+    mirror,
+    node,
+    pleg,
+    policy,
+    quantity,
+    shutdown,
+)
 from edgecore.edged import status as statuses
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.cri import Cri
@@ -163,6 +175,8 @@ class Edged:
         # what belongs here is known for sure: then a mirror without a pod may go
         self._mirrors_known = False
         self._mirror_look = asyncio.Event()
+        self.shutting_down = False
+        """Whether the machine goes down: nothing is started any more."""
         self._disk = ImageDisk()
         self._ends = Ends(config.ends_file)
         self._plugins: DevicePlugins | None = None
@@ -266,6 +280,23 @@ class Edged:
         worker.release()
         return True
 
+    async def shut_down(self) -> None:
+        """The machine goes down: end the pods, by priority.  Returns when none runs any more, or its time is over."""
+        if not self._config.shutdown:
+            return
+        self.shutting_down = True
+        for group in shutdown.groups([w.pod for w in self._workers.values()], self._config.shutdown):
+            workers = [w for p in group.pods if (w := self._workers.get(p.uid)) is not None]
+            for worker in workers:
+                worker.rest(group.seconds)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(group.seconds):
+                    for worker in workers:
+                        await worker.until_rested()
+        left = [f"{w.pod.namespace}/{w.pod.name}" for w in self._workers.values() if not w.rested]
+        if left:
+            log.warning("The machine goes down and these did not end in time: %s", ", ".join(left)[:256])
+
     async def running_pods(self) -> list[RunningPod]:
         """The pods that have a worker, as last reported; for the local command line."""
         return [_line(worker) for worker in self._workers.values()]
@@ -307,6 +338,7 @@ class Edged:
             plugins=self._plugins.counts() if self._plugins is not None else {},
             now=self._clock.now(),
             extended=claims.capacity(self._devices.plugged_in()) if self._devices is not None else {},
+            shutting_down=self.shutting_down,
         )
         self._node_before = node.before(status)
         return status
@@ -560,6 +592,9 @@ class Edged:
         if pod.uid in self._static_uids:
             reports = self._mirroring or Unreported()
         worker = Worker(self._shared, pod, raw, reports=reports)
+        if self.shutting_down:
+            # it comes at the next boot
+            worker.rest(0)
         if absent:
             worker.gone()
         self._workers[pod.uid] = worker

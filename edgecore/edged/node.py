@@ -18,6 +18,7 @@ from typing import Any
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.quantity import NANO
 from edgecore.edged.runtime import Image, RuntimeConditions, RuntimeVersion
+from edgecore.edged.shutdown import NODE_MESSAGE
 from edgecore.edged.status import timestamp
 
 # nodeStatusMaxImages, and as many names for each
@@ -131,6 +132,7 @@ def build_status(
     pressures: Collection[str] = frozenset(),
     extended: Mapping[str, str] = MappingProxyType({}),
     plugins: Mapping[str, tuple[int, int]] = MappingProxyType({}),
+    shutting_down: bool = False,
 ) -> dict[str, Any]:
     """NodeStatus as a kubelet reports it.
 
@@ -153,7 +155,9 @@ def build_status(
             "pods": str(config.max_pods),
             **extended,
         },
-        "conditions": _conditions(pressures, runtime, previous, now),
+        "conditions": _conditions(
+            pressures, runtime, previous, now, trouble=NODE_MESSAGE if shutting_down else ""
+        ),
         "addresses": [
             *({"type": "InternalIP", "address": ip} for ip in facts.ips),
             {"type": "Hostname", "address": facts.hostname},
@@ -194,9 +198,9 @@ def images(found: Sequence[Image]) -> list[dict[str, Any]]:
 
 
 def _conditions(
-    pressures: Collection[str], runtime: RuntimeFacts, previous: Before, now: float
+    pressures: Collection[str], runtime: RuntimeFacts, previous: Before, now: float, *, trouble: str
 ) -> list[dict[str, str]]:
-    trouble = runtime.error
+    trouble = trouble or runtime.error
     if not trouble and runtime.conditions is not None:
         if not runtime.conditions.runtime_ready:
             trouble = f"container runtime not ready: {runtime.conditions.runtime_message}"

@@ -97,6 +97,10 @@ class PodContext:
         self.resized: dict[str, resize.Applied] = {}
         self.resizing: frozenset[str] = frozenset()
         self.released = False
+        # seconds that it has to end, once the machine goes down
+        self.resting: int | None = None
+        # ids of containers that were ended for that
+        self.cut_off: set[str] = set()
         # what its volumes and variables are made of, as last fetched
         self.sources = volumes.Sources()
         # variables of its namespace's Services
@@ -113,6 +117,11 @@ class PodContext:
     def syncing(self) -> bool:
         """Whether it should run: it is neither ending nor refused."""
         return self.machine.life is Life.SYNCING
+
+    @property
+    def active(self) -> bool:
+        """Whether anything of it may be started."""
+        return self.syncing and self.resting is None
 
     @property
     def on_hold(self) -> bool:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Set
 from dataclasses import replace
 
-from edgecore.edged import adopt, tree
+from edgecore.edged import adopt, restarts, tree
 from edgecore.edged.errors import CriError, NotFound
 from edgecore.edged.podcontext import PodContext
 from edgecore.edged.runtime import ContainerInfo, ContainerState, ContainerStatus, PodRuntime, SandboxStatus
@@ -97,6 +97,7 @@ class PodReader:
         self._container_cache = {k: v for k, v in self._container_cache.items() if k[0] in present}
         self._sandbox_cache = {k: v for k, v in self._sandbox_cache.items() if k[0] in present}
         self.messages = {k: v for k, v in self.messages.items() if k in present}
+        self._ctx.cut_off &= present
         self._ctx.resized = {k: v for k, v in self._ctx.resized.items() if k in present}
         now = self._s.clock.monotonic()
         self._exits = {
@@ -158,9 +159,20 @@ class PodReader:
             return None
         if adopt.stranger(status):
             status = replace(status, image_names=await self._image_names(status))
+        status = self._told(status)
         self._container_cache[(info.id, status.state)] = status
         if status.state is ContainerState.EXITED and info.id not in self.messages:
             self.messages[info.id] = await asyncio.to_thread(self._termination_message, status)
+        return status
+
+    def _told(self, status: ContainerStatus) -> ContainerStatus:
+        """One that ended well for the machine's shutdown has not done its work: it was cut off."""
+        if (
+            status.id in self._ctx.cut_off
+            and status.state is ContainerState.EXITED
+            and status.exit_code in (0, 128 + 15)
+        ):
+            return replace(status, exit_code=restarts.CUT_OFF, reason="NodeShutdown")
         return status
 
     async def _image_names(self, status: ContainerStatus) -> tuple[str, ...]:

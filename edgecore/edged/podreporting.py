@@ -48,6 +48,7 @@ class PodReporter:
         self._ctx.started_images = dict(row.images)
         self._ctx.resized = dict(row.resized)
         self._ctx.released = row.released
+        self._ctx.cut_off = set(row.cut_off)
         if row.root_dir or row.log_dir:
             self._ctx.use_folders(row.root_dir, row.log_dir)
         self._reader.alive = record.alive(row)
@@ -133,6 +134,14 @@ class PodReporter:
                 return
         self._end_kept = outcome
 
+    async def keep_rest(self) -> None:
+        """Before anything is stopped for the machine's shutdown: what that ends comes back."""
+        try:
+            await self._s.state.save(record.key(self._ctx.pod.uid), self._record())
+        except SkerryError as err:
+            # it ends with the machine in any case
+            self._ctx.complain(f"cannot keep that it is to come back: {err}")
+
     async def keep_last(self) -> None:
         """Its last status could not be kept: at least that it ended, and how."""
         last = self.status
@@ -156,6 +165,7 @@ class PodReporter:
             images=self._ctx.started_images,
             resized=self._ctx.resized,
             released=self._ctx.released,
+            cut_off=self._ctx.cut_off,
             root_dir=_other(self._ctx.config.root_dir, self._s.config.root_dir),
             log_dir=_other(self._ctx.config.log_dir, self._s.config.log_dir),
         )

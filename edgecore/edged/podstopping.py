@@ -102,6 +102,22 @@ class PodStopper:
             "Pod %s/%s ended (%s)", self._ctx.pod.namespace, self._ctx.pod.name, self._ctx.machine.reason
         )
 
+    async def rest(self, grace_s: int) -> None:
+        """Stop everything for the machine's shutdown; the pod itself does not end."""
+        self._probing.end_all()
+        self._ctx.waiting, self._ctx.held = {}, {}
+        self._ctx.cut_off |= {status.id for status in self._ctx.runtime.running()}
+        await self._reporter.keep_rest()
+        for status in self._ctx.runtime.running():
+            await self._ctx.event("Normal", "Killing", f"Stopping container {status.name}", status.name)
+        await self.kill_all(grace_s)
+        await self._reader.reread()
+        for sandbox in self._ctx.runtime.sandboxes:
+            if sandbox.ready:
+                await self._s.cri.stop_sandbox(sandbox.id)
+        await self._reader.reread()
+        await self._reporter.report()
+
     async def clean(self) -> None:
         """Remove every trace, then say so.  Each step may be repeated."""
         cri, pod, config = self._s.cri, self._ctx.pod, self._ctx.config

@@ -63,6 +63,10 @@ class PodWorker:
         self.outcome = outcome
         return self._end(outcome.reason, grace_s if grace_s is not None else self.pod.grace_period_s)
 
+    def cut(self, grace_s: int) -> bool:
+        """One that is ending has no more than this left; True when that is news."""
+        return self.life is Life.TERMINATING and self._end(self.reason, grace_s)
+
     def completed(self) -> bool:
         """Its containers have all ended for good."""
         return self._end("Completed", self.pod.grace_period_s)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from beehive import clock
@@ -30,6 +32,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     status: the last that was reported.  sandbox: id of the one that was last seen ready.
     images: reference -> id of the image that was started for it.  resized: container id -> what it was given last.
     released: somebody at the edge let a pod that was held start.
+    cut_off: ids of containers that were ended for the machine's shutdown: with whatever they ended, it was not their end.
     root_dir, log_dir: where the agent from which the pod was taken over put what it was given; empty: as configured.
     """
 
@@ -40,6 +43,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     images: dict[str, str] = {}
     resized: dict[str, Applied] = {}
     released: bool = False
+    cut_off: list[str] = []
     root_dir: str = ""
     log_dir: str = ""
 
@@ -57,6 +61,7 @@ def encode(
     images: dict[str, str] | None = None,
     resized: dict[str, Applied] | None = None,
     released: bool = False,
+    cut_off: Iterable[str] = (),
     root_dir: str = "",
     log_dir: str = "",
 ) -> bytes:
@@ -71,6 +76,7 @@ def encode(
             images=images or {},
             resized=resized or {},
             released=released,
+            cut_off=sorted(cut_off),
             root_dir=root_dir,
             log_dir=log_dir,
         )

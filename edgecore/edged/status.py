@@ -31,7 +31,7 @@ from edgecore.edged.runtime import ContainerState, ContainerStatus, PodRuntime
 
 PREFIX = "containerd://"
 # Ways in which a node ends a pod that has done nothing wrong.
-_DISRUPTIONS = ("Evicted", "Preempting")
+_DISRUPTIONS = ("Evicted", "Preempting", "Terminated")
 LOST_MESSAGE = "The container could not be located when the pod was terminated"
 
 

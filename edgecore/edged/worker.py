@@ -12,7 +12,7 @@ import asyncio
 import logging
 
 from beehive.errors import SkerryError
-from edgecore.edged import claims, env, plan, record
+from edgecore.edged import claims, env, plan, record, shutdown
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.pod import Pod, PodStatus
 from edgecore.edged.podadjusting import PodAdjuster
@@ -54,6 +54,7 @@ class Worker:
         # container name -> id of the one whose end was told as one that waits
         self._backing_off: dict[str, str] = {}
         self._failures = 0
+        self._rested = asyncio.Event()
         self.admitted = False
 
     # -- what others may call
@@ -126,6 +127,33 @@ class Worker:
             self._ctx.ending.set()
             self.poke()
 
+    def rest(self, grace_s: int) -> None:
+        """The machine goes down: stop within so long, and run again when it is back.  What never runs twice fails."""
+        if self._ctx.resting is not None:
+            return
+        grace_s = min(grace_s, self._ctx.pod.grace_period_s)
+        self._ctx.resting = grace_s
+        before = self._ctx.machine.grace_s
+        if self._ctx.syncing and self._ctx.runtime.sandboxes:
+            if self._reporter.done():
+                self._ctx.machine.completed()
+            elif not shutdown.returns(self._ctx.pod):
+                self._ctx.machine.fail(shutdown.TERMINATED, grace_s)
+        self._ctx.machine.cut(grace_s)
+        self._ctx.ending.set()
+        if self._ctx.machine.life is Life.TERMINATING and grace_s < before:
+            self._ctx.grace_cut.set()
+        self.poke()
+
+    @property
+    def rested(self) -> bool:
+        """Whether nothing of it runs any more for that."""
+        return self.ended or self._rested.is_set()
+
+    async def until_rested(self) -> None:
+        """Wait for that."""
+        await self._rested.wait()
+
     def poke(self) -> None:
         """Look again."""
         self._ctx.poke()
@@ -175,6 +203,8 @@ class Worker:
                 while True:
                     self._ctx.poked.clear()
                     wait = await self._pass(group)
+                    if self.ended:
+                        self._rested.set()
                     if self._ctx.machine.life is Life.FINISHED:
                         return
                     try:
@@ -207,6 +237,12 @@ class Worker:
         if not await self._reader.read():
             return DOUBT_S if self._failures or not self._ctx.runtime.sandboxes else self._ctx.config.relist_s
         machine = self._ctx.machine
+        if machine.life is Life.SYNCING and self._ctx.resting is not None:
+            runtime = self._ctx.runtime
+            if runtime.running() or any(s.ready for s in runtime.sandboxes):
+                await self._stopper.rest(self._ctx.resting)
+            self._rested.set()
+            return None
         if machine.life is Life.SYNCING and not self.admitted:
             await self._admit()
         if machine.life is Life.SYNCING:
@@ -249,7 +285,7 @@ class Worker:
         self._probing.mind(group, self._reporter.status)
         await self._adjuster.resize()
         await self._adjuster.replug()
-        while self._ctx.machine.life is Life.SYNCING:
+        while self._ctx.active:
             decided = plan.compute_pod_actions(
                 self._ctx.pod,
                 self._ctx.runtime,
@@ -269,7 +305,7 @@ class Worker:
             if not await self._volumes.bring():
                 break
             for action in actions:
-                if self._ctx.machine.life is not Life.SYNCING:
+                if not self._ctx.active:
                     break
                 await self._perform(action, group)
         else:
