@@ -185,7 +185,7 @@ def _edged_keys() -> Iterator[Key]:
     )
     yield Key(f"{edged}.rootDirectory", "str", "", "volumes of pods are in <this>/pods; empty: dataDir")
     yield Key(f"{edged}.nodeLabels", "map", {}, "labels that the node registers with")
-    yield Key(f"{edged}.reportEvent", "bool", True, "send pods' events to the cloud")
+    yield Key(f"{edged}.reportEvent", "bool", True, "send events of pods and of the node to the cloud")
     ignored: dict[str, Any] = {
         "minimumGCAge": "0s",
         "maxPerPodContainerCount": 1,

@@ -57,6 +57,7 @@ async def _run(config: EdgeConfig, store: Store, watchdog: Watchdog) -> None:
     identity = _identity(files, config)
     name = config.node or (identity.node if identity else default_node_name())
     meta = MetaManager(store, name, query_s=config.query_s)
+    meta.report_events = config.report_events
     await meta.load()
     parts = [Part(name="store", run=store.run), Part(name="metamanager", run=meta.run)]
 

@@ -103,6 +103,15 @@ def hierarchies(root: Path = ROOT) -> list[Path]:
         return []
 
 
+def limits_memory(root: Path = ROOT) -> bool:
+    """Whether the kernel has its memory controller; True where that cannot be told."""
+    try:
+        return "memory" in (root / "cgroup.controllers").read_text().split()
+    except OSError:
+        found = {part for hierarchy in hierarchies(root) for part in hierarchy.name.split(",")}
+        return not found & {"cpu", "pids"} or "memory" in found
+
+
 def _useful(root: Path) -> Iterator[Path]:
     """The hierarchies with a controller that pods are limited by."""
     for hierarchy in hierarchies(root):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -26,11 +27,13 @@ class _Seen:
     count: int
 
 
-class PodEvents:
-    """The events of one pod: `make` gives the JSON to send, or None when it is held back."""
+class Events:
+    """The events of one object: `make` gives the JSON to send, or None when it is held back."""
 
-    def __init__(self, meta: ObjectMeta, node_name: str) -> None:
-        self._meta = meta
+    def __init__(self, involved: Mapping[str, str], namespace: str, node_name: str) -> None:
+        """involved: what they are about.  namespace: where they live."""
+        self._involved = involved
+        self._namespace = namespace
         self._node = node_name
         self._seen: dict[tuple[str, str, str, str], _Seen] = {}
         self._tokens = float(BURST)
@@ -51,23 +54,14 @@ class PodEvents:
             if len(self._seen) >= MAX_KEYS:
                 del self._seen[next(iter(self._seen))]
             suffix = f"{int(now * 1e6):x}{len(self._seen):02x}"
-            seen = self._seen[key] = _Seen(f"{self._meta.name[:230]}.{suffix}", now, now, 1)
+            seen = self._seen[key] = _Seen(f"{self._involved['name'][:230]}.{suffix}", now, now, 1)
         seen.sent = now
-        involved = {
-            "kind": "Pod",
-            "apiVersion": "v1",
-            "namespace": self._meta.namespace,
-            "name": self._meta.name,
-            "uid": self._meta.uid,
-            "resourceVersion": self._meta.resource_version,
-        }
-        if field:
-            involved["fieldPath"] = field
+        involved = {**self._involved, "fieldPath": field} if field else self._involved
         return msgspec.json.encode(
             {
                 "apiVersion": "v1",
                 "kind": "Event",
-                "metadata": {"name": seen.name, "namespace": self._meta.namespace},
+                "metadata": {"name": seen.name, "namespace": self._namespace},
                 "involvedObject": involved,
                 "reason": reason,
                 "message": message,
@@ -89,3 +83,21 @@ class PodEvents:
             return False
         self._tokens -= 1
         return True
+
+
+def of_pod(meta: ObjectMeta, node_name: str) -> Events:
+    """A pod's."""
+    involved = {
+        "kind": "Pod",
+        "apiVersion": "v1",
+        "namespace": meta.namespace,
+        "name": meta.name,
+        "uid": meta.uid,
+        "resourceVersion": meta.resource_version,
+    }
+    return Events(involved, meta.namespace, node_name)
+
+
+def of_node(node_name: str) -> Events:
+    """The node's own, which as in a kubelet carry its name for a UID."""
+    return Events({"kind": "Node", "name": node_name, "uid": node_name}, "default", node_name)

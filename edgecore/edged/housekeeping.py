@@ -14,7 +14,18 @@ from dataclasses import replace
 from typing import Protocol
 
 from beehive.errors import SkerryError, Unavailable
-from edgecore.edged import cgroups, disk, evict, imagedisk, imagegc, loglinks, record, spec, tree
+from edgecore.edged import (
+    cgroups,
+    disk,
+    evict,
+    imagedisk,
+    imagegc,
+    loglinks,
+    nodeevents,
+    record,
+    spec,
+    tree,
+)
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.cri import Cri
 from edgecore.edged.ends import Ends
@@ -57,6 +68,10 @@ class House(Protocol):
 
     async def read_facts(self) -> Facts:
         """Look at the machine."""
+        ...
+
+    async def tell(self, told: nodeevents.Told) -> None:
+        """An event of the node itself."""
         ...
 
 
@@ -149,6 +164,9 @@ class Housekeeper:
         found = await self.image_disk()
         if found is None:
             return
+        if not found.bytes_total:
+            await self._house.tell(nodeevents.NO_IMAGE_DISK)
+            return
         to_free = imagegc.bytes_to_free(found, self._config.image_gc)
         needed = await self._needed_images(watch_only=not to_free)
         if needed is None or not to_free:
@@ -161,6 +179,7 @@ class Housekeeper:
                 freed,
                 to_free,
             )
+            await self._house.tell(nodeevents.images_stay(to_free, freed))
 
     async def image_disk(self) -> imagegc.Disk | None:
         """The disk that images are on; None while it cannot be read.  Raises CriError."""
@@ -255,6 +274,8 @@ class Housekeeper:
         if any(s.condition == "DiskPressure" for s in found) and await self._free_disk():
             found = evict.shortages(await self._signals(await self._house.read_facts()), thresholds)
         self._note(found, thresholds)
+        if found:
+            await self._house.tell(nodeevents.shortage(found[0].resource))
         if found and running:
             await self._end_one(running, found[0])
 
@@ -370,6 +391,8 @@ class Housekeeper:
             if name in used and self._classes.get(name) != value:
                 parent = f"/{config.cgroup_root}/{name}".rstrip("/")
                 await asyncio.to_thread(cgroups.apply, parent, config.cgroup_driver, value)
+                if not name and name not in self._classes:
+                    await self._house.tell(nodeevents.ENFORCED)
                 self._classes[name] = value
 
     # -- what nobody knows

@@ -13,7 +13,7 @@ import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -27,6 +27,7 @@ from edgecore.edged import (
     images,
     mirror,
     node,
+    nodeevents,
     pleg,
     policy,
     quantity,
@@ -39,6 +40,7 @@ from edgecore.edged.ends import Ends
 from edgecore.edged.errors import BadPod, CriError, VolumeError
 from edgecore.edged.housekeeping import Housekeeper
 from edgecore.edged.imagedisk import ImageDisk
+from edgecore.edged.nodeside import NodeSide
 from edgecore.edged.pod import Container, ObjectMeta, Pod, PodSpec, PodStatus
 from edgecore.edged.podcontext import Shared
 from edgecore.edged.podread import decode_key, decode_pod, decode_uid
@@ -98,25 +100,6 @@ class Devices(Protocol):
     def plugged_in(self) -> Mapping[str, int]: ...
 
 
-class _Node:
-    """The newest facts of this machine, for the workers."""
-
-    def __init__(self, facts: node.Facts) -> None:
-        self.facts = facts
-
-    @property
-    def ips(self) -> tuple[str, ...]:
-        return self.facts.ips
-
-    @property
-    def memory_bytes(self) -> int:
-        return self.facts.memory_bytes
-
-    @property
-    def allocatable(self) -> Mapping[str, int]:
-        return self.facts.allocatable
-
-
 class Edged:
     """Runs the pods of one node."""
 
@@ -147,7 +130,9 @@ class Edged:
         self._clock: Clock = clock or SystemClock()
         self._cri = cri or Cri(config.runtime_endpoint, config.image_endpoint)
         self._own_cri = cri is None
-        self._node = _Node(node.read_facts(config, node_name=node_name))
+        self._node = NodeSide(
+            config, node_name, cri=self._cri, reports=reports, state=state, clock=self._clock
+        )
         self._workers: dict[str, Worker] = {}
         self._raw: dict[str, bytes] = {}
         self._bad: dict[str, bytes] = {}
@@ -161,7 +146,6 @@ class Edged:
         self._listed = False
         self._relists = self._passes = 0
         self._away = ""
-        self._node_before = node.Before()
         self._shared: Shared | None = None
         self._static: StaticPods | None = None
         if config.static_dir is not None:
@@ -175,8 +159,6 @@ class Edged:
         # what belongs here is known for sure: then a mirror without a pod may go
         self._mirrors_known = False
         self._mirror_look = asyncio.Event()
-        self.shutting_down = False
-        """Whether the machine goes down: nothing is started any more."""
         self._disk = ImageDisk()
         self._ends = Ends(config.ends_file)
         self._plugins: DevicePlugins | None = None
@@ -248,6 +230,7 @@ class Edged:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._relist_for_ever(), name="relist")
+                group.create_task(self._node.started(), name="start")
                 group.create_task(self._wanted_for_ever(group), name="wanted pods")
                 group.create_task(self.housekeeper.run(), name="housekeeping")
                 if self._csi is not None:
@@ -284,7 +267,7 @@ class Edged:
         """The machine goes down: end the pods, by priority.  Returns when none runs any more, or its time is over."""
         if not self._config.shutdown:
             return
-        self.shutting_down = True
+        self._node.shutting_down = True
         for group in shutdown.groups([w.pod for w in self._workers.values()], self._config.shutdown):
             workers = [w for p in group.pods if (w := self._workers.get(p.uid)) is not None]
             for worker in workers:
@@ -312,36 +295,18 @@ class Edged:
 
     async def node_status(self) -> bytes:
         """NodeStatus as JSON, now.  A runtime that is away makes Ready False; nothing is raised."""
-        return msgspec.json.encode(await self._build_status())
+        return msgspec.json.encode(await self._status())
 
     async def node_object(self) -> bytes:
         """The whole Node as JSON, to register it."""
-        status = await self._build_status()
-        return msgspec.json.encode(node.build_node(self._node_name, self._config, self._node.facts, status))
+        return msgspec.json.encode(self._node.object(await self._status()))
 
-    async def _build_status(self) -> dict[str, object]:
-        await self.read_facts()
-        try:
-            runtime = node.RuntimeFacts(
-                version=await self._cri.version(),
-                conditions=await self._cri.conditions(),
-                images=tuple(await self._cri.list_images()),
-            )
-        except CriError as err:
-            runtime = node.RuntimeFacts(error=f"container runtime is down: {err}")
-        status = node.build_status(
-            self._config,
-            self._node.facts,
-            runtime,
-            previous=self._node_before,
+    async def _status(self) -> dict[str, Any]:
+        return await self._node.status(
             pressures=self.housekeeper.pressures,
             plugins=self._plugins.counts() if self._plugins is not None else {},
-            now=self._clock.now(),
             extended=claims.capacity(self._devices.plugged_in()) if self._devices is not None else {},
-            shutting_down=self.shutting_down,
         )
-        self._node_before = node.before(status)
-        return status
 
     # -- what runs
 
@@ -592,7 +557,7 @@ class Edged:
         if pod.uid in self._static_uids:
             reports = self._mirroring or Unreported()
         worker = Worker(self._shared, pod, raw, reports=reports)
-        if self.shutting_down:
+        if self._node.shutting_down:
             # it comes at the next boot
             worker.rest(0)
         if absent:
@@ -638,8 +603,11 @@ class Edged:
 
     async def read_facts(self) -> node.Facts:
         """Look at the machine."""
-        self._node.facts = await asyncio.to_thread(node.read_facts, self._config, node_name=self._node_name)
-        return self._node.facts
+        return await self._node.read()
+
+    async def tell(self, told: nodeevents.Told) -> None:
+        """An event of the node itself."""
+        await self._node.tell(told)
 
     async def disk_usage(self) -> Mapping[str, evict.Usage]:
         """What every pod holds on the disk, by UID, as counted within the last minute or so."""
@@ -672,7 +640,7 @@ class Edged:
     def _allocatable(self) -> dict[str, int]:
         counts = self._plugins.counts() if self._plugins is not None else {}
         return {
-            **self._node.facts.allocatable,
+            **self._node.allocatable,
             **{name: healthy * quantity.NANO for name, (_, healthy) in counts.items()},
         }
 

@@ -15,11 +15,19 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from edgecore.edged import cgroups
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.quantity import NANO
 from edgecore.edged.runtime import Image, RuntimeConditions, RuntimeVersion
 from edgecore.edged.shutdown import NODE_MESSAGE
 from edgecore.edged.status import timestamp
+
+# The condition of a node whose kernel was started without its memory controller, as Raspberry Pi OS does, and the remedy.
+IGNORED = "MemoryLimitsIgnored"
+NO_LIMITS = (
+    "this kernel runs without its memory controller, so limits of memory are not enforced: add cgroup_enable=memory "
+    "to its command line (/boot/firmware/cmdline.txt on a Raspberry Pi) and reboot"
+)
 
 # nodeStatusMaxImages, and as many names for each
 MAX_IMAGES, MAX_IMAGE_NAMES = 50, 5
@@ -38,7 +46,7 @@ _ARCH = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What was read of the machine.  Sizes in bytes."""
+    """What was read of the machine.  Sizes in bytes.  memory_limits: whether the kernel enforces them."""
 
     hostname: str = ""
     ips: tuple[str, ...] = ()
@@ -57,6 +65,7 @@ class Facts:
     kernel: str = ""
     os_image: str = ""
     arch: str = ""
+    memory_limits: bool = True
     reserved_cpu_milli: int = 0
     reserved_memory_bytes: int = 0
     reserved_disk_bytes: int = 0
@@ -133,11 +142,12 @@ def build_status(
     extended: Mapping[str, str] = MappingProxyType({}),
     plugins: Mapping[str, tuple[int, int]] = MappingProxyType({}),
     shutting_down: bool = False,
+    limits_told: bool = False,
 ) -> dict[str, Any]:
     """NodeStatus as a kubelet reports it.
 
     pressures: the conditions that are on.  extended: further resources.  plugins: capacity and allocatable of what
-    device plugins offer.
+    device plugins offer.  limits_told: the API may still hold that limits of memory are not enforced.
     """
     memory_ki = facts.memory_bytes // 1024
     status: dict[str, Any] = {
@@ -156,7 +166,12 @@ def build_status(
             **extended,
         },
         "conditions": _conditions(
-            pressures, runtime, previous, now, trouble=NODE_MESSAGE if shutting_down else ""
+            pressures,
+            runtime,
+            previous,
+            now,
+            trouble=NODE_MESSAGE if shutting_down else "",
+            limits=None if facts.memory_limits and not limits_told else facts.memory_limits,
         ),
         "addresses": [
             *({"type": "InternalIP", "address": ip} for ip in facts.ips),
@@ -198,7 +213,13 @@ def images(found: Sequence[Image]) -> list[dict[str, Any]]:
 
 
 def _conditions(
-    pressures: Collection[str], runtime: RuntimeFacts, previous: Before, now: float, *, trouble: str
+    pressures: Collection[str],
+    runtime: RuntimeFacts,
+    previous: Before,
+    now: float,
+    *,
+    trouble: str,
+    limits: bool | None,
 ) -> list[dict[str, str]]:
     trouble = trouble or runtime.error
     if not trouble and runtime.conditions is not None:
@@ -240,6 +261,12 @@ def _conditions(
             "PID": ("kubelet has insufficient PID available", "kubelet has sufficient PID available"),
         }[what][0 if on else 1]
         out.append((kind, "True" if on else "False", bad if on else good, text))
+    if limits is not None:
+        out.append(
+            (IGNORED, "False", "KernelEnforces", "the kernel enforces limits of memory")
+            if limits
+            else (IGNORED, "True", "KernelWithoutMemoryController", NO_LIMITS)
+        )
     if trouble:
         out.append(("Ready", "False", "KubeletNotReady", trouble[:1024]))
     else:
@@ -312,6 +339,7 @@ def read_facts(config: EdgedConfig, *, node_name: str = "") -> Facts:
         kernel=uname.release,
         os_image=parse_os_release(_read("/etc/os-release")),
         arch=_ARCH.get(uname.machine, uname.machine),
+        memory_limits=cgroups.limits_memory(),
         reserved_cpu_milli=config.system_reserved_cpu_milli,
         reserved_memory_bytes=config.system_reserved_memory_bytes,
         reserved_disk_bytes=reserved_disk(config, disk.f_blocks * disk.f_frsize),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from edgecore.edged import claims, resize, spec
+from edgecore.edged import claims, resize
 from edgecore.edged.errors import CriError
 from edgecore.edged.pod import Container
 from edgecore.edged.podcontext import PodContext
@@ -40,7 +40,7 @@ class PodAdjuster:
             container = self._ctx.container(status.name)
             if container is None:
                 continue
-            wanted = spec.resources(self._ctx.pod, container, self._s.node.memory_bytes)
+            wanted = self._ctx.resources(container)
             has = self._ctx.resized.get(status.id) or resize.decode(
                 status.annotations.get(ANNOTATION_RESOURCES, "")
             )

@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from beehive.errors import SkerryError
-from edgecore.edged import backoff, cgroups, claims, env, images, resize, spec, volumes
+from edgecore.edged import backoff, cgroups, claims, env, events, images, resize, spec, volumes
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.cri import Cri
 from edgecore.edged.ends import Ends
-from edgecore.edged.events import PodEvents
 from edgecore.edged.pod import Container, Pod
 from edgecore.edged.podworker import Life, PodWorker
 from edgecore.edged.ports import Clock, NoPlugins, NoStorage, Objects, Plugins, Reports, State, Storage
-from edgecore.edged.runtime import PodRuntime
+from edgecore.edged.runtime import PodRuntime, Resources
 from edgecore.edged.starts import Starts
 from edgecore.edged.status import Outcome
 
@@ -42,6 +41,9 @@ class NodeFacts(Protocol):
 
     @property
     def memory_bytes(self) -> int: ...
+
+    @property
+    def memory_limits(self) -> bool: ...
 
     @property
     def allocatable(self) -> Mapping[str, int]: ...
@@ -106,7 +108,7 @@ class PodContext:
         # variables of its namespace's Services
         self.service_links: Mapping[str, str] = {}
         self._complaint = ""
-        self._events = PodEvents(pod.metadata, shared.node_name)
+        self._events = events.of_pod(pod.metadata, shared.node_name)
 
     @property
     def pod(self) -> Pod:
@@ -172,6 +174,11 @@ class PodContext:
             allocatable=node.allocatable,
             service={**self.service_links, **self.shared.service_env},
         )
+
+    def resources(self, container: Container) -> Resources:
+        """What a container may use here."""
+        node = self.shared.node
+        return spec.resources(self.pod, container, node.memory_bytes, memory_limits=node.memory_limits)
 
     def pod_ip(self) -> str:
         """Where its probes and hooks reach it."""

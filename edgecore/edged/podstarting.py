@@ -9,6 +9,7 @@ import msgspec
 
 from edgecore.edged import adopt, backoff, claims, env, images, loglinks, prober, spec, tree
 from edgecore.edged.errors import CriError, Held, VolumeError
+from edgecore.edged.node import NO_LIMITS
 from edgecore.edged.pod import Container
 from edgecore.edged.podcontext import PodContext
 from edgecore.edged.podreading import PodReader
@@ -203,6 +204,7 @@ class PodStarter:
             mounts=mounts,
             config=self._ctx.config,
             memory_capacity=self._s.node.memory_bytes,
+            memory_limits=self._s.node.memory_limits,
             target_id=self._target(container),
             devices=claimed,
             given=given,
@@ -230,6 +232,9 @@ class PodStarter:
             await self._ctx.event("Warning", "Failed", f"Error: {err.said}", container.name)
         else:
             await self._ctx.event("Normal", "Started", f"Started container {container.name}", container.name)
+            if "memory" in container.resources.limits and not self._s.node.memory_limits:
+                text = f"The memory limit of container {container.name} is not enforced: {NO_LIMITS}"
+                await self._ctx.event("Warning", "MemoryLimitIgnored", text, container.name)
             await asyncio.to_thread(self._link_log, container.name, container_id, count)
             log.info(
                 "Started container %s of pod %s/%s (restart %d)",

@@ -215,6 +215,7 @@ def container_config(
     mounts: Sequence[Mount],
     config: EdgedConfig,
     memory_capacity: int,
+    memory_limits: bool = True,
     target_id: str = "",
     devices: Sequence[tuple[str, HostDevice]] = (),
     given: Given = Given(),  # noqa: B008  # frozen
@@ -228,7 +229,7 @@ def container_config(
     user, group, username = _user(pod, context, image_user)
     # /proc is masked unless the container may do everything anyway
     unmasked = context.privileged or context.proc_mount == "Unmasked"
-    own = resources(pod, container, memory_capacity)
+    own = resources(pod, container, memory_capacity, memory_limits=memory_limits)
     annotations = {
         ANNOTATION_RESOURCES: resize.encode(resize.applied(own)),
         ANNOTATION_HASH: adopt.container_hash(container),
@@ -367,14 +368,17 @@ def cpu_shares(milli_cpu: int) -> int:
     return max(MIN_SHARES, min(MAX_SHARES, milli_cpu * 1024 // 1000))
 
 
-def resources(pod: Pod, container: Container, memory_capacity: int) -> Resources:
-    """Requests and limits as the runtime takes them."""
+def resources(
+    pod: Pod, container: Container, memory_capacity: int, *, memory_limits: bool = True
+) -> Resources:
+    """Requests and limits as the runtime takes them.  memory_limits: whether the kernel knows any; a runtime could not start
+    a container with one that it does not know."""
     limits = {k: quantity.parse(v) for k, v in container.resources.limits.items()}
     requests = {k: quantity.parse(v) for k, v in container.resources.requests.items()}
     cpu_limit = quantity.milli(limits.get("cpu", 0))
     # a limit without a request is the request too
     cpu_request = quantity.milli(requests["cpu"]) if "cpu" in requests else cpu_limit
-    memory_limit = quantity.units(limits.get("memory", 0))
+    memory_limit = quantity.units(limits.get("memory", 0)) if memory_limits else 0
     quota = max(MIN_QUOTA_US, cpu_limit * QUOTA_PERIOD_US // 1000) if cpu_limit else 0
     return Resources(
         cpu_period_us=QUOTA_PERIOD_US if quota else 0,

@@ -110,6 +110,8 @@ class MetaManager:
         self.node = node
         self.outbox = Outbox()
         self.tokens = PodTokens(store, self.ask)
+        self.report_events = True
+        """Whether events of pods and of the node go to the cloud."""
         self.session: Session | None = None
         self.away_since: float | None = None
         """Monotonic seconds when the link was lost, while `connected` is told; None: it was not there before."""
@@ -663,6 +665,8 @@ class MetaManager:
 
     async def event(self, event: bytes) -> None:
         """Raises: Unavailable (queued, but only in memory), ProtocolError."""
+        if not self.report_events:
+            return
         where = reports.event_path(event)
         operation = Op.UPDATE if where in self._delivered else Op.INSERT
         message = reports.up(operation, where, msgspec.Raw(event))

@@ -82,8 +82,8 @@ class FakeReports:
         self.events.append(json.loads(event))
         self.changed.set()
 
-    def reasons(self) -> list[str]:
-        return [e["reason"] for e in self.events]
+    def reasons(self, kind: str = "Pod") -> list[str]:
+        return [e["reason"] for e in self.events if e["involvedObject"]["kind"] == kind]
 
 
 class FakeState:

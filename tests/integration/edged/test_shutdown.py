@@ -44,7 +44,9 @@ def test_pods_end_with_the_machine_and_return(
                 await asyncio.sleep(0.5)
                 assert await b.cri.list_sandboxes(uid=late) == []
                 await _as_told(b, uids, done)
+                assert b.reports.reasons("Node")[0] == "Starting"
             # the next boot, without a cloud
+            b.state.rows["node/boot"] = b"another"
             b.objects.offline = True
             async with b.edged():
                 for name in ("web", "critical", "job"):
@@ -56,6 +58,7 @@ def test_pods_end_with_the_machine_and_return(
                 assert (last["exitCode"], last["reason"]) == (137, "NodeShutdown")
                 assert b.status(uids["once"])["phase"] == "Failed"
                 assert b.status(done)["phase"] == "Succeeded"
+                assert "Rebooted" in b.reports.reasons("Node")
                 assert not [s for s in await b.cri.list_sandboxes(uid=uids["once"]) if s.ready]
 
     asyncio.run(main())

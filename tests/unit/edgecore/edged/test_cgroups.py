@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from edgecore.edged import cgroups
 from tests.unit.edgecore.edged.builders import c, make
 
@@ -91,3 +93,24 @@ def test_left_over_pods_are_found(tmp_path: Path) -> None:
         (tmp_path / "pids" / "kubepods" / "besteffort" / f"pod{uid}").mkdir(parents=True)
     left = cgroups.left_over("kubepods", ["a"], tmp_path)
     assert [p.name for p in left] == ["podb"]
+
+
+@pytest.mark.parametrize(
+    ("files", "dirs", "limits"),
+    [
+        ({"cgroup.controllers": "cpuset cpu io memory pids"}, (), True),
+        ({"cgroup.controllers": "cpuset cpu io pids"}, (), False),
+        ({}, ("cpu,cpuacct", "memory", "pids"), True),
+        ({}, ("cpu,cpuacct", "pids"), False),
+        ({}, (), True),
+    ],
+)
+def test_a_kernel_without_its_memory_controller_is_known(
+    tmp_path: Path, files: dict[str, str], dirs: tuple[str, ...], limits: bool
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    for name in dirs:
+        (tmp_path / name).mkdir()
+    assert cgroups.limits_memory(tmp_path) is limits
+    assert cgroups.limits_memory(tmp_path / "none")

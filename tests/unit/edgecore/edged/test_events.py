@@ -3,17 +3,17 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from edgecore.edged.events import BURST, PodEvents
+from edgecore.edged.events import BURST, Events, of_node, of_pod
 from tests.unit.edgecore.edged.builders import c, make
 
 
-def made(events: PodEvents, now: float, message: str = "m", reason: str = "Started") -> dict[str, Any] | None:
+def made(events: Events, now: float, message: str = "m", reason: str = "Started") -> dict[str, Any] | None:
     raw = events.make("Normal", reason, message, now=now, field=make().field_path("c"))
     return json.loads(raw) if raw is not None else None
 
 
 def test_an_event_as_a_kubelet_writes_it() -> None:
-    event = made(PodEvents(make().metadata, "n"), 1000.0)
+    event = made(of_pod(make().metadata, "n"), 1000.0)
     assert event is not None
     assert event["involvedObject"] == {
         "kind": "Pod",
@@ -30,7 +30,7 @@ def test_an_event_as_a_kubelet_writes_it() -> None:
 
 
 def test_repeats_are_counted_under_one_name() -> None:
-    events = PodEvents(make().metadata, "n")
+    events = of_pod(make().metadata, "n")
     first = made(events, 1000.0)
     assert made(events, 1001.0) is None
     again = made(events, 1020.0)
@@ -42,7 +42,7 @@ def test_repeats_are_counted_under_one_name() -> None:
 
 
 def test_a_flood_is_cut() -> None:
-    events = PodEvents(make().metadata, "n")
+    events = of_pod(make().metadata, "n")
     sent = [made(events, 1000.0, f"m{i}") for i in range(100)]
     assert sum(e is not None for e in sent) == BURST
     assert made(events, 1000.0 + 299, "later") is None
@@ -52,7 +52,7 @@ def test_a_flood_is_cut() -> None:
 
 
 def test_messages_are_cut() -> None:
-    event = made(PodEvents(make().metadata, "n"), 1.0, "x" * 5000)
+    event = made(of_pod(make().metadata, "n"), 1.0, "x" * 5000)
     assert event is not None
     assert len(event["message"]) == 1024
 
@@ -64,3 +64,12 @@ def test_the_part_of_the_pod() -> None:
         "spec.initContainers{i}",
         "spec.ephemeralContainers{e}",
     ]
+
+
+def test_the_nodes_own_are_about_the_node() -> None:
+    made_json = of_node("board").make("Normal", "Starting", "m", now=1000.0)
+    assert made_json is not None
+    event = json.loads(made_json)
+    assert event["involvedObject"] == {"kind": "Node", "name": "board", "uid": "board"}
+    assert event["metadata"]["namespace"] == "default"
+    assert event["metadata"]["name"].startswith("board.")

@@ -138,3 +138,15 @@ def test_this_machine_can_be_read(tmp_path: Path) -> None:
 def test_the_host_is_named_as_its_label_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node.socket, "gethostname", lambda: "RaspberryPi")
     assert node.read_facts(EdgedConfig(root_dir=tmp_path)).hostname == "raspberrypi"
+
+
+def test_a_kernel_without_its_memory_controller_is_said_with_the_remedy() -> None:
+    lacking = replace(FACTS, memory_limits=False)
+    status = node.build_status(CONFIG, lacking, RUNTIME, previous=node.Before(), now=5.0)
+    (said,) = [c for c in status["conditions"] if c["type"] == node.IGNORED]
+    assert said["status"] == "True"
+    assert "cgroup_enable=memory" in said["message"]
+    assert node.IGNORED not in conditions()
+    # once it was said the API holds it until it is taken back
+    status = node.build_status(CONFIG, FACTS, RUNTIME, previous=node.Before(), now=5.0, limits_told=True)
+    assert {c["type"]: c["status"] for c in status["conditions"]}[node.IGNORED] == "False"

@@ -1,0 +1,140 @@
+"""The node as edged knows it: its facts for the workers, its status, its events."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from beehive.errors import SkerryError
+from edgecore.edged import events, node, nodeevents
+from edgecore.edged.config import EdgedConfig
+from edgecore.edged.cri import Cri
+from edgecore.edged.errors import CriError
+from edgecore.edged.ports import Clock, Reports, State
+
+log = logging.getLogger(__name__)
+
+# Rows of State: the kernel's boot id, and that the cloud was once told of limits that are not enforced.
+BOOT_ID, UNLIMITED = "node/boot", "node/unlimited"
+
+
+class NodeSide:
+    """Facts are those that were read last."""
+
+    def __init__(
+        self,
+        config: EdgedConfig,
+        node_name: str,
+        *,
+        cri: Cri,
+        reports: Reports,
+        state: State,
+        clock: Clock,
+    ) -> None:
+        self._config = config
+        self._name = node_name
+        self._cri = cri
+        self._reports = reports
+        self._state = state
+        self._clock = clock
+        self._events = events.of_node(node_name)
+        self._before = node.Before()
+        # whether the node's conditions say anything of memory limits
+        self._limits_told = False
+        self.facts = node.read_facts(config, node_name=node_name)
+        self.shutting_down = False
+        """Whether the machine goes down: nothing is started any more."""
+
+    @property
+    def ips(self) -> tuple[str, ...]:
+        return self.facts.ips
+
+    @property
+    def memory_bytes(self) -> int:
+        return self.facts.memory_bytes
+
+    @property
+    def memory_limits(self) -> bool:
+        """Whether the kernel enforces limits of memory."""
+        return self.facts.memory_limits
+
+    @property
+    def allocatable(self) -> Mapping[str, int]:
+        """Nano-units by resource name, without what plugins offer."""
+        return self.facts.allocatable
+
+    async def read(self) -> node.Facts:
+        """Look at the machine."""
+        self.facts = await asyncio.to_thread(node.read_facts, self._config, node_name=self._name)
+        return self.facts
+
+    async def status(
+        self,
+        *,
+        pressures: Collection[str],
+        plugins: Mapping[str, tuple[int, int]] = MappingProxyType({}),
+        extended: Mapping[str, str] = MappingProxyType({}),
+    ) -> dict[str, Any]:
+        """NodeStatus, now, as in `node.build_status`.  A runtime that is away makes Ready False; nothing is raised."""
+        await self.read()
+        try:
+            runtime = node.RuntimeFacts(
+                version=await self._cri.version(),
+                conditions=await self._cri.conditions(),
+                images=tuple(await self._cri.list_images()),
+            )
+        except CriError as err:
+            runtime = node.RuntimeFacts(error=f"container runtime is down: {err}")
+        status = node.build_status(
+            self._config,
+            self.facts,
+            runtime,
+            previous=self._before,
+            pressures=pressures,
+            plugins=plugins,
+            now=self._clock.now(),
+            extended=extended,
+            shutting_down=self.shutting_down,
+            limits_told=self._limits_told,
+        )
+        before, self._before = self._before, node.before(status)
+        for told in nodeevents.of_conditions(self._name, before.conditions, status):
+            await self.tell(told)
+        return status
+
+    def object(self, status: Mapping[str, Any]) -> dict[str, Any]:
+        """The whole Node, to register it."""
+        return node.build_node(self._name, self._config, self.facts, status)
+
+    async def tell(self, told: nodeevents.Told) -> None:
+        """An event of the node itself."""
+        event = self._events.make(told.kind, told.reason, told.message, now=self._clock.now())
+        if event is None:
+            return
+        try:
+            await self._reports.event(event)
+        except SkerryError as err:
+            log.debug("Cannot keep an event of the node: %s", err)
+
+    async def started(self) -> None:
+        """Tell that edged runs, whether the machine was started since it last did, and what its kernel lacks."""
+        await self.tell(nodeevents.STARTING)
+        if not self.facts.memory_limits:
+            log.warning("%s", node.NO_LIMITS)
+        now = self.facts.boot_id
+        try:
+            if not self.facts.memory_limits:
+                await self._state.save(UNLIMITED, b"1")
+            self._limits_told = await self._state.load(UNLIMITED) is not None
+            before = await self._state.load(BOOT_ID)
+            if now and before != now.encode():
+                await self._state.save(BOOT_ID, now.encode())
+        except SkerryError as err:
+            log.debug("Cannot keep what the node was told of: %s", err)
+            return
+        told = nodeevents.rebooted(self._name, (before or b"").decode("ascii", "replace"), now)
+        if told is not None:
+            await self.tell(told)
