@@ -56,13 +56,23 @@ class RemoveContainer:
     container_id: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartAll:
+    """End and remove every container but the ephemeral ones, in the sandbox that stays; then they start as in a new pod.
+
+    name: of the container whose end says so; empty: an agent before us began with it."""
+
+    name: str
+    message: str
+
+
 # A container that was ended by a signal may be the first sign of a sandbox that is being stopped: the runtime ends the
 # containers, then the network, and says of the sandbox only then that it is not ready.  What is started in between dies
 # with it and counts as one more restart, so such a container is looked at again before it is started anew.
 SETTLE_S = 0.5
 _SIGNALS = (128 + 9, 128 + 15)
 
-Action = CreateSandbox | StopSandbox | StartContainer | KillContainer | RemoveContainer
+Action = CreateSandbox | StopSandbox | StartContainer | KillContainer | RemoveContainer | RestartAll
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,12 +101,13 @@ class Memory:
     """What the worker remembers of a pod's containers, by name; outlives the containers and the agent.
 
     restarts: the highest restart count reported.  delays: back-off.  finished: exit code of containers that were last
-    seen dead, for when the runtime has lost their records.
+    seen dead, for when the runtime has lost their records.  restart_all: restarts.ENDING, restarts.STARTING or nothing.
     """
 
     restarts: Mapping[str, int] = field(default_factory=dict)
     delays: Mapping[str, backoff.Delay] = field(default_factory=dict)
     finished: Mapping[str, int] = field(default_factory=dict)
+    restart_all: str = ""
 
 
 def compute_pod_actions(
@@ -278,11 +289,40 @@ def _containers(
         known = c.name in memory.restarts or c.name in memory.finished
         if (status is None and not known) or (status is not None and status.state is ContainerState.CREATED):
             p.start(c)
+    everything = _restart_all(p)
+    if everything is not None:
+        return Plan(actions=(*p.actions, everything), waiting=p.waiting)
+    if memory.restart_all == restarts.STARTING:
+        reason = "PodInitializing" if pod.spec.init_containers else "ContainerCreating"
+        p.waiting |= {c.name: (reason, "") for c in pod.all_containers() if p.status(c.name) is None}
     if not _init(p):
         return p.plan()
     for c in pod.spec.containers:
         p.keep(c, partial(restarts.app, pod, c))
     return p.plan()
+
+
+def _restart_all(p: _Planner) -> RestartAll | None:
+    """Whether all containers are to start anew by now."""
+    if p.memory.restart_all == restarts.ENDING:
+        return RestartAll(name="", message="")
+    for c in p.pod.all_containers():
+        status = p.status(c.name)
+        if status is None or status.state is not ContainerState.EXITED or not _in_sandbox(status, p):
+            continue
+        if restarts.everything(p.pod, c, status.exit_code):
+            left = backoff.remaining_s(
+                p.memory.delays.get(c.name),
+                failed_at=status.finished_at,
+                failed_for_s=p.ages.get(status.id, 0.0),
+            )
+            if left <= 0:
+                code = status.exit_code
+                return RestartAll(
+                    name=c.name,
+                    message=f"Container {c.name} exited with code {code}, restarting all containers",
+                )
+    return None
 
 
 def _init(p: _Planner) -> bool:

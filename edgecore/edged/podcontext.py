@@ -103,6 +103,8 @@ class PodContext:
         self.resting: int | None = None
         # ids of containers that were ended for that
         self.cut_off: set[str] = set()
+        # where a restart of all containers is, as in restarts
+        self.restart_all = ""
         # what its volumes and variables are made of, as last fetched
         self.sources = volumes.Sources()
         # variables of its namespace's Services

@@ -49,6 +49,7 @@ class PodReporter:
         self._ctx.resized = dict(row.resized)
         self._ctx.released = row.released
         self._ctx.cut_off = set(row.cut_off)
+        self._ctx.restart_all = row.restart_all
         if row.root_dir or row.log_dir:
             self._ctx.use_folders(row.root_dir, row.log_dir)
         self._reader.alive = record.alive(row)
@@ -86,6 +87,7 @@ class PodReporter:
             outcome=self._ctx.machine.outcome,
             resizing=self._ctx.resizing,
             held=self._ctx.on_hold,
+            restart_all=self._ctx.restart_all,
             terminated=terminated or self._ctx.machine.life in (Life.TERMINATED, Life.FINISHED),
         )
         return statuses.compute_status(self._ctx.pod, self._ctx.runtime, view)
@@ -134,10 +136,14 @@ class PodReporter:
                 return
         self._end_kept = outcome
 
+    async def keep(self) -> None:
+        """Keep what is known beside the status.  Raises Unavailable (the disk)."""
+        await self._s.state.save(record.key(self._ctx.pod.uid), self._record())
+
     async def keep_rest(self) -> None:
         """Before anything is stopped for the machine's shutdown: what that ends comes back."""
         try:
-            await self._s.state.save(record.key(self._ctx.pod.uid), self._record())
+            await self.keep()
         except SkerryError as err:
             # it ends with the machine in any case
             self._ctx.complain(f"cannot keep that it is to come back: {err}")
@@ -166,6 +172,7 @@ class PodReporter:
             resized=self._ctx.resized,
             released=self._ctx.released,
             cut_off=self._ctx.cut_off,
+            restart_all=self._ctx.restart_all,
             root_dir=_other(self._ctx.config.root_dir, self._s.config.root_dir),
             log_dir=_other(self._ctx.config.log_dir, self._s.config.log_dir),
         )

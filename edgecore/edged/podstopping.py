@@ -6,7 +6,7 @@ import asyncio
 import logging
 from dataclasses import replace
 
-from edgecore.edged import cgroups, prober, record, spec, tree
+from edgecore.edged import backoff, cgroups, prober, record, restarts, spec, tree
 from edgecore.edged.errors import CriError
 from edgecore.edged.podcontext import PodContext, as_value
 from edgecore.edged.podprobing import PodProbes
@@ -101,6 +101,36 @@ class PodStopper:
         log.info(
             "Pod %s/%s ended (%s)", self._ctx.pod.namespace, self._ctx.pod.name, self._ctx.machine.reason
         )
+
+    async def restart_all(self, name: str) -> None:
+        """End and remove every container but the ephemeral ones.  name: of the one whose end says so; empty: go on with it.
+
+        As KEP-5532 has it without the grace period, and with preStop hooks for as long as MIN_STOP_S lasts."""
+        ctx = self._ctx
+        before = ctx.runtime.latest(name) if name else None
+        if before is not None:
+            ctx.delays[name] = backoff.after_try(
+                ctx.delays.get(name), failed_at=before.finished_at, now=self._s.clock.now()
+            )
+        ctx.restart_all = restarts.ENDING
+        # before anything is removed, so that whoever goes on knows
+        await self._reporter.report()
+        await self._reporter.keep()
+        wanted = {c.name for c in ctx.pod.all_containers()}
+        async with asyncio.TaskGroup() as group:
+            for status in ctx.runtime.running():
+                if status.name in wanted:
+                    self._probing.drop(status.id)
+                    group.create_task(self.kill(status, MIN_STOP_S))
+        await self._reader.reread()
+        # their last states are told once more: then nothing has them but the status
+        await self._reporter.report()
+        for status in ctx.runtime.containers:
+            if status.name in wanted:
+                await self._s.cri.remove_container(status.id)
+                self._reader.forget_container(status.id)
+        ctx.restart_all = restarts.STARTING
+        await self._reporter.keep()
 
     async def rest(self, grace_s: int) -> None:
         """Stop everything for the machine's shutdown; the pod itself does not end."""

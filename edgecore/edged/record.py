@@ -33,6 +33,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     images: reference -> id of the image that was started for it.  resized: container id -> what it was given last.
     released: somebody at the edge let a pod that was held start.
     cut_off: ids of containers that were ended for the machine's shutdown: with whatever they ended, it was not their end.
+    restart_all: where a restart of all containers is, as in restarts.
     root_dir, log_dir: where the agent from which the pod was taken over put what it was given; empty: as configured.
     """
 
@@ -44,6 +45,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     resized: dict[str, Applied] = {}
     released: bool = False
     cut_off: list[str] = []
+    restart_all: str = ""
     root_dir: str = ""
     log_dir: str = ""
 
@@ -62,6 +64,7 @@ def encode(
     resized: dict[str, Applied] | None = None,
     released: bool = False,
     cut_off: Iterable[str] = (),
+    restart_all: str = "",
     root_dir: str = "",
     log_dir: str = "",
 ) -> bytes:
@@ -77,6 +80,7 @@ def encode(
             resized=resized or {},
             released=released,
             cut_off=sorted(cut_off),
+            restart_all=restart_all,
             root_dir=root_dir,
             log_dir=log_dir,
         )
@@ -102,8 +106,8 @@ def outcome(record: Record) -> Outcome | None:
     return Outcome(phase=o.phase, reason=o.reason, message=o.message) if o is not None else None
 
 
-def memory(status: PodStatus, delays: dict[str, Delay]) -> Memory:
-    """What the planner is told of containers whose records are gone."""
+def memory(status: PodStatus, delays: dict[str, Delay], restart_all: str = "") -> Memory:
+    """What the planner is told of containers whose records are gone; once all start anew, none is over."""
     statuses = (
         *status.init_container_statuses,
         *status.container_statuses,
@@ -112,7 +116,12 @@ def memory(status: PodStatus, delays: dict[str, Delay]) -> Memory:
     return Memory(
         restarts={s.name: s.restart_count for s in statuses if _has_run(s)},
         delays=delays,
-        finished={s.name: s.state.terminated.exit_code for s in statuses if s.state.terminated is not None},
+        finished={
+            s.name: s.state.terminated.exit_code
+            for s in (status.ephemeral_container_statuses if restart_all else statuses)
+            if s.state.terminated is not None
+        },
+        restart_all=restart_all,
     )
 
 

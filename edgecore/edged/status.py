@@ -31,6 +31,8 @@ from edgecore.edged.runtime import ContainerState, ContainerStatus, PodRuntime
 
 PREFIX = "containerd://"
 # Ways in which a node ends a pod that has done nothing wrong.
+# KEP-5532: while every container is ended to be started anew
+_RESTARTING = "AllContainersRestarting"
 _DISRUPTIONS = ("Evicted", "Preempting", "Terminated")
 LOST_MESSAGE = "The container could not be located when the pod was terminated"
 
@@ -59,6 +61,7 @@ class Outcome:
 class View:
     """All that a status is made from besides the pod and the runtime.
 
+    restart_all: where a restart of all containers is, as in restarts.
     held: the pod waits for somebody at the edge to let it start.
     resizing: containers that run with other resources than their spec says.
     waiting: container -> (reason, message) of those held back.  messages: container id -> termination message.
@@ -74,6 +77,7 @@ class View:
     terminated: bool = False
     resizing: frozenset[str] = frozenset()
     held: bool = False
+    restart_all: str = ""
 
 
 def timestamp(seconds: float) -> str:
@@ -344,6 +348,16 @@ def _conditions(pod: Pod, runtime: PodRuntime, status: PodStatus, view: View) ->
                 status="True",
                 reason="TerminationByKubelet",
                 message=view.outcome.message,
+                observed_generation=generation,
+            )
+        )
+    restarting = view.restart_all == restarts.ENDING
+    if restarting or any(c.type == _RESTARTING for c in view.previous.conditions):
+        made.append(
+            Condition(
+                type=_RESTARTING,
+                status="True" if restarting else "False",
+                reason="ContainerExited" if restarting else "",
                 observed_generation=generation,
             )
         )

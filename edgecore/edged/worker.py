@@ -12,7 +12,7 @@ import asyncio
 import logging
 
 from beehive.errors import SkerryError
-from edgecore.edged import claims, env, plan, record, shutdown
+from edgecore.edged import claims, env, plan, record, restarts, shutdown
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.pod import Pod, PodStatus
 from edgecore.edged.podadjusting import PodAdjuster
@@ -285,11 +285,16 @@ class Worker:
         self._probing.mind(group, self._reporter.status)
         await self._adjuster.resize()
         await self._adjuster.replug()
+        runtime = self._ctx.runtime
+        if self._ctx.restart_all == restarts.STARTING and all(
+            runtime.latest(c.name) for c in self._ctx.pod.all_containers()
+        ):
+            self._ctx.restart_all = ""
         while self._ctx.active:
             decided = plan.compute_pod_actions(
                 self._ctx.pod,
                 self._ctx.runtime,
-                memory=record.memory(self._reporter.status, self._ctx.delays),
+                memory=record.memory(self._reporter.status, self._ctx.delays, self._ctx.restart_all),
                 health=self._probing.health(),
                 exited_for_s=self._reader.ages(),
             )
@@ -328,6 +333,10 @@ class Worker:
         elif isinstance(action, plan.RemoveContainer):
             await self._s.cri.remove_container(action.container_id)
             self._reader.forget_container(action.container_id)
+        elif isinstance(action, plan.RestartAll):
+            if action.name:
+                await self._ctx.event("Normal", restarts.ALL, action.message, action.name)
+            await self._stopper.restart_all(action.name)
         elif isinstance(action, plan.KillContainer):
             await self._ctx.event("Normal", "Killing", action.message, action.name)
             status = next(c for c in self._ctx.runtime.containers if c.id == action.container_id)
