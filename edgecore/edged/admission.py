@@ -18,7 +18,7 @@ from edgecore.edged.resources import pod_requests
 from edgecore.edged.status import Outcome
 
 CRITICAL_PRIORITY = 2_000_000_000
-PREEMPTED = "Preempted in order to admit critical pod"
+PREEMPTING = Outcome(phase="Failed", reason="Preempting", message="Preempted in order to admit critical pod")
 _COUNTED = ("cpu", "memory", "ephemeral-storage")
 _ARCH = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm"}
 
@@ -41,7 +41,7 @@ class Room:
 
 
 def critical(pod: Pod) -> bool:
-    """Whether a pod is one that a node cannot do without."""
+    """Whether a pod is one that a node cannot do without; static ones are given the priority."""
     return (pod.spec.priority or 0) >= CRITICAL_PRIORITY
 
 

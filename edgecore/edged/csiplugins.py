@@ -294,10 +294,11 @@ class CsiPlugins:
     async def _told(self, wanted: csi.Wanted) -> csi.Driver:
         """What the cluster says of the driver."""
         try:
-            raw = await self._objects.fetch("csidriver", "", wanted.driver)
+            # nobody tells the node when it changes
+            raw = await self._objects.fetch("csidriver", "", wanted.driver, fresh=True)
         except Refused:
             # there is none, or a cloud that shows none to nodes
-            raw = None
+            raw = await self._objects.get("csidriver", "", wanted.driver)
         if raw is None:
             return csi.Driver()
         return msgspec.json.decode(raw, type=csi.Driver)

@@ -7,6 +7,7 @@ SkerryError
     BadPod              the pod object cannot be run as it is written
     Held                a container cannot be started now; `reason` goes into its waiting state
     VolumeError         a volume cannot be prepared now
+    RoomComing          a pod waits until others have ended for it
 """
 
 from __future__ import annotations
@@ -60,3 +61,9 @@ class VolumeError(EdgedError):
     """A volume cannot be prepared."""
 
     reason = "FailedMount"
+
+
+class RoomComing(EdgedError):
+    """There is room for a pod as soon as those have ended that are ending for it."""
+
+    reason = "Preempting"

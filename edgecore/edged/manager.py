@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,7 +19,6 @@ import msgspec
 from beehive.errors import SkerryError, Unavailable
 from beehive.watchdog import Vital
 from edgecore.edged import (
-    admission,
     claims,
     evict,
     imagegc,
@@ -29,7 +27,6 @@ from edgecore.edged import (
     node,
     nodeevents,
     pleg,
-    policy,
     quantity,
     shutdown,
 )
@@ -37,7 +34,7 @@ from edgecore.edged import status as statuses
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.cri import Cri
 from edgecore.edged.ends import Ends
-from edgecore.edged.errors import BadPod, CriError, VolumeError
+from edgecore.edged.errors import BadPod, CriError
 from edgecore.edged.housekeeping import Housekeeper
 from edgecore.edged.imagedisk import ImageDisk
 from edgecore.edged.nodeside import NodeSide
@@ -45,6 +42,7 @@ from edgecore.edged.pod import Container, ObjectMeta, Pod, PodSpec, PodStatus
 from edgecore.edged.podcontext import Shared
 from edgecore.edged.podread import decode_key, decode_pod, decode_uid
 from edgecore.edged.ports import Clock, NoPlugins, NoStorage, Objects, Reports, State, SystemClock
+from edgecore.edged.room import Room
 from edgecore.edged.runtime import (
     ANNOTATION_POD,
     LABEL_POD_NAME,
@@ -55,7 +53,6 @@ from edgecore.edged.runtime import (
 )
 from edgecore.edged.starts import Starts, parallel
 from edgecore.edged.static import SOURCE, Found, StaticPods, Unreported
-from edgecore.edged.status import Outcome
 from edgecore.edged.worker import Worker
 from edgecore.errors import Incomplete
 
@@ -170,6 +167,12 @@ class Edged:
 
             self._csi = CsiPlugins(config.plugin_dir, config.root_dir, objects, node_name)
             self._plugins = DevicePlugins(config.plugin_dir, state, self, self._clock.monotonic)
+        self._room = Room(
+            config,
+            workers=self._workers.values,
+            allocatable=self._allocatable,
+            pressures=lambda: self.housekeeper.pressures,
+        )
         self.housekeeper = Housekeeper(
             config=config,
             house=self,
@@ -214,9 +217,9 @@ class Edged:
                 min_free_percent=self._config.pull_min_free_percent,
                 stall_s=self._config.pull_stall_s,
             ),
-            admit=self._admit,
-            permit=self._permit,
-            hold_path=self._hold_path,
+            admit=self._room.admit,
+            permit=self._room.permit,
+            hold_path=self._room.hold_path,
             starts=Starts(parallel(self._config.max_parallel_starts)),
             ends=self._ends,
             plugins=self._plugins or NoPlugins(),
@@ -643,58 +646,6 @@ class Edged:
             **self._node.allocatable,
             **{name: healthy * quantity.NANO for name, (_, healthy) in counts.items()},
         }
-
-    # -- room
-
-    def _permit(self, pod: Pod) -> Outcome | None:
-        """Why this machine's owner forbids a pod, if so.  Raises PolicyError while the policy cannot be read."""
-        # read each time: it is small, and a change needs no restart
-        return policy.refuse(pod, policy.load(self._config.policy_file))
-
-    def _hold_path(self, pod: Pod, path: str) -> str:
-        """What a path leads to, if only that may be used; empty where every path may.
-
-        Blocking.  Raises VolumeError for one that the pod may not have, PolicyError."""
-        rules = policy.load(self._config.policy_file)
-        if rules.allow_host_paths is None or pod.namespace in rules.exempt_namespaces:
-            return ""
-        leads_to = os.path.realpath(path)
-        refused = policy.refuse_path(pod, leads_to, policy.resolved(rules))
-        if refused:
-            raise VolumeError(refused)
-        return leads_to
-
-    def _admit(self, worker: Worker) -> Outcome | None:
-        """Whether a pod may run; a critical one may end others for it."""
-        if not worker.runtime.sandboxes:
-            refused = self._permit(worker.pod)
-            if refused is not None:
-                return refused
-        if worker.old:
-            return None
-        others = {}
-        for other in self._workers.values():
-            # those that wait for their turn count only for who came after them
-            if other is worker:
-                break
-            if other.syncing and not other.machine.absent:
-                others[other.pod.uid] = other.pod
-        others |= {w.pod.uid: w.pod for w in self._workers.values() if w.admitted and w.syncing}
-        others.pop(worker.pod.uid, None)
-        room = admission.Room(
-            allocatable=self._allocatable(),
-            max_pods=self._config.max_pods,
-            pressures=self.housekeeper.pressures,
-        )
-        decision = admission.decide(worker.pod, list(others.values()), room)
-        for uid in decision.preempt:
-            victim = self._workers[uid]
-            log.warning("Ending pod %s/%s for a critical one", victim.pod.namespace, victim.pod.name)
-            victim.evict(
-                Outcome(phase="Failed", reason="Preempting", message=admission.PREEMPTED),
-                grace_s=victim.pod.grace_period_s,
-            )
-        return decision.refused
 
 
 def _line(worker: Worker) -> RunningPod:

@@ -127,6 +127,8 @@ class PodReporter:
         outcome = self._ctx.machine.outcome
         if outcome is None or outcome == self._end_kept:
             return
+        if outcome.reason in ("Evicted", "Preempting"):
+            await self._ctx.event("Warning", outcome.reason, outcome.message)
         try:
             await self._s.state.save(record.key(self._ctx.pod.uid), self._record())
         except SkerryError as err:

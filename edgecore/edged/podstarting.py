@@ -50,12 +50,10 @@ class PodStarter:
         self._stopper = stopper
         # why there is no sandbox, if that was tried
         self.sandbox_error: str | None = None
-        self._handler: str | None = None
 
     async def create_sandbox(self, attempt: int) -> None:
         """The pod's place in the runtime: its network, and what holds its cgroup.  Raises CriError."""
-        if self._handler is None:
-            self._handler = await self._runtime_handler()
+        handler = await self._runtime_handler()
         try:
             config = self._sandbox_config(attempt)
         except Held as err:
@@ -71,13 +69,11 @@ class PodStarter:
         self.sandbox_error = None
         async with asyncio.TaskGroup() as both:
             both.create_task(self._reporter.report())
-            made = both.create_task(self._run_sandbox(config))
+            made = both.create_task(self._run_sandbox(config, handler))
         if isinstance(made.result(), CriError):
             error = made.result()
             assert isinstance(error, CriError)
             self.sandbox_error = str(error)
-            # the class may name another handler by the next try
-            self._handler = None
             await self._ctx.event(
                 "Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {error}"
             )
@@ -131,7 +127,8 @@ class PodStarter:
         name = self._ctx.pod.spec.runtime_class_name
         if not name:
             return ""
-        raw = await self._s.objects.fetch("runtimeclass", "", name)
+        # nobody tells the node when it is made anew with another handler
+        raw = await self._s.objects.fetch("runtimeclass", "", name, fresh=True)
         if raw is None:
             text = f'RuntimeClass "{name[:253]}" not found'
             await self._ctx.event(
@@ -145,10 +142,10 @@ class PodStarter:
                 f"cannot create sandbox: RuntimeClass {name[:253]}: {err}", retryable=True
             ) from err
 
-    async def _run_sandbox(self, config: SandboxConfig) -> str | CriError:
+    async def _run_sandbox(self, config: SandboxConfig, handler: str) -> str | CriError:
         try:
             async with self._s.starts.place():
-                return await self._s.cri.run_sandbox(config, handler=self._handler or "")
+                return await self._s.cri.run_sandbox(config, handler=handler)
         except CriError as err:
             return err
 

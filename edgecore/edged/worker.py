@@ -14,6 +14,7 @@ import logging
 from beehive.errors import SkerryError
 from edgecore.edged import claims, env, plan, record, restarts, shutdown
 from edgecore.edged.config import EdgedConfig
+from edgecore.edged.errors import RoomComing
 from edgecore.edged.pod import Pod, PodStatus
 from edgecore.edged.podadjusting import PodAdjuster
 from edgecore.edged.podcontext import PodContext, Shared
@@ -35,6 +36,8 @@ RETRY_S, MAX_RETRY_S = 0.5, 30.0
 # How soon a container held back by its configuration, its volumes or a failed create is tried again; a change of what
 # it refers to pokes the worker at once.
 HELD_RETRY_S = 5.0
+# How soon a pod looks again whether others have ended for it.
+ROOM_S = 0.5
 
 
 class Worker:
@@ -244,7 +247,11 @@ class Worker:
             self._rested.set()
             return None
         if machine.life is Life.SYNCING and not self.admitted:
-            await self._admit()
+            try:
+                await self._admit()
+            except RoomComing as err:
+                self._ctx.complain(str(err))
+                return ROOM_S
         if machine.life is Life.SYNCING:
             left = machine.deadline_in_s(self._reporter.now_by_start())
             if left is not None and left <= 0:

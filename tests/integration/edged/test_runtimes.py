@@ -6,14 +6,16 @@ import json
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edgecore.edged import cgroups
 from edgecore.edged.podread import decode_pod
 from edgecore.edged.spec import cgroup_parent
+from tests.fakes.edged import FakeObjects
 from tests.integration.edged.bench import Bench, container, pod
 from tests.integration.edged.machine import Containerd
-from tests.integration.edged.test_faults import on_containerd
+from tests.integration.edged.test_faults import on_containerd, on_fake
 
 pytestmark = pytest.mark.root
 
@@ -100,3 +102,29 @@ def test_a_runtime_that_the_machine_has_not_is_named(tmp_path: Path, containerd:
             await b.running(uid)
 
     on_containerd(tmp_path, containerd, story)
+
+
+class Stale(FakeObjects):
+    """What was stored first, but to those who ask the cloud."""
+
+    async def fetch(self, kind: str, namespace: str, name: str, *, fresh: bool = False) -> msgspec.Raw | None:
+        found = await super().fetch(kind, namespace, name, fresh=fresh)
+        return found if fresh or found is None else msgspec.Raw(bytes(found).replace(b"two", b"one"))
+
+
+def test_a_class_that_was_made_anew_counts_for_the_next_sandbox(tmp_path: Path) -> None:
+    async def story(b: Bench) -> None:
+        assert b.fake is not None
+        b.objects = Stale()
+        async with b.edged():
+            runtime_class(b, "odd", "one")
+            uid = b.want(pod("web", runtimeClassName="odd"))
+            await b.running(uid)
+            runtime_class(b, "odd", "two")
+            (first,) = await b.cri.list_sandboxes(uid=uid)
+            await b.cri.stop_sandbox(first.id)
+            handlers = b.fake.handlers
+            await b.until(lambda: len(handlers) == 2, "another sandbox")
+            assert handlers == ["one", "two"]
+
+    on_fake(tmp_path, story)

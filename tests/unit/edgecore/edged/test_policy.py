@@ -105,7 +105,7 @@ def test_what_a_link_leads_to_must_be_allowed_too(tmp_path: Path) -> None:
 
     def worker(where: Path) -> Worker:
         shared: Any = SimpleNamespace(
-            hold_path=edged._hold_path, config=config, node_name="e", reports=nobody
+            hold_path=edged._room.hold_path, config=config, node_name="e", reports=nobody
         )
         return Worker(shared, make(c(), **path(str(where))), b"{}")
 
