@@ -44,12 +44,16 @@ def test_the_account_may_do_what_cloudcore_does_and_no_more(trial: Skerry) -> No
             trial.kubectl("apply", "-f", str(MANIFESTS))
             carry(trial, Path(name))
             for allowed, words in {
-                "yes": ("impersonate users", "create serviceaccounts --subresource=token -n default"),
+                "yes": (
+                    "impersonate users",
+                    "create serviceaccounts --subresource=token -n default",
+                    "list services",
+                ),
                 "no": (
                     "delete nodes",
                     "update pods -n default",
                     "create secrets -n default",
-                    "list services",
+                    "update services -n default",
                 ),
             }.items():
                 for asked in words:
