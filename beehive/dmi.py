@@ -34,6 +34,8 @@ MAX_REPLY_BYTES = (
 )  # of a registration: all devices of a mapper.  gRPC's usual 4 MiB are about 2000 devices
 MAX_CONNECTIONS = 256  # KubeEdge's mappers open one per report, and close it
 _MAX_SOCKET_PATH = 107  # sun_path less its final zero
+_SETTINGS = 4  # type of a frame
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -384,3 +386,22 @@ def reachable(path: str) -> bool:
         except OSError:
             return False
         return True
+
+
+async def answers(path: str, *, timeout_s: float) -> bool:
+    """Whether the process behind a unix socket is at work: a server of HTTP/2 speaks first, and one that hangs does not.
+
+    On a connection of its own, without a ping: servers of Go end a connection on which they are pinged too often.
+    Source: RFC 9113, section 3.4."""
+    writer = None
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(_PREFACE)
+            head = await reader.readexactly(9)
+    except (OSError, EOFError, TimeoutError):
+        return False
+    finally:
+        if writer is not None:
+            writer.close()
+    return head[3] == _SETTINGS

@@ -143,7 +143,7 @@ class Link:
                     backoff.reset()
                 except Unavailable as error:
                     log.debug("! mapper %s: %s", self.info.name, error)
-                    self._looked(reachable=dmi.reachable(self.info.address))
+                    await self._look()
                     await asyncio.sleep(backoff.next_s(self._rng))
         finally:
             self._client.close()
@@ -155,14 +155,16 @@ class Link:
             self._wake.clear()
         except TimeoutError:
             if self.info.callbacks:
-                self._looked(reachable=dmi.reachable(self.info.address))
+                await self._look()
 
-    def _looked(self, *, reachable: bool) -> None:
+    async def _look(self) -> None:
+        """Find out whether the mapper is at work."""
+        at_work = await dmi.answers(self.info.address, timeout_s=CALL_TIMEOUT_S)
         was = self.alive
-        self._failed_looks = 0 if reachable else self._failed_looks + 1
+        self._failed_looks = 0 if at_work else self._failed_looks + 1
         self.alive = self._failed_looks < LOST_AFTER
         if was and not self.alive:
-            log.warning("Mapper %s is gone: nothing listens on %s", self.info.name, self.info.address)
+            log.warning("Mapper %s is gone: nobody answers on %s", self.info.name, self.info.address)
         elif self.alive and not was:
             log.info("Mapper %s is back", self.info.name)
         if was != self.alive:

@@ -3,8 +3,9 @@
 A device belongs here while its Device object is stored or the cloud named it in a membership message; KubeEdge keeps the two
 apart, and a device that is in one but not the other works half.  `Record` is what is stored of each, twins included.
 
-States: a device or its mapper may report one.  A device that only sends readings is taken to be online by them (`implicit`),
-and one whose mapper is gone becomes unknown, until either speaks again.   Source: protocol notes on MQTT sections 8 and 9."""
+States: a device or its mapper may report one.  A device that only sends readings is taken to be online by them (`implicit`).
+One whose mapper is gone or hangs, or that promised to tell its state and does not, becomes unknown, until either speaks again.
+Source: protocol notes on MQTT sections 8 and 9."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from msgspec import Struct
 from msgspec.structs import replace
 
-from beehive.apis.devices import STATES
+from beehive.apis.devices import STATES, Device
 from beehive.apis.twins import MemberDevice
 from devicetwin.twin import Twin
 
@@ -20,6 +21,9 @@ UP = ("online", "ok")
 STATE_REFRESH_MS = (
     60_000  # an unchanged state goes up this often at most, to keep lastOnlineTime true to a minute
 )
+
+SILENT_CYCLES, SILENT_MIN_S = 3, 15.0
+"""After how many cycles without a word, and how much time at least, nobody knows how a device is."""
 
 
 class Record(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -162,6 +166,18 @@ def lost(record: Record, now_ms: int) -> tuple[Record, bool]:
     if record.state in ("", "unknown"):
         return record, False
     return replace(record, state="unknown", implicit=True, told_at=now_ms), True
+
+
+def silence_s(device: Device) -> float | None:
+    """How long a device may say nothing before nobody knows its state; None for one that promised no rhythm.
+
+    Only the report of the state is such a promise: readings may come when there is something to tell."""
+    report = device.state_report
+    if not report.report_to_cloud:
+        return None
+    return max(
+        SILENT_CYCLES * (report.report_cycle if report.report_cycle > 0 else 1000) / 1000, SILENT_MIN_S
+    )
 
 
 def unplugged(record: Record, now_ms: int) -> tuple[Record, bool]:

@@ -49,6 +49,7 @@ MAX_PUBLISH = 1000  # MQTT texts waiting; the oldest go first
 MAX_CALLS = 64
 MAX_CALL_S = 300.0
 MAX_RESULT = 64 * 1024  # characters
+SILENCE_LOOK_S = 5.0
 HISTORY = 32  # readings kept in memory per property
 
 # What a note says is to be done for a device.
@@ -88,6 +89,7 @@ class DeviceTwin:
         self._history: dict[tuple[str, str], deque[tuple[int, str]]] = {}
         self._notes = Notes(self._work_off, clock, pace_s=COALESCE_S)
         self._late: set[str] = set()  # devices of which only readings changed since their row was saved
+        self._heard: dict[str, float] = {}  # when a device spoke last, be it by its mapper
         self._present: frozenset[str] | None = None  # candidates whose hardware is there; None: not known
         self._calls = 0  # of methods, under way
         self._group: asyncio.TaskGroup | None = None
@@ -107,6 +109,7 @@ class DeviceTwin:
                 group.create_task(self.dmi.run(), name="dmi")
                 group.create_task(self._notes.run(), name="twin flush")
                 group.create_task(self._save_late(), name="twin save")
+                group.create_task(self._watch_silence(), name="twin silence")
                 if self._publisher is not None:
                     group.create_task(self._publish_forever(self._publisher), name="twin publish")
         finally:
@@ -327,6 +330,7 @@ class DeviceTwin:
             self._publish(topic, documents.membership_updated(_uuid(), now, added=(id_, record)))
         for id_, record in change.removed.items():
             self._bad.pop(id_, None)
+            self._heard.pop(id_, None)
             for key in [k for k in self._history if k[0] == id_]:
                 del self._history[key]
             self._notes.add(id_, SAVE)
@@ -502,6 +506,7 @@ class DeviceTwin:
         return device.spec.protocol.protocol_name if device is not None else None
 
     def reported(self, id_: str, read: list[Reading]) -> dict[str, str]:
+        self._heard[id_] = self._clock.monotonic()
         record = self._records[id_]
         now = self._clock.wall_ms()
         rows = self._rows(id_)
@@ -521,10 +526,24 @@ class DeviceTwin:
     def state_reported(self, id_: str, state: str) -> None:
         if self._is_absent(id_) and state.lower() in membership.UP:
             return  # its mapper has not noticed yet
+        self._heard[id_] = self._clock.monotonic()
         record, tell = membership.set_state(
             self._records[id_], state, self._clock.wall_ms(), self._clock.rfc3339()
         )
         self._set_state(id_, record, tell=tell)
+
+    async def _watch_silence(self) -> None:
+        while True:
+            await asyncio.sleep(SILENCE_LOOK_S)
+            now = self._clock.monotonic()
+            for id_, device in self._devices.items():
+                record, limit_s = self._records.get(id_), membership.silence_s(device)
+                if record is None or limit_s is None or record.state.lower() not in membership.UP:
+                    continue
+                if now - self._heard.setdefault(id_, now) > limit_s:
+                    log.warning("Device %s is silent, and was to tell its state", id_)
+                    lost, tell = membership.lost(record, self._clock.wall_ms())
+                    self._set_state(id_, lost, tell=tell)
 
     def alive_changed(self, mapper: str) -> None:
         lost = not self.dmi.links[mapper].alive

@@ -138,6 +138,17 @@ def test_a_device_without_a_mapper_works_over_mqtt(folder: Path) -> None:
             assert local.answers("twin/update/delta")[0]["delta"] == {"rpm": "1000"}
             local.say(f"{topic}/state/update", {"state": "online"})
             await until(lambda: uplink.state("plant/pump") == "online")
+            # its last will, which the broker says for it when its line breaks
+            dying = paho.Client(paho.CallbackAPIVersion.VERSION2)
+            dying.will_set(f"{topic}/state/update", '{"state": "offline"}', qos=1)
+            dying.connect("127.0.0.1", port)
+            dying.loop_start()
+            await until(dying.is_connected)
+            line = dying.socket()
+            assert line is not None
+            dying.loop_stop()
+            line.shutdown(socket.SHUT_RDWR)
+            await until(lambda: uplink.state("plant/pump") == "offline")
             local.say(f"{topic}/twin/update", b"\xff\xfe{", qos=0)
             local.say(f"{topic}/twin/update", "x" * 300_000)
             await until(

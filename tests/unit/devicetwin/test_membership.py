@@ -1,3 +1,4 @@
+from beehive.apis.devices import Device, DeviceSpec, StateReport
 from beehive.apis.twins import MemberDevice
 from devicetwin import membership
 from devicetwin.membership import STATE_REFRESH_MS, Record
@@ -94,3 +95,13 @@ def test_a_clock_that_was_set_back_by_years_does_not_silence_a_device() -> None:
     record, tell = membership.set_state(record, "online", years, "later")
     record, tell = membership.set_state(record, "online", 1_000, "now")
     assert tell
+
+
+def test_only_a_promised_state_makes_silence_news() -> None:
+    assert membership.silence_s(Device()) is None
+    report = StateReport(report_to_cloud=True, report_cycle=60_000)
+    assert membership.silence_s(Device(spec=DeviceSpec(state_report=report))) == 180
+    soon = StateReport(report_to_cloud=True)
+    assert membership.silence_s(Device(spec=DeviceSpec(state_report=soon))) == membership.SILENT_MIN_S
+    silent = StateReport(report_to_cloud=False, report_cycle=60_000)
+    assert membership.silence_s(Device(spec=DeviceSpec(state_report=silent))) is None

@@ -194,6 +194,32 @@ def test_a_state_that_is_said_again_is_sent_and_not_written(folder: Path) -> Non
     run(folder, scenario)
 
 
+def test_who_promised_to_tell_its_state_and_is_silent_is_unknown(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SILENCE_LOOK_S", 0.01)
+    monkeypatch.setattr(membership, "SILENT_CYCLES", 0)
+    monkeypatch.setattr(membership, "SILENT_MIN_S", 0.05)
+
+    async def scenario(world: World, twin: DeviceTwin) -> None:
+        await world.put("devicemodel", recorded_object("devicemodel"))
+        promised = recorded_object("device")
+        promised["spec"]["stateReport"] = {"reportToCloud": True, "reportCycle": 5000}
+        quiet = json.loads(json.dumps(promised))
+        quiet["metadata"]["name"] = "quiet"
+        del quiet["spec"]["stateReport"]
+        for device in (promised, quiet):
+            await world.put("device", device)
+        for id_ in (ID, "vectors/quiet"):
+            twin.state_reported(id_, "online")
+        await until(lambda: world.uplink.state(ID) == "unknown")
+        assert world.uplink.state("vectors/quiet") == "online"
+        twin.reported(ID, [Reading(name="temperature", reported="20")])  # any word revives it
+        assert twin._records[ID].state == "online"
+
+    run(folder, scenario)
+
+
 def test_a_flood_of_readings_becomes_a_trickle_and_the_newest_wins(folder: Path) -> None:
     async def scenario(world: World, twin: DeviceTwin) -> None:
         await world.put("devicemodel", recorded_object("devicemodel"))
