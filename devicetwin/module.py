@@ -87,7 +87,8 @@ class DeviceTwin:
         self._bad: dict[str, dict[str, str]] = {}  # refused values now, by device and property
         self._owner: dict[str, str] = {}
         self._history: dict[tuple[str, str], deque[tuple[int, str]]] = {}
-        self._notes = Notes(self._work_off, clock, pace_s=COALESCE_S)
+        # A wish that was taken over is saved, and the reading that answers it comes in the next moment.
+        self._notes = Notes(self._work_off, clock, pace_s=COALESCE_S, quiet=SAVE)
         self._late: set[str] = set()  # devices of which only readings changed since their row was saved
         self._heard: dict[str, float] = {}  # when a device spoke last, be it by its mapper
         self._present: frozenset[str] | None = None  # candidates whose hardware is there; None: not known

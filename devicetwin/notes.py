@@ -18,9 +18,14 @@ RETRY_S = 1.0  # after the work failed
 
 
 class Notes:
-    """`run` never returns.  work(id, what): does all of `what` (bits) for a device; a SkerryError from it means try again."""
+    """`run` never returns.  work(id, what): does all of `what` (bits) for a device; a SkerryError from it means try again.
 
-    def __init__(self, work: Callable[[str, int], Awaitable[None]], clock: Clock, *, pace_s: float) -> None:
+    quiet: bits that do not count for the pace when nothing else is noted with them."""
+
+    def __init__(
+        self, work: Callable[[str, int], Awaitable[None]], clock: Clock, *, pace_s: float, quiet: int = 0
+    ) -> None:
+        self._quiet = quiet
         self._work = work
         self._clock = clock
         self._pace_s = pace_s
@@ -58,7 +63,8 @@ class Notes:
         lock = self._locks.setdefault(id_, asyncio.Lock())
         async with lock:
             what = self._open.pop(id_, 0)
-            self._next[id_] = self._clock.monotonic() + self._pace_s
+            if what & ~self._quiet:
+                self._next[id_] = self._clock.monotonic() + self._pace_s
             if what:
                 try:
                     await self._work(id_, what)

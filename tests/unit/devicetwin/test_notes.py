@@ -29,7 +29,7 @@ def play(scenario: Callable[[Notes, Work], Awaitable[None]]) -> Work:
     work = Work()
 
     async def main() -> None:
-        notes = Notes(work, ManualClock(), pace_s=0.1)
+        notes = Notes(work, ManualClock(), pace_s=0.1, quiet=8)
         async with asyncio.TaskGroup() as group:
             task = group.create_task(notes.run())
             try:
@@ -57,6 +57,22 @@ def test_the_first_goes_at_once_and_the_rest_at_the_pace_together() -> None:
     assert done[0][2] == 3
     assert 9 <= len(done) <= 12
     assert all(b[0] - a[0] >= 0.09 for a, b in itertools.pairwise(done))
+
+
+def test_quiet_work_alone_does_not_hold_up_what_follows() -> None:
+    async def scenario(notes: Notes, work: Work) -> None:
+        notes.add("a", 8)
+        await asyncio.sleep(0.03)
+        notes.add("a", 1)
+        await asyncio.sleep(0.03)
+        assert [w for _, _, w in work.done] == [8, 1]
+        notes.add("a", 8)
+        await asyncio.sleep(0.03)
+        assert [w for _, _, w in work.done] == [8, 1]
+        await asyncio.sleep(0.1)
+        assert [w for _, _, w in work.done] == [8, 1, 8]
+
+    play(scenario)
 
 
 def test_a_failure_is_tried_again_with_its_notes() -> None:
