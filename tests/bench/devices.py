@@ -90,10 +90,10 @@ async def _edits(edge: Edge, twin: object) -> None:
         await edge.put(twin, "device", _device(0, target), "update")  # type: ignore[arg-type]
         await until(lambda target=target: _reading(twin) == target, every=0.0005)  # type: ignore[misc]
         times.append((time.perf_counter() - began) * 1000)
-    print(f"  wish to reading       {_spread(times)} of {EDITS}")
+    print(f"  wish to reading       {spread(times)} of {EDITS}")
 
 
-def _spread(times: list[float]) -> str:
+def spread(times: list[float]) -> str:
     """Milliseconds."""
     ordered = sorted(times)
     return f"{statistics.median(ordered):6.1f} ms p50, {ordered[int(len(ordered) * 0.99)]:.1f} ms p99"
@@ -180,8 +180,8 @@ async def bus() -> None:
                 plain = [await round_trip("plain", "x") for _ in range(TRIPS)]
                 asked = [await round_trip(ask, '{"event_id":"1","timestamp":1}') for _ in range(TRIPS)]
                 print("MQTT on this machine")
-                print(f"  the broker alone      {_spread(plain)} of {TRIPS}")
-                print(f"  twin/get and answer   {_spread(asked)} of {TRIPS}")
+                print(f"  the broker alone      {spread(plain)} of {TRIPS}")
+                print(f"  twin/get and answer   {spread(asked)} of {TRIPS}")
                 task.cancel()
             client.disconnect()
             client.loop_stop()

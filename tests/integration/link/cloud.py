@@ -82,9 +82,11 @@ def write_config(
     metrics_port: int = 0,
     stock_port: int = 0,
     hardware: int = 0,
+    status_ms: int = 200,
 ) -> Path:
     """compat_port: where stock edges join, if they may.   stock_port: where their tunnels come then; 0: anywhere.
-    metrics_port: where the hub's numbers are, if anywhere.   hardware: 1 to have the kinds of found hardware, too."""
+    metrics_port: where the hub's numbers are, if anywhere.   hardware: 1 to have the kinds of found hardware, too.
+    status_ms: between two writes of one device's status."""
     path = folder / "cloudcore.yaml"
     names = ["devices", "devicemodels", "devicestatuses", *(["reliablesyncs"] if compat_port else [])]
     names += ["hardware", "devicecalls"] if hardware else []
@@ -105,7 +107,7 @@ def write_config(
                             "port": compat_port or 10002,
                         },
                     },
-                    "deviceController": {"statusIntervalMs": 200},
+                    "deviceController": {"statusIntervalMs": status_ms},
                     "cloudStream": {"tunnelPort": stock_port},
                     "standalone": {
                         "enable": True,
@@ -126,6 +128,7 @@ class Process:
 
     hub: str
     kubeconfig: Path
+    pid: int
 
 
 @contextlib.contextmanager
@@ -133,8 +136,8 @@ def process(folder: Path, **options: int) -> Iterator[Process]:
     """Start cloudcore as users do, wait until the hub answers, and end it.   options: of `write_config`."""
     hub_port, api_port = free_port(), free_port()
     path = write_config(folder, hub_port, api_port, **options)
-    with _running(folder, hub_port, ["--config", str(path), "--standalone"]):
-        yield Process(f"127.0.0.1:{hub_port}", configuration.load(path).admin_kubeconfig)
+    with _running(folder, hub_port, ["--config", str(path), "--standalone"]) as child:
+        yield Process(f"127.0.0.1:{hub_port}", configuration.load(path).admin_kubeconfig, child.pid)
 
 
 @contextlib.contextmanager
@@ -157,7 +160,7 @@ def replica(
         )
     )
     with _running(folder, hub_port, ["--config", str(path)]) as child:
-        yield Process(f"127.0.0.1:{hub_port}", kubeconfig), child
+        yield Process(f"127.0.0.1:{hub_port}", kubeconfig, child.pid), child
 
 
 @contextlib.contextmanager
