@@ -6,6 +6,9 @@ never a backlog of old ones.  Up to `window` frames are in flight at once.  A fr
 acknowledgement, which means *committed at the peer*; a refused or unanswered frame waits for a back-off and goes again with
 the same id.  One frame per slot in flight keeps the order per object: what the peer applied never goes back (P1).
 
+Reports that the peer would only gather wait here instead (`paced`): one that waits there is in flight, holds a place of the
+window that others need, and keeps the newer ones of its key behind it.
+
 A delete is final for its key: UIDs are not used again, so nothing offered later overtakes it."""
 
 from __future__ import annotations
@@ -43,7 +46,8 @@ class Item:
 
     key: the object's UID, or what reports coalesce by.   version: only grows per key; compared, never shown.
     delete: the object is gone.   force: send although the version is not newer (an object that is being deleted).
-    back: the API went back to an older state, so the version may be older; what comes after grows from there."""
+    back: the API went back to an older state, so the version may be older; what comes after grows from there.
+    paced: sent `pace_s` after the one before of its key at the soonest."""
 
     key: str
     version: int
@@ -52,6 +56,7 @@ class Item:
     delete: bool = False
     force: bool = False
     back: bool = False
+    paced: bool = False
 
 
 @dataclass(slots=True)
@@ -63,6 +68,8 @@ class _Slot:
     applied: int = -1
     deleted: bool = False
     queued: bool = False
+    held: bool = False
+    """It waits for its pace, and an entry of `_later` stands for it."""
     back: bool = False
     """What the peer holds may be of versions that the API forgot: nothing is compared with it until it took one of now."""
     flying_back: bool = False
@@ -87,6 +94,7 @@ class Delivery:
 
     marks: bool = False
     """Whether the peer refuses versions that go back unless they are said to."""
+    pace_s: float = 0.0
     window: int = WINDOW
     resend_s: float = RESEND_S
     counters: Counters = field(default_factory=Counters)
@@ -97,6 +105,7 @@ class Delivery:
     _sent: deque[tuple[float, str]] = field(
         default_factory=deque
     )  # (when due again, message id), oldest first
+    _paces: dict[str, float] = field(default_factory=dict)  # key of paced ones → not before
     _order: itertools.count[int] = field(default_factory=itertools.count)
 
     def know(self, key: str, version: int) -> None:
@@ -149,7 +158,7 @@ class Delivery:
             if slot is None:
                 continue
             slot.queued = False
-            if slot.waiting is None or slot.flying is not None:
+            if slot.waiting is None or slot.flying is not None or self._is_early(key, slot, now):
                 continue
             item = slot.flying = slot.waiting
             slot.waiting = None
@@ -159,6 +168,21 @@ class Delivery:
             slot.flying_back = slot.back
             out.append(item.message.restored() if slot.back and self.marks else item.message)
         return out
+
+    def _is_early(self, key: str, slot: _Slot, now: float) -> bool:
+        """Whether what waits must wait for its pace; else it counts as sent now."""
+        if slot.waiting is None or not slot.waiting.paced or not self.pace_s:
+            return False
+        due = min(self._paces.get(key, now), now + self.pace_s)
+        if due > now:
+            if not slot.held:
+                slot.held = True
+                heapq.heappush(self._later, (due, next(self._order), key))
+            return True
+        if len(self._paces) > 2 * len(self._slots) + 64:
+            self._paces = {each: at for each, at in self._paces.items() if at > now}
+        self._paces[key] = now + self.pace_s
+        return False
 
     def ack(self, message_id: str) -> Item | None:
         """The peer committed this frame.  Returns what it was; None for an id that is not in flight."""
@@ -233,7 +257,7 @@ class Delivery:
                 slot.flying = None
             slot.not_before = 0.0
             slot.failures = 0
-            slot.queued = False
+            slot.queued = slot.held = False
             if slot.waiting is not None:
                 self._enqueue(key, slot)
 
@@ -270,5 +294,7 @@ class Delivery:
         while self._later and self._later[0][0] <= now:
             _, _, key = heapq.heappop(self._later)
             retry = self._slots.get(key)
+            if retry is not None:
+                retry.held = False
             if retry is not None and retry.not_before <= now:
                 self._enqueue(key, retry)

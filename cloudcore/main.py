@@ -206,6 +206,7 @@ def _parts(
         stock_tunnel=streams.tunnels.serve_stock if config.streams.enable and config.compat.enable else None,
         other_hub=peers.serve if peers is not None else None,
         revocations=revocations,
+        pace_s=config.device_interval_s,
     )
     tidier = memory.Tidier(lambda: nodes.opened, streams.tunnels.piped)
     streams.tunnels.on_pipe = tidier.expect

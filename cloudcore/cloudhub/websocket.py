@@ -130,7 +130,10 @@ class Hub:
         stock_tunnel: StockServer | None = None,
         other_hub: HubServer | None = None,
         revocations: Revocations | None = None,
+        pace_s: float = 0.0,
     ) -> None:
+        """pace_s: the shortest time between two writes of one device's status."""
+        self._pace_ms = int(pace_s * 1000)
         self._config = config
         self._nodes = nodes
         self._dispatcher = dispatcher
@@ -340,6 +343,7 @@ class Hub:
         if connection.skerry_ours and response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS:
             response.headers[session.HEADER_PROTOCOL] = str(session.PROTOCOL_VERSION)
             response.headers[session.HEADER_SESSION] = str(connection.skerry_number)
+            response.headers[session.HEADER_PACE] = str(self._pace_ms)
 
     # -- a joining machine -----------------------------------------------------------------------------------------
 

@@ -41,6 +41,9 @@ REACH_CAP_S = 2.5
 
 KNOCK_S = 2.5
 
+MAX_PACE_S = 3600.0
+"""What a hub may ask for; its own setting has the same bound."""
+
 MAX_DIRECT = 1024
 """Frames waiting to be written beside the outbox: answers, acknowledgements, questions."""
 
@@ -91,11 +94,13 @@ class Peer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """The one that is live.  ours: the hub speaks our protocol.   number: fences late frames of older sessions."""
+    """The one that is live.  ours: the hub speaks our protocol.   number: fences late frames of older sessions.
+    pace_s: the hub writes what one device reports this often at most."""
 
     address: str
     ours: bool
     number: int
+    pace_s: float = 0.0
 
 
 class Link:
@@ -245,8 +250,9 @@ class Link:
     async def _carry(self, address: str, socket: Socket) -> None:
         """One session, from the upgrade to its end."""
         ours = socket.header(session.HEADER_PROTOCOL) == str(session.PROTOCOL_VERSION)
-        number = socket.header(session.HEADER_SESSION)
-        current = Session(address, ours, int(number) if number.isdecimal() and len(number) < 19 else 0)
+        number = _whole(socket.header(session.HEADER_SESSION))
+        pace_s = min(_whole(socket.header(session.HEADER_PACE)) / 1000, MAX_PACE_S) if ours else 0.0
+        current = Session(address, ours, number, pace_s)
         machine = session.EdgeSession(node=self.node, ours=ours, number=current.number)
         log.info("Connected to %s (%s)", address, f"session {current.number}" if ours else "a KubeEdge hub")
         reason = "stopping"
@@ -358,6 +364,10 @@ def _inventory_id(commands: list[session.Command]) -> str:
         if isinstance(command, session.Send) and command.message.route.operation == Op.INVENTORY:
             return command.message.id
     return ""
+
+
+def _whole(text: str) -> int:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else 0
 
 
 def _first(faults: BaseExceptionGroup[SkerryError]) -> SkerryError:

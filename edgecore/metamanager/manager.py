@@ -197,6 +197,7 @@ class MetaManager:
 
     def connected(self, current: Session, inventory_id: str) -> None:
         self.session = current
+        self.outbox.delivery.pace_s = current.pace_s
         self._inventory_id = inventory_id
         self._told = False
         self._tidy = True

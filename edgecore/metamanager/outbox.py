@@ -32,6 +32,9 @@ AGAIN_MS = 300_000
 """How old the stored one must be before a newer `SOON` report of its key takes its place.  A device that says something new
 each second, away from the cloud, would write gigabytes a day; it says it again after a power cut."""
 
+MAX_PACE_MS = 60_000
+"""How long a report may wait for its pace without being written to disk."""
+
 
 class Durability(Enum):
     NOW = auto()
@@ -76,6 +79,9 @@ EVENT = Kind(
     max_count=1000,
 )
 DATA = Kind(name="data", priority=Priority.BULK, durability=Durability.SOON, rank=2, max_age_ms=24 * _HOUR_MS)
+
+_PACED = ("/twin/edge_updated", "/state/update")
+"""What a device reports: the hub gathers it, and writes it once in a while."""
 
 KINDS = {kind.name: kind for kind in (NODE, POD, POD_GONE, TWIN, EVENT, DATA)}
 
@@ -260,7 +266,8 @@ class Outbox:
         written = self._saved_ms.get(report.key)
         if written is not None:
             return now_ms - written >= AGAIN_MS
-        return now_ms - report.since_ms >= SOON_MS
+        # what only waits for its pace is not late
+        return now_ms - report.since_ms >= SOON_MS + min(self.delivery.pace_s * 1000, MAX_PACE_MS)
 
     def saved(self, change: Unsaved, now_ms: int) -> None:
         """`change` is in the table."""
@@ -290,6 +297,7 @@ class Outbox:
                 message=report.message,
                 priority=report.kind.priority,
                 delete=report.kind.final,
+                paced=report.message.route.resource.endswith(_PACED),
             )
         )
 

@@ -264,3 +264,45 @@ def test_what_the_peer_lost_is_sent_again() -> None:
     assert delivery.offer(item("a", 5))
     delivery.lost("a")
     assert len(delivery.take(0)) == 1
+
+
+def test_what_the_peer_would_only_gather_waits_here_and_holds_no_place() -> None:
+    """A report that waits at the hub for its second would be in flight: 64 devices would silence the node's pods."""
+    delivery = Delivery(pace_s=1.0, window=2)
+    for version in (1, 2):
+        delivery.offer(replace(item("a", version), paced=True))
+    (first,) = delivery.take(10.0)
+    assert sent([first]) == [["a", 2]]
+    delivery.ack(first.id)
+    delivery.drop("a")  # as the outbox does when nothing newer waits
+    for version in (3, 4):
+        delivery.offer(replace(item("a", version), paced=True))
+        assert delivery.take(10.5) == []
+    delivery.offer(item("b", 1))
+    assert sent(delivery.take(10.6)) == [["b", 1]]
+    assert delivery.next_wakeup() == 11.0
+    assert sent(delivery.take(11.0)) == [["a", 4]]
+    assert delivery.next_wakeup() is not None
+    assert delivery.take(11.0) == []
+
+
+def test_a_new_session_keeps_the_pace_and_one_without_needs_none() -> None:
+    delivery = Delivery(pace_s=1.0)
+    delivery.offer(replace(item("a", 1), paced=True))
+    delivery.take(10.0)
+    delivery.restart()
+    assert delivery.take(10.1) == []
+    assert sent(delivery.take(11.0)) == [["a", 1]]
+    delivery.restart()
+    delivery.pace_s = 0.0
+    assert sent(delivery.take(11.1)) == [["a", 1]]
+
+
+def test_paces_of_keys_that_never_come_again_are_forgotten() -> None:
+    delivery = Delivery(pace_s=1.0)
+    for n in range(1000):
+        delivery.offer(replace(item(str(n), 1), paced=True))
+        (frame,) = delivery.take(float(n))
+        delivery.ack(frame.id)
+        delivery.drop(str(n))
+    assert len(delivery._paces) < 200

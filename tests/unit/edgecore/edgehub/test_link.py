@@ -21,7 +21,11 @@ class Socket:
     """The hub's end in memory: `frames` are what it says, `sent` what it heard."""
 
     def __init__(self, *, ours: bool = True) -> None:
-        self.headers = {session.HEADER_PROTOCOL: "1", session.HEADER_SESSION: "7"} if ours else {}
+        self.headers = (
+            {session.HEADER_PROTOCOL: "1", session.HEADER_SESSION: "7", session.HEADER_PACE: "1000"}
+            if ours
+            else {}
+        )
         self.frames: asyncio.Queue[bytes] = asyncio.Queue()
         self.sent: list[Message] = []
         self.closed_with = 0
@@ -161,7 +165,7 @@ def test_the_addresses_are_tried_in_turn_and_the_one_that_worked_comes_first(
         socket = world.hubs["b:1"] = Socket()
         world.turn.set()
         await settle()
-        assert link.session == Session("b:1", ours=True, number=7)
+        assert link.session == Session("b:1", ours=True, number=7, pace_s=1.0)
         world.attempts.clear()
         socket.frames.put_nowait(b"")
         await settle()

@@ -192,6 +192,27 @@ def test_a_reading_that_is_acknowledged_at_once_never_touches_the_disk() -> None
     assert not box._touched
 
 
+def test_a_reading_that_only_waits_for_its_pace_never_touches_the_disk() -> None:
+    box, table = Outbox(), Table()
+    box.delivery.pace_s = 1.0
+    sent = 0
+    for tick in range(1000):  # ten a second
+        message = new(
+            source="twin",
+            group="resource",
+            operation="update",
+            resource="device/default/t/twin/edge_updated",
+            content=tick,
+        )
+        box.put(TWIN, "twin/t", message, tick * 100)
+        for frame in box.take(tick / 10):
+            sent += 1
+            box.acked(frame.id)
+        table.follow(box, tick * 100 + 99)
+    assert sent == 100
+    assert table.commits == 0
+
+
 def test_a_restart_brings_back_what_was_not_acknowledged_in_order() -> None:
     box, table = Outbox(), Table()
     for number in range(5):
