@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 
 COALESCE_S = 0.1  # at most one row and one message per device in this time; the first goes at once
 READINGS_S = 300.0  # rows of which only readings changed are saved together, this often: a flash card wears out by the row
+UNSAVED = 1_000_000  # more readings of one property than come in that time
 LAST_S = 2.0  # how long a stop may take for what was not saved yet
 MAX_PUBLISH = 1000  # MQTT texts waiting; the oldest go first
 MAX_CALLS = 64
@@ -130,7 +131,9 @@ class DeviceTwin:
                 into[found.id] = found
         for key, value in await self._store.load("twin"):
             try:
-                self._records[key] = documents.read_record(value)
+                record = documents.read_record(value)
+                # readings are saved now and then only: what was counted since must not be counted again
+                self._records[key] = replace(record, twins=twin.skip(record.twins, UNSAVED))
             except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
                 log.error("Cannot use the stored twin %s, starting anew: %s", key, error)
         for key, value in await self._store.load("mapper"):

@@ -337,6 +337,18 @@ def _may(side: Side | None, version: TwinVersion | None) -> bool:
     return side.cloud <= version.cloud and side.edge <= version.edge
 
 
+def skip(twins: Twins, versions: int) -> dict[str, Twin]:
+    """The twins with versions of readings that nobody can have seen."""
+
+    def on(side: Side | None) -> Side | None:
+        return replace(side, edge=side.edge + versions) if side is not None else None
+
+    return {
+        name: replace(twin, actual=on(twin.actual), observed=on(twin.observed))
+        for name, twin in twins.items()
+    }
+
+
 # --- looking at twins ------------------------------------------------------------------------------------------------
 
 

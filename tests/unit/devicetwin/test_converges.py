@@ -203,6 +203,16 @@ class Converging(RuleBasedStateMachine):
         if self.held:
             self.edge.reported(ID, [data.draw(st.sampled_from(self.held))])
 
+    @rule(levels=st.lists(LEVELS, min_size=2, max_size=5))
+    def live_on(self, levels: list[str]) -> None:
+        """A while without an incident."""
+        for level in levels:
+            self.level = level
+            self.edge.reported(ID, [Reading(name="level", reported=level, observed=self.applied)])
+            self.wait(self.edge._notes.flush(ID))
+            if self.up:
+                self.report_up()
+
     @rule()
     def report_rubbish(self) -> None:
         assert self.edge.reported(ID, [Reading(name="level", reported="many")])
