@@ -70,10 +70,13 @@ class Leave:
 
 
 class Host(Protocol):
-    """Who decides; `DeviceTwin` in the daemon.  None of these may block."""
+    """Who decides; `DeviceTwin` in the daemon.  None of these may block but those that wait for the disk."""
 
     def tell(self, mapper: str, id_: str) -> Tell | Leave | None:
         """What `mapper` should know of a device; None: it should not have it."""
+
+    async def telling(self, mapper: str, id_: str) -> None:
+        """The mapper is about to be told: until it confirms, nobody knows what it has.  Returns when that is stored."""
 
     def told(self, mapper: str, id_: str, digest: str) -> None:
         """The mapper confirmed; an empty digest means that it no longer has the device."""
@@ -178,6 +181,7 @@ class Link:
         if isinstance(want, Leave):
             self._pending.pop(id_, None)
             return
+        await self._host.telling(name, id_)
         try:
             if want is None:
                 await self._remove(id_)

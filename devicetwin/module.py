@@ -134,6 +134,7 @@ class DeviceTwin:
                 record = documents.read_record(value)
                 # readings are saved now and then only: what was counted since must not be counted again
                 self._records[key] = replace(record, twins=twin.skip(record.twins, UNSAVED))
+                self._notes.add(key, SAVE)
             except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
                 log.error("Cannot use the stored twin %s, starting anew: %s", key, error)
         for key, value in await self._store.load("mapper"):
@@ -452,6 +453,16 @@ class DeviceTwin:
             digest=digest(as_device, as_model),
             known=record.delivered[0] == mapper,
         )
+
+    async def telling(self, mapper: str, id_: str) -> None:
+        # A call whose answer is lost may have been heard.  Were the former state still noted as delivered, a wish that goes
+        # back to it would not be told after a restart.
+        record = self._records.get(id_)
+        if record is None or record.delivered[0] != mapper:
+            return
+        self._records[id_] = replace(record, delivered=(mapper, ""))
+        self._notes.add(id_, SAVE)
+        await self._notes.flush(id_)
 
     def told(self, mapper: str, id_: str, digest: str) -> None:
         record = self._records.get(id_)

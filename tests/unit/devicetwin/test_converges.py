@@ -171,6 +171,7 @@ class Converging(RuleBasedStateMachine):
         """As the worker of its link does; the answer may get lost."""
         tell = self.edge.tell(MAPPER, ID)
         if isinstance(tell, Tell) and self.edge._records[ID].delivered != (MAPPER, tell.digest):
+            self.wait(self.edge.telling(MAPPER, ID))
             self.mapper_takes(tell)
             if answer:
                 self.edge.told(MAPPER, ID, tell.digest)
