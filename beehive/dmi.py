@@ -32,6 +32,8 @@ MAX_REQUEST_BYTES = 1024 * 1024  # of what a mapper sends; 1000 properties with 
 MAX_REPLY_BYTES = (
     64 * 1024 * 1024
 )  # of a registration: all devices of a mapper.  gRPC's usual 4 MiB are about 2000 devices
+MAX_UNREAD_BYTES = 1024 * 1024  # for one peer, beside what the kernel holds
+_AT_ONCE_BYTES = 64 * 1024  # more than that has a call of the kernel of its own
 MAX_CONNECTIONS = 256  # KubeEdge's mappers open one per report, and close it
 _MAX_SOCKET_PATH = 107  # sun_path less its final zero
 _SETTINGS = 4  # type of a frame
@@ -111,14 +113,25 @@ class _Gathered:
     def __init__(self, transport: Any) -> None:
         self._transport = transport
         self._parts: list[bytes] = []
+        self._held = 0
 
     def write(self, data: bytes) -> None:
+        if self._transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
+            # its answers to pings and settings have no other bound
+            log.warning("A DMI peer does not read what it asks for: closing its connection")
+            self._parts.clear()
+            self._transport.abort()
+            return
         if not self._parts:
             asyncio.get_running_loop().call_soon(self._flush)
         self._parts.append(data)
+        self._held += len(data)
+        if self._held > _AT_ONCE_BYTES:
+            self._flush()
 
     def _flush(self) -> None:
         parts, self._parts = self._parts, []
+        self._held = 0
         if parts and not self._transport.is_closing():
             self._transport.write(b"".join(parts))
 

@@ -93,7 +93,8 @@ class Host(Protocol):
     def reported(self, id_: str, read: list[Reading]) -> dict[str, str]:
         """Readings came; what of them was refused."""
 
-    def state_reported(self, id_: str, state: str) -> None: ...
+    def state_reported(self, id_: str, state: str) -> bool:
+        """Whether that is news."""
 
     def alive_changed(self, mapper: str) -> None:
         """A mapper was lost or is back."""

@@ -99,6 +99,7 @@ class DeviceTwin:
         self._text = asyncio.Event()
         self._loaded = asyncio.Event()
         self.dropped_texts = 0
+        self._refused_requests = 0
 
     # --- life
 
@@ -538,14 +539,15 @@ class DeviceTwin:
             self._set_state(id_, alive, tell=tell)
         return change.refused
 
-    def state_reported(self, id_: str, state: str) -> None:
+    def state_reported(self, id_: str, state: str) -> bool:
         if self._is_absent(id_) and state.lower() in membership.UP:
-            return  # its mapper has not noticed yet
+            return False  # its mapper has not noticed yet
         self._heard[id_] = self._clock.monotonic()
         record, tell = membership.set_state(
             self._records[id_], state, self._clock.wall_ms(), self._clock.rfc3339()
         )
         self._set_state(id_, record, tell=tell)
+        return tell
 
     async def _watch_silence(self) -> None:
         while True:
@@ -613,6 +615,7 @@ class DeviceTwin:
                 self._mqtt_members(payload)
             case Request.TWIN_CLOUD_UPDATED:
                 # Every local client can publish there; only the cloud may speak for the cloud.
+                self._refused_requests += 1
                 log.warning("A local client speaks as the cloud about %s: ignored", asked.subject[:256])
 
     async def _mqtt_update(self, id_: str, payload: bytes) -> None:
@@ -627,7 +630,7 @@ class DeviceTwin:
                 raise TwinError(NOT_FOUND, f"Device {id_} not found while updating twin", reason="NotFound")
             change = twin.request(record.twins, update.twin or {}, self._rows(id_), now)
         except TwinError as error:
-            self._publish(topic, documents.error(event_id, now, error.code, str(error)))
+            self._refuse(topic, event_id, error)
             return
         self._adopt(id_, change)
         if change.desired:
@@ -645,7 +648,7 @@ class DeviceTwin:
             if record is None:
                 raise TwinError(NOT_FOUND, f"Device {id_} not found while getting twin", reason="NotFound")
         except TwinError as error:
-            self._publish(topic, documents.error(event_id, now, error.code, str(error)))
+            self._refuse(topic, event_id, error)
             return
         self._publish(topic, documents.get_result(event_id, now, record.twins))
 
@@ -654,9 +657,15 @@ class DeviceTwin:
             state = documents.read_state(payload).state
         except TwinError as error:
             log.debug("! state of %s: %s", id_, error)
+            self._refused_requests += 1
             return
         if id_ in self._records and membership.is_state(state):
-            self.state_reported(id_, state)
+            if not self.state_reported(id_, state):
+                # nothing new for anybody else, but whoever asked waits for the answer
+                result = documents.state_result(_uuid(), self._clock.wall_ms(), self._records[id_])
+                self._publish(documents.state_topic(id_), result)
+        else:
+            self._refused_requests += 1  # KubeEdge's edge does not answer either
 
     def _mqtt_members(self, payload: bytes) -> None:
         now = self._clock.wall_ms()
@@ -664,9 +673,13 @@ class DeviceTwin:
         try:
             event_id = documents.read_base(payload).event_id
         except TwinError as error:
-            self._publish(topic, documents.error("", now, error.code, str(error)))
+            self._refuse(topic, "", error)
             return
         self._publish(topic, documents.membership_result(event_id, now, self._records))
+
+    def _refuse(self, topic: str, event_id: str, error: TwinError) -> None:
+        self._refused_requests += 1
+        self._publish(topic, documents.error(event_id, self._clock.wall_ms(), error.code, str(error)))
 
     def _publish(self, topic: str, payload: bytes, *, qos: int = 0) -> None:
         if self._publisher is None:
@@ -798,6 +811,14 @@ class DeviceTwin:
             for protocol, count in sorted(counts.items())
             if protocol
         ]
+
+    def dropped(self) -> dict[tuple[str, str], int]:
+        """What mappers and local clients said, or were to hear, and was not taken: (way, reason) -> how often."""
+        mqtt = dict(self._publisher.dropped()) if self._publisher is not None else {}
+        mqtt["refused"] = self._refused_requests
+        mqtt["unsent"] = mqtt.get("unsent", 0) + self.dropped_texts
+        counts = {("dmi", "refused"): self.dmi.counts["refused"], **{("mqtt", r): n for r, n in mqtt.items()}}
+        return {key: n for key, n in counts.items() if n}
 
     # --- for the local command line
 

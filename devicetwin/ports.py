@@ -1,5 +1,6 @@
 """What the device half needs from the daemon that hosts it.  Its host hands in objects of these shapes."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from beehive.message import Message
@@ -28,6 +29,9 @@ class Publisher(Protocol):
     """The node's MQTT bus.  Publishing while the broker is away drops the message; it must not wait for it."""
 
     async def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> None: ...
+
+    def dropped(self) -> Mapping[str, int]:
+        """How many messages were not taken or not published since the start, by reason."""
 
 
 class Clock(Protocol):

@@ -474,6 +474,8 @@ def _build(
     dmi = values["modules.deviceTwin.dmiSockPath"] or (
         str(data_dir) if "dataDir" in given else DEFAULT_DMI_DIR
     )
+    if dmi.endswith(".sock"):
+        dmi = str(Path(dmi).parent)  # as KubeEdge's does; the name is always dmi.sock
     if faults:
         return None
     report_s = duration_s(values["modules.edged.tailoredKubeletConfig.nodeStatusReportFrequency"])

@@ -115,7 +115,9 @@ async def _run(config: EdgeConfig, store: Store, watchdog: Watchdog) -> None:
         parts.append(Part(name="edgehub", run=link.run))
         if config.stream and config.edged is not None and edged is not None:
             parts.append(
-                _streams(config, config.edged, edged, meta, link, files, lambda: _numbers(meta, local_api))
+                _streams(
+                    config, config.edged, edged, meta, link, files, lambda: _numbers(meta, local_api, twins)
+                )
             )
         if config.rotate:
             renewal = Renewal(files, meta.request)
@@ -198,7 +200,7 @@ def _streams(
     return Part(name="edgestream", run=run)
 
 
-def _numbers(meta: MetaManager, local_api: MetaServer | None) -> str:
+def _numbers(meta: MetaManager, local_api: MetaServer | None, twins: DeviceTwin | None) -> str:
     """The page that a scraper of this node reads."""
     counters = meta.store.counters
     return metrics.render(
@@ -213,6 +215,7 @@ def _numbers(meta: MetaManager, local_api: MetaServer | None) -> str:
             failures=counters.failures,
             damaged=counters.damaged_rows,
             locked=counters.locked,
+            devices=twins.dropped() if twins is not None else {},
         )
     )
 

@@ -6,7 +6,7 @@ not arrive must not be missing silently."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 DROPPED_ANNOTATION = "skerry.dev/dropped"
 MAX_ANNOTATION = 1024
@@ -18,7 +18,8 @@ Dropped = Mapping[tuple[str, str], int]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numbers:
     """connected: whether there is a link.   waiting, bytes: of the outbox.   writes: made by applications offline, that wait.
-    commits, failures, damaged, locked: of the store."""
+    commits, failures, damaged, locked: of the store.   devices: what mappers and local clients said and was not taken, by
+    where it came from and why."""
 
     connected: bool
     waiting: int
@@ -30,6 +31,7 @@ class Numbers:
     failures: int
     damaged: int
     locked: int
+    devices: Dropped = field(default_factory=dict)
 
 
 def render(numbers: Numbers) -> str:
@@ -56,6 +58,12 @@ def render(numbers: Numbers) -> str:
         "counter",
         "Writes of applications that the cloud refused, by kind and reason.",
         _rows(numbers.writes_dropped),
+    )
+    family(
+        "device_dropped_total",
+        "counter",
+        "What mappers (dmi) and MQTT clients said, or were to hear, and was not taken, by way and reason.",
+        _rows(numbers.devices),
     )
     family("store_commits_total", "counter", "Commits, each made durable.", {"": numbers.commits})
     family("store_failures_total", "counter", "Commits that the disk refused.", {"": numbers.failures})

@@ -40,6 +40,8 @@ class Twins(Protocol):
 
     def history(self, id_: str) -> Mapping[str, list[tuple[int, str]]]: ...
 
+    def dropped(self) -> Mapping[tuple[str, str], int]: ...
+
     async def call(self, id_: str, method: str, values: Mapping[str, str], timeout_s: float) -> str: ...
 
 
@@ -174,6 +176,10 @@ class Questions:
                 "dropped": {
                     f"{kind}/{reason}": n for (kind, reason), n in sorted(meta.outbox.dropped.items())
                 },
+            },
+            "devicesDropped": {
+                f"{way}/{reason}": n
+                for (way, reason), n in sorted((self._twins.dropped() if self._twins else {}).items())
             },
             "store": {
                 "complete": meta.store.complete,

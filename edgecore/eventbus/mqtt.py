@@ -184,6 +184,14 @@ class EventBus:
         else:
             self.counts["dropped_out"] += 1
 
+    def dropped(self) -> dict[str, int]:
+        """What was not taken or not published since the start, by reason."""
+        return {
+            "flood": self.counts["dropped_in"],
+            "retained": self.counts["retained"],
+            "unsent": self.counts["dropped_out"],
+        }
+
     # --- in paho's thread
 
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:

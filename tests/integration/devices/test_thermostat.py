@@ -281,6 +281,61 @@ def test_what_a_hostile_mapper_says_is_refused(folder: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_peer_that_never_reads_is_closed_and_a_flood_leaves_the_others_their_turn(folder: Path) -> None:
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+    pings = bytes((0, 0, 8, 6, 0, 0, 0, 0, 0, *range(8))) * 1000  # each asks for an answer
+
+    def send_for_ever(sock: socket.socket) -> None:
+        sock.sendall(preface)
+        while True:
+            sock.sendall(pings)
+
+    def never_reading() -> None:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(120)
+            sock.connect(str(folder / "dmi.sock"))
+            with pytest.raises(ConnectionError):
+                send_for_ever(sock)
+
+    async def scenario() -> None:
+        edge = Edge(folder)
+        noise = sample("device")
+        noise["metadata"]["name"] = "noise"
+        noise["spec"]["protocol"]["protocolName"] = "noise"
+        calls = 0
+
+        async def flood(client: dmi.Client) -> None:
+            nonlocal calls
+            request = pb.ReportDeviceStatusRequest(deviceNamespace="default", deviceName="noise")
+            reading = request.reportedDevice.twins.add(propertyName="temperature").reported
+            while True:
+                calls += 1
+                reading.value = str(calls)
+                await client.call(dmi.MANAGER["ReportDeviceStatus"], request, timeout_s=60)
+
+        async with edge.running() as twin, mapper(folder), opened(folder / "dmi.sock") as client:
+            info = pb.MapperInfo(name="noise", protocol="noise", address=b"/nowhere")
+            register = pb.MapperRegisterRequest(withData=False, mapper=info)
+            await client.call(dmi.MANAGER["MapperRegister"], register, timeout_s=30)
+            await edge.put(twin, "devicemodel", sample("model"))
+            await edge.put(twin, "device", noise)
+            await edge.put(twin, "device", sample("device"))
+            async with asyncio.TaskGroup() as group:
+                floods = [group.create_task(flood(client)) for _ in range(16)]
+                silent = group.create_task(asyncio.to_thread(never_reading))
+                for target in ("25", "15", "30"):
+                    await edge.put(twin, "device", with_target(target), "update")
+                    await until(lambda target=target: edge.uplink.twin(ID).get("target") == (target, target))  # type: ignore[misc]
+                await silent
+                for task in floods:
+                    task.cancel()
+            assert calls > 16
+            said = [m for m in edge.uplink.sent if m.route.resource.startswith("device/default/noise/twin")]
+            assert len(said) < calls  # coalesced
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.slow
 def test_two_mappers_of_one_protocol_share_its_devices(folder: Path) -> None:
     async def scenario() -> None:

@@ -64,6 +64,9 @@ class MemoryBus:
     def __init__(self) -> None:
         self.texts: list[tuple[str, Any]] = []
 
+    def dropped(self) -> dict[str, int]:
+        return {}
+
     async def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> None:
         await asyncio.sleep(0)
         self.texts.append((topic, msgspec.json.decode(payload)))

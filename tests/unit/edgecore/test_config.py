@@ -226,3 +226,9 @@ def test_a_kubelets_limits_are_honoured() -> None:
 def test_limits_that_cannot_be_used_are_told(keys: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         config.parse(kubelet(**keys))
+
+
+def test_the_socket_of_mappers_is_a_folder_or_a_file_in_it() -> None:
+    for text in ("/run/dmi", "/run/dmi/", "/run/dmi/other.sock"):
+        found = config.parse({"modules": {"deviceTwin": {"dmiSockPath": text}}})
+        assert found.dmi_dir == Path("/run/dmi")

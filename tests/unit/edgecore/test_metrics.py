@@ -14,6 +14,7 @@ NUMBERS = Numbers(
     failures=1,
     damaged=0,
     locked=5,
+    devices={("mqtt", "refused"): 2},
 )
 
 
@@ -24,8 +25,9 @@ def test_each_number_has_its_line() -> None:
     assert 'skerry_edge_outbox_dropped_total{kind="twin",reason="refused:\\"odd\\""} 1' in lines
     assert 'skerry_edge_offline_writes_dropped_total{kind="configmaps",reason="Conflict"} 1' in lines
     assert "skerry_edge_store_locked_rows 5" in lines
+    assert 'skerry_edge_device_dropped_total{kind="mqtt",reason="refused"} 2' in lines
     named = [line.split()[2] for line in lines if line.startswith("# TYPE")]
-    assert len(named) == len(set(named)) == 10
+    assert len(named) == len(set(named)) == 11
 
 
 def test_what_was_dropped_most_comes_first_and_it_all_has_a_bound() -> None:
