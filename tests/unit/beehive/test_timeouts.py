@@ -35,15 +35,17 @@ def test_a_timeout_after_a_failed_group_is_a_timeout() -> None:
 
 
 def test_a_cancellation_is_still_one() -> None:
-    async def waiting() -> None:
+    async def waiting(there: asyncio.Event) -> None:
         await survive_a_failed_group()
-        async with asyncio.timeout(10):
-            await asyncio.sleep(10)
+        async with asyncio.timeout(60):
+            there.set()
+            await asyncio.sleep(60)
 
     async def run() -> None:
+        there = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(waiting())
-            await asyncio.sleep(0.01)
+            task = group.create_task(waiting(there))
+            await there.wait()
             task.cancel()
         assert task.cancelled()
 
