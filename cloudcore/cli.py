@@ -16,7 +16,7 @@ import click
 import msgspec
 import yaml
 
-from beehive import clock
+from beehive import clock, logs
 from beehive.errors import ConfigError, SkerryError
 from beehive.supervise import run_daemon
 from beehive.watchdog import Watchdog
@@ -128,11 +128,7 @@ def cli() -> None:
 def run(*, config_path: Path | None, standalone: bool, log_level: str) -> None:
     """Run cloudcore until a signal ends it."""
     config = _load(config_path)
-    logging.basicConfig(
-        level=log_level.upper(),
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-    )
+    logs.configure(log_level.upper(), "%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     # a line for each connection that is dropped from the pool tells nobody anything
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     logging.getLogger("asyncio").setLevel(logging.WARNING)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from beehive import logs
 from beehive.errors import ConfigError, NotFound, SkerryError, Unavailable
 from edgecore.version import VERSION
 
@@ -30,11 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     parser = _parser()
     chosen = parser.parse_args(arguments)
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=getattr(logging, chosen.log_level.upper()),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    logs.configure(chosen.log_level.upper(), "%(asctime)s %(levelname)s %(name)s: %(message)s")
     # its DEBUG would print every frame's payload, secrets included
     logging.getLogger("websockets").setLevel(logging.WARNING)
     try:

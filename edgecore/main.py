@@ -28,6 +28,7 @@ from edgecore.edgestream.client import EdgeStream
 from edgecore.edgestream.edged import EdgedRuntime
 from edgecore.eventbus.mqtt import EventBus, TlsFiles
 from edgecore.hardware import Hardware
+from edgecore.lastend import LastEnd
 from edgecore.local import LocalSocket
 from edgecore.machineend import MachineEnd
 from edgecore.metamanager.applications import CloudLink, HeldObjects
@@ -47,12 +48,19 @@ log = logging.getLogger(__name__)
 def run(config: EdgeConfig) -> None:
     """Run until a signal.  Raises: SkerryError, when it cannot start or a part failed."""
     store = Store.open(config.database, config.key_file)
+    last = LastEnd(config.data_dir)
+    last.begin()
     watchdog = Watchdog()
     watchdog.watch(store.vital())
-    run_daemon(_run(config, store, watchdog), close=store.close, loop=Loop, watchdog=watchdog)
+
+    def close() -> None:
+        store.close()
+        last.end()
+
+    run_daemon(_run(config, store, watchdog, last), close=close, loop=Loop, watchdog=watchdog)
 
 
-async def _run(config: EdgeConfig, store: Store, watchdog: Watchdog) -> None:
+async def _run(config: EdgeConfig, store: Store, watchdog: Watchdog, last: LastEnd) -> None:
     files = Files(config.pki)
     identity = _identity(files, config)
     name = config.node or (identity.node if identity else default_node_name())
@@ -131,6 +139,7 @@ async def _run(config: EdgeConfig, store: Store, watchdog: Watchdog) -> None:
         twins=twins,
         local_api=local_api,
         hardware=hardware.answer if hardware is not None else None,
+        last_end=last.said,
     )
     if edged is not None and config.edged is not None and config.edged.shutdown:
         # the last of all is stopped first: the pods end while everything else still works

@@ -59,7 +59,8 @@ class Writes(Protocol):
 
 
 class Questions:
-    """edged, link, identity, twins, local_api: None where the part is off.   hardware: says what is plugged in."""
+    """edged, link, identity, twins, local_api: None where the part is off.   hardware: says what is plugged in.
+    last_end: how the run before ended, if not in order."""
 
     def __init__(
         self,
@@ -71,7 +72,9 @@ class Questions:
         twins: Twins | None = None,
         hardware: Question | None = None,
         local_api: LocalApi | None = None,
+        last_end: str = "",
     ) -> None:
+        self._last_end = last_end
         self._hardware = hardware
         self._meta = meta
         self._edged = edged
@@ -169,6 +172,7 @@ class Questions:
                 "lastError": link.last_error if link is not None and session is None else "",
                 "certificateEnds": self._identity.not_after if self._identity else None,
             },
+            "lastEnd": self._last_end,
             "clockAheadSeconds": int(clock.ahead_s()),
             "outbox": {
                 "waiting": len(meta.outbox),

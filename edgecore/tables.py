@@ -181,6 +181,8 @@ def render_status(answer: Mapping[str, Any]) -> str:
         ["dropped", dropped],
         ["store", f"{store['objects']} objects" + ("" if store["complete"] else ", not yet complete")],
     ]
+    if answer.get("lastEnd"):
+        rows.append(["before that", answer["lastEnd"]])
     rows += _offline_writes(answer.get("offlineWrites"))
     if store["keyFault"]:
         rows.append(["key of secrets", store["keyFault"]])

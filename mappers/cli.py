@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from beehive import logs
 from beehive.errors import ConfigError, SkerryError
 from mappers.framework import config
 
@@ -22,11 +23,8 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script."""
     arguments = _parser().parse_args(argv)
-    logging.basicConfig(
-        level=logging.DEBUG if arguments.verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(message)s",
-        stream=sys.stderr,
-    )
+    level = logging.DEBUG if arguments.verbose else logging.INFO
+    logs.configure(level, "%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("hpack").setLevel(logging.INFO)
     try:
         code: int = arguments.do(arguments)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from deploy.cri import remove_everything
 from tests.e2e.skerry import eventually
+from tests.faults.registry import Registry
 from tests.faults.stage import BACK_S, Stage, shim_of
+from tests.faults.test_storage import fat_configmap, small_configmap
 
 
 @pytest.mark.parametrize("times", [pytest.param(6, marks=pytest.mark.quick), 100])
@@ -124,3 +129,127 @@ def test_f_e09_the_agent_stands_still(stage: Stage) -> None:
     assert stage.pid("edgecore") == agent
     assert stage.containers() == before
     assert stage.restarts() == restarts
+
+
+@contextlib.contextmanager
+def memory_group() -> Iterator[Path]:
+    """A memory cgroup of our own, of either version."""
+    roots = (Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup"))
+    usable = [
+        root for root in roots if (root / "memory.limit_in_bytes").exists() or "memory" in _controllers(root)
+    ]
+    if not usable:
+        pytest.skip("no memory cgroups here")
+    group = usable[0] / f"sk-faults-{os.getpid()}"
+    group.mkdir()
+    try:
+        yield group
+    finally:
+        eventually(lambda: (group / "cgroup.procs").read_text() == "", "an empty group", 60)
+        group.rmdir()
+
+
+def _controllers(root: Path) -> str:
+    path = root / "cgroup.subtree_control"
+    return path.read_text() if path.exists() else ""
+
+
+def test_f_e08_the_agent_is_killed_for_want_of_memory(stage: Stage) -> None:
+    before, restarts = stage.containers(), stage.restarts()
+    kills = oom_kills()
+    with memory_group() as group:
+        stage.kill("edgecore")
+        daemon = stage.parts.daemons["edgecore"]
+        command = [str(word) for word in stage.parts.command("edgecore")]
+        # all it takes counts, from its first page on
+        script = f'echo $$ > "{group}/cgroup.procs" && exec "$@"'
+        daemon.start(["/bin/sh", "-c", script, "sh", *command])
+        eventually(stage.is_linked, "the link", BACK_S)
+        eventually(stage.is_agreed, "agreement", BACK_S)
+        old = (group / "memory.limit_in_bytes").exists()
+        used = int((group / f"memory.{'usage_in_bytes' if old else 'current'}").read_text())
+        limit = group / f"memory.{'limit_in_bytes' if old else 'max'}"
+        try:
+            for number in range(60):
+                # what it holds of files goes first, then it is over
+                with contextlib.suppress(OSError):
+                    limit.write_text(str(used))
+                used = int(used * 0.99)
+                stage.skerry.kubectl("replace", "-f", "-", stdin=fat_configmap(f"{number}\n"))
+                if daemon.pid() is None:
+                    break
+                time.sleep(0.2)
+            assert daemon.pid() is None, "it lives with less than it has"
+            assert oom_kills() > kills
+            assert stage.containers() == before
+        finally:
+            stage.kill("edgecore")
+            stage.start("edgecore")
+    eventually(stage.edge_status, "the agent", 60)
+    assert "for want of memory" in stage.edge_status()["lastEnd"]
+    stage.skerry.kubectl("replace", "-f", "-", stdin=small_configmap("Hello from the edge.\n"))
+    eventually(stage.is_linked, "the link", BACK_S)
+    eventually(stage.is_agreed, "agreement", BACK_S)
+    assert stage.containers() == before
+    assert stage.restarts() == restarts
+    # an end in order is not spoken of
+    stage.stop("edgecore")
+    stage.start("edgecore")
+    eventually(stage.edge_status, "the agent", 60)
+    assert stage.edge_status()["lastEnd"] == ""
+
+
+def oom_kills() -> int:
+    words = Path("/proc/vmstat").read_text().split()
+    return int(words[words.index("oom_kill") + 1])
+
+
+PULLER = """
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: default, labels: {{herd: pullers}}}}
+spec:
+  nodeName: {node}
+  terminationGracePeriodSeconds: 0
+  containers:
+  - {{name: main, image: "{image}", imagePullPolicy: IfNotPresent}}
+---"""
+
+
+def test_f_e11_a_registry_hangs_never_ends_or_sends_something_else(stage: Stage) -> None:
+    before = stage.containers()
+
+    def waiting(name: str) -> str:
+        statuses = stage.skerry.get("pod", name)["status"].get("containerStatuses", [])
+        found = statuses[0]["state"].get("waiting", {}) if statuses else {}
+        return f"{found.get('reason', '')}: {found.get('message', '')}"
+
+    with Registry().serving() as registry:
+        images = {
+            name: f"127.0.0.1:{registry.port}/{name}:1" for name in ("hangs", "wrong", "endless", "forged")
+        }
+        text = "\n".join(
+            PULLER.format(name=name, node=stage.skerry.node_name, image=image)
+            for name, image in images.items()
+        )
+        stage.skerry.kubectl("apply", "-f", "-", stdin=text)
+        try:
+            for name in ("wrong", "forged"):
+                eventually(lambda: "ImagePullBackOff" in waiting(name), f"{name}, refused", 90)  # noqa: B023
+            eventually(lambda: registry.sent > 1024 * 1024, "the endless one, under way", 90)
+            # others are not held up
+            stage.make_pods("young", 1)
+            eventually(lambda: any(one.pod == "young-0" for one in stage.skerry.containers()), "a pod", 60)
+            stage.drop_pods("young")
+            assert stage.is_linked()
+            for name in ("hangs", "endless"):
+                assert "ImagePull" not in waiting(name)
+            asked = len([path for path in registry.asked if "/wrong/" in path])
+            assert asked < 20, f"{asked} requests for one that is refused each time"
+            assert not {one.pod for one in stage.skerry.containers()} & images.keys()
+        finally:
+            stage.drop_pods("pullers")
+        # nobody wants it any more
+        eventually(lambda: registry.sending == 0, "the end of the pull", 60)
+        eventually(stage.is_agreed, "agreement", BACK_S)
+        eventually(lambda: stage.containers() == before, "the young one's end", BACK_S)

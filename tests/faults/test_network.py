@@ -6,13 +6,16 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.e2e.skerry import eventually
 from tests.faults.stage import BACK_S, Stage, took_at_most
+from tests.faults.test_storage import fat_configmap, small_configmap
 from tests.support.badline import BadLine
 
 
@@ -235,3 +238,80 @@ def test_f_n05_away_for_longer_than_a_node_may_be_silent(stage: Stage) -> None:
     eventually(stage.is_agreed, "agreement", BACK_S)
     assert stage.containers() == before
     assert stage.restarts() == restarts
+
+
+@contextlib.contextmanager
+def narrow_path(port: int, mtu: int) -> Iterator[tuple[str, int]]:
+    """A network namespace behind a line of that MTU, in which a relay leads back to this port of loopback over the same
+    line; where the relay is."""
+    name, number = f"sk{os.getpid() % 100000}", os.getpid() % 250
+    ours, theirs = f"10.213.{number}.1", f"10.213.{number}.2"
+    with contextlib.ExitStack() as exits:
+
+        def do(*words: str) -> None:
+            subprocess.run(words, check=True, timeout=20)
+
+        # without `ip netns`, which leaves a mount behind; with the process the line is gone, too
+        holder = exits.enter_context(subprocess.Popen(["unshare", "--net", "sleep", "1000"]))
+        exits.callback(holder.kill)
+        own, others = Path("/proc/self/ns/net"), Path(f"/proc/{holder.pid}/ns/net")
+        eventually(lambda: own.readlink() != others.readlink(), "the namespace", 30)
+        inside = ["nsenter", "-t", str(holder.pid), "-n"]
+        do("ip", "link", "add", f"{name}a", "mtu", str(mtu), "type", "veth", "peer", "name", f"{name}b")
+        exits.callback(do, "ip", "link", "del", f"{name}a")
+        do("ip", "link", "set", f"{name}b", "netns", str(holder.pid), "mtu", str(mtu))
+        do("ip", "addr", "add", f"{ours}/30", "dev", f"{name}a")
+        do("ip", "link", "set", f"{name}a", "up")
+        do(*inside, "ip", "addr", "add", f"{theirs}/30", "dev", f"{name}b")
+        do(*inside, "ip", "link", "set", f"{name}b", "up")
+        do(*inside, "ip", "link", "set", "lo", "up")
+        # the hub listens on loopback only: a second relay takes it to the line
+        back = exits.enter_context(BadLine("127.0.0.1", port, listen_host=ours))
+        far = subprocess.Popen(
+            [*inside, sys.executable, "-m", "tests.support.badline", ours, str(back.port), theirs],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+        def end() -> None:
+            far.terminate()
+            far.communicate(timeout=20)
+
+        exits.callback(end)
+        assert far.stdout is not None
+        yield theirs, int(far.stdout.readline())
+
+
+def carries(stage: Stage, text: str) -> None:
+    """Whether a new link brings something big down, and its tunnel up."""
+    number = stage.session()
+    stage.line.cut()
+    eventually(lambda: stage.is_linked() and stage.session() > number, "the link", BACK_S)
+    (web,) = [one for one in stage.skerry.containers() if one.name == "web"]
+    stage.skerry.kubectl("replace", "-f", "-", stdin=fat_configmap(text))
+    eventually(lambda: stage.skerry.inside(web, "/www/index.html") == text, "900 KB, downwards", 120)
+    # and upwards, over the other connection, with bytes that no compression takes away
+    words = ("exec", "herd-1", "--", "/bin/sh", "-c", "head -c 300000 /dev/urandom | od -An -tx1")
+    shown = stage.skerry.kubectl(*words).stdout
+    assert len("".join(shown.split())) == 600_000
+    stage.skerry.kubectl("replace", "-f", "-", stdin=fat_configmap("short\n"))
+    eventually(lambda: stage.skerry.inside(web, "/www/index.html") == "short\n", "it, back", 120)
+
+
+def test_f_n10_small_packets_torn_records_and_a_proxy_that_gathers(stage: Stage) -> None:
+    before = stage.containers()
+    text = f"Through a narrow path {time.time():.0f}\n"
+    with narrow_path(stage.skerry.hub_port, 576) as (host, port):
+        stage.line.redirect(host, port)
+        try:
+            for piece, gather_s in ((7, 0.0), (0, 0.3)):
+                stage.line.line.piece, stage.line.line.gather_s = piece, gather_s
+                carries(stage, text)
+        finally:
+            stage.line.redirect("127.0.0.1", stage.skerry.hub_port)
+            stage.line.good()
+            stage.skerry.kubectl("replace", "-f", "-", stdin=small_configmap("Hello from the edge.\n"))
+            stage.line.cut()
+    eventually(stage.is_linked, "the link", BACK_S)
+    eventually(stage.is_agreed, "agreement", BACK_S)
+    assert stage.containers() == before

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from beehive import logs
 from edgecore import local
 from tests.e2e.skerry import eventually
 from tests.faults.disk import Shim
@@ -252,3 +253,37 @@ def test_f_s10_a_second_agent(stage: Stage) -> None:
     assert stage.is_linked()
     eventually(stage.is_agreed, "agreement", BACK_S)
     assert stage.containers() == before
+
+
+def test_f_s06_logs_at_debug_do_not_fill_the_disk(stage: Stage) -> None:
+    """As somebody has it who appends the daemon's output to a file and forgets that."""
+    before = stage.containers()
+    log = stage.skerry.home / "logs" / "edgecore.log"
+    copy = log.with_name("edgecore.log.1")
+    stage.kill("edgecore")
+    # a day's worth of it, all but the last lines
+    with log.open("ab") as file:
+        while file.tell() < logs.MAX_BYTES - 64 * 1024:
+            file.write(b"a line of yesterday\n" * 3000)
+    stage.parts.daemons["edgecore"].start([*stage.parts.command("edgecore"), "--log-level", "debug"])
+    try:
+        eventually(stage.is_linked, "the link", BACK_S)
+        number = 0
+
+        def emptied() -> bool:
+            nonlocal number
+            number += 1
+            stage.make_configmaps("chat", 1, str(number))
+            stage.line.cut()
+            return copy.exists()
+
+        eventually(emptied, "an empty log", 180)
+        assert log.stat().st_size < logs.MAX_BYTES / 2
+        assert copy.stat().st_size < 1.5 * logs.MAX_BYTES
+        eventually(stage.is_linked, "the link", BACK_S)
+        eventually(stage.is_agreed, "agreement", BACK_S)
+        assert "edgecore" in log.read_text()
+        assert stage.containers() == before
+    finally:
+        stage.kill("edgecore")
+        copy.unlink(missing_ok=True)

@@ -1,49 +1,45 @@
-"""Clocks that jump: F-T05."""
+"""Clocks that jump, certificates that end and are made anew: F-T."""
 
 from __future__ import annotations
 
-import shutil
-import struct
+import base64
+import random
+import ssl
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.hashes import SHA256
 
+from cloudcore.identity import pki
+from edgecore.edgehub.certificate import Files, Identity
 from tests.e2e.skerry import eventually
+from tests.fakes.hub import Authority
+from tests.faults.disk import Disk, Shim, laid_out, read
+from tests.faults.skew import Skew
 from tests.faults.stage import BACK_S, Stage
 
 HOUR_S = 3600
+YEARS_S = 7 * 365 * 24 * HOUR_S
 
 
 @pytest.fixture
-def skewed(stage: Stage, tmp_path: Path) -> Iterator[Callable[[str, int], None]]:
-    """Edge and hub with a wall clock that can be stepped: called with a part and its seconds."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("not installed: cc")
-    library = tmp_path / "skew.so"
-    source = Path(__file__).with_name("skew.c")
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(source)], check=True)
-
-    def step(part: str, seconds: int) -> None:
-        with (tmp_path / part).open("r+b") as file:
-            file.write(struct.pack("q", seconds))
-
-    for part in ("cloudcore", "edgecore"):
-        (tmp_path / part).write_bytes(bytes(8))
-        stage.kill(part)
-        environment = {"LD_PRELOAD": str(library), "SKERRY_TEST_SKEW": str(tmp_path / part)}
-        stage.parts.daemons[part].start(stage.parts.command(part), env=environment)
+def skewed(stage: Stage, tmp_path: Path) -> Iterator[Skew]:
+    """Edge and hub with a wall clock that can be stepped."""
+    skew = Skew(stage, tmp_path)
     try:
         eventually(stage.api_is_ready, "the API", 60)
         eventually(stage.is_linked, "the link", 60)
         eventually(stage.is_agreed, "agreement", 60)
-        yield step
+        yield skew
     finally:
-        for part in ("cloudcore", "edgecore"):
-            stage.kill(part)
+        skew.end()
 
 
 def lease(stage: Stage) -> str:
@@ -68,12 +64,10 @@ def is_ready(stage: Stage) -> bool:
         ("cloudcore", -240),
     ],
 )
-def test_f_t05_a_clock_steps_while_connected(
-    stage: Stage, skewed: Callable[[str, int], None], part: str, seconds: int
-) -> None:
+def test_f_t05_a_clock_steps_while_connected(stage: Stage, skewed: Skew, part: str, seconds: int) -> None:
     before, restarts = stage.containers(), stage.restarts()
     number = stage.session()
-    skewed(part, seconds)
+    skewed.step(part, seconds)
     time.sleep(14)
     assert stage.session() == number
     first = lease(stage)
@@ -83,9 +77,180 @@ def test_f_t05_a_clock_steps_while_connected(
         # certificates that were made a minute ago are not valid an hour ago; in an hour they are
         stage.line.cut()
         eventually(lambda: stage.is_linked() and stage.session() > number, "the link", BACK_S)
-    skewed(part, 0)
+    skewed.step(part, 0)
     time.sleep(3)
     assert is_ready(stage)
     eventually(stage.is_agreed, "agreement", BACK_S)
     assert stage.containers() == before
     assert stage.restarts() == restarts
+
+
+@pytest.mark.parametrize("seconds", [YEARS_S, -5 * 365 * 24 * HOUR_S], ids=["ahead", "behind"])
+def test_f_t05_a_machine_starts_with_a_clock_that_is_years_wrong(
+    stage: Stage, skewed: Skew, seconds: int
+) -> None:
+    before, restarts = stage.containers(), stage.restarts()
+    pair = (stage.edge / "pki" / "node.pem").read_bytes()
+    stage.kill("edgecore")
+    skewed.step("edgecore", seconds)
+    skewed.start("edgecore")
+    eventually(stage.is_linked, "the link", BACK_S)
+    eventually(stage.is_agreed, "agreement", BACK_S)
+    eventually(lambda: is_ready(stage), "the node, ready", BACK_S)
+    ahead_s = stage.edge_status()["clockAheadSeconds"]
+    assert abs(ahead_s - max(0, seconds)) < HOUR_S
+    if seconds > 0:
+        # what is told of times is true: the lease is as a cluster's own controllers want to see it
+        renewed = datetime.fromisoformat(lease(stage))
+        assert abs(renewed - datetime.now(UTC)) < timedelta(minutes=10)
+    # while it is linked somebody sets the clock
+    skewed.step("edgecore", 0)
+    eventually(lambda: stage.edge_status()["clockAheadSeconds"] == 0, "a clock that is right", 60)
+    first = lease(stage)
+    eventually(lambda: lease(stage) != first, "the lease, renewed", 60)
+    eventually(stage.is_agreed, "agreement", BACK_S)
+    assert stage.containers() == before
+    assert stage.restarts() == restarts
+    assert (stage.edge / "pki" / "node.pem").read_bytes() == pair
+
+
+def shorten(stage: Stage, life_s: float, *, used: float = 0.0) -> Files:
+    """Give the node a certificate of its authority for the key that it has: with that life, of which a part is used."""
+    secret = stage.skerry.get("secret", "-n", "kubeedge", "casecret")["data"]
+    ca = pki.from_der(*(base64.b64decode(secret[name]) for name in ("cadata", "cakeydata")))
+    files = Files(stage.edge / "pki")
+    held, mine = files.identity(), stage.identity()
+    key = mine.key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(mine.key, SHA256())
+    began = datetime.now(UTC) - timedelta(seconds=life_s * used)
+    signed = pki.sign_request(
+        ca,
+        request.public_bytes(serialization.Encoding.PEM),
+        common_name=f"system:node:{held.node}",
+        organizations=["system:nodes"],
+        lifetime=timedelta(seconds=life_s),
+        now=began,
+    )
+    identity = Identity(
+        node=held.node,
+        clouds=held.clouds,
+        not_before=began.timestamp(),
+        not_after=began.timestamp() + life_s,
+    )
+    files.write(identity, key=key.decode(), certificate=signed.decode(), ca=files.ca.read_text())
+    return files
+
+
+def is_pair(path: Path) -> bool:
+    """Whether key and certificate of a file belong together."""
+    ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(path)  # raises what is wrong
+    return True
+
+
+def test_f_t01_the_certificate_ends_while_the_node_is_away(stage: Stage) -> None:
+    """The way back is a token; pods do not notice either way."""
+    before, restarts = stage.containers(), stage.restarts()
+    stage.kill("edgecore")
+    files = shorten(stage, 15.0)
+    stage.line.line.refuse = True
+    stage.line.cut()
+    stage.start("edgecore")
+    eventually(stage.edge_status, "the agent", 60)
+    ends = files.identity().not_after
+    eventually(lambda: time.time() > ends + 1, "the certificate's end", 60)
+    stage.line.good()
+
+    def told() -> bool:
+        return "edgecore join --token" in stage.edge_status().get("cloud", {}).get("lastError", "")
+
+    eventually(told, "what to do", 90)
+    assert not stage.is_linked()
+    assert stage.containers() == before
+    # what is said is done
+    words = ["join", "--config", str(stage.edge / "edgecore.yaml"), "--token"]
+    stage.skerry.program("edgecore", *words, stage.token(node=stage.skerry.node_name))
+    stage.kill("edgecore")
+    stage.start("edgecore")
+    eventually(stage.is_linked, "the link", BACK_S)
+    eventually(stage.is_agreed, "agreement", BACK_S)
+    assert stage.containers() == before
+    assert stage.restarts() == restarts
+
+
+@pytest.mark.parametrize("part", ["edgecore", "cloudcore"])
+def test_f_t02_killed_while_a_certificate_is_renewed(stage: Stage, part: str) -> None:
+    before = stage.containers()
+    rng = random.Random(4)
+    stage.kill("edgecore")
+    files = shorten(stage, 2 * HOUR_S, used=0.95)
+    first = files.node.read_bytes()
+    for _ in range(8):
+        stage.start("edgecore")
+        time.sleep(rng.random() * 4)
+        stage.kill(part)
+        # the old pair or a new one, and never half of each
+        assert is_pair(files.node)
+        if files.node.read_bytes() != first:
+            files = shorten(stage_api_back(stage, part), 2 * HOUR_S, used=0.95)
+            first = files.node.read_bytes()
+        stage.kill("edgecore")
+        stage.start(part)
+    # an attempt without a cloud is made again after minutes, at a start at once
+    stage.start("cloudcore")
+    eventually(stage.api_is_ready, "the API", 60)
+    stage.kill("edgecore")
+    stage.start("edgecore")
+    eventually(lambda: files.node.read_bytes() != first, "a renewed certificate", 120)
+    assert is_pair(files.node)
+    stage.line.cut()
+    eventually(stage.is_linked, "the link, with the new one", BACK_S)
+    eventually(stage.is_agreed, "agreement", BACK_S)
+    assert stage.containers() == before
+
+
+def stage_api_back(stage: Stage, part: str) -> Stage:
+    if part == "cloudcore":
+        stage.start(part)
+        eventually(stage.api_is_ready, "the API", 60)
+    return stage
+
+
+RENEW = """
+import sys
+from pathlib import Path
+from edgecore.edgehub.certificate import Files, Identity
+folder, new = Path(sys.argv[1]), Path(sys.argv[2])
+identity = Identity(node="edge-1", clouds=(), not_before=1, not_after=2)
+key, certificate, ca = [(new / name).read_text() for name in ("key", "cert", "ca")]
+Files(folder).write(identity, key=key, certificate=certificate, ca=ca)
+"""
+
+
+def test_f_t02_the_power_is_cut_at_each_step_of_a_renewal(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    shim = Shim(tmp_path)
+    files = authority.joined(shim.disk, "edge-1")
+    before = {str(path): path.read_bytes() for path in (files.node, files.ca)}
+    pair, new = authority.node("edge-1"), tmp_path / "new"
+    new.mkdir()
+    (new / "key").write_bytes(pair.key_pem)
+    (new / "cert").write_bytes(pair.certificate_pem)
+    (new / "ca").write_bytes(authority.ca.certificate_pem)
+    subprocess.run(
+        [sys.executable, "-c", RENEW, str(shim.disk), str(new)], env=shim.environment, check=True, timeout=60
+    )
+    after = files.node.read_bytes()
+    calls, rng, seen = read(shim.trace), random.Random(5), set[bytes]()
+    for point in range(len(calls) + 1):
+        disk = Disk(before)
+        for call in calls[:point]:
+            disk.apply(call)
+        for lazy in (True, *[False] * 12):
+            with laid_out(disk.after_a_cut(rng, lazy=lazy), shim.disk, tmp_path / "found") as folder:
+                found = (folder / "node.pem").read_bytes()
+                seen.add(found)
+                assert is_pair(folder / "node.pem")
+                assert (folder / "ca.pem").read_bytes() == before[str(files.ca)]
+    assert seen == {before[str(files.node)], after}

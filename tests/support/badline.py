@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 import threading
 from types import TracebackType
 
@@ -12,9 +14,9 @@ from tests.support.relay import Line, Relay
 class BadLine:
     """Forwards a port of its own to `host:port` until the `with` ends.  Set the members of `line` at any time."""
 
-    def __init__(self, host: str, port: int, listen_port: int = 0) -> None:
+    def __init__(self, host: str, port: int, listen_port: int = 0, *, listen_host: str = "127.0.0.1") -> None:
         self.line = Line()
-        self._relay = Relay(host, port, self.line, listen_port)
+        self._relay = Relay(host, port, self.line, listen_port, listen_host)
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._stop = asyncio.Event()
@@ -46,7 +48,12 @@ class BadLine:
         """Nothing is wrong with it any more."""
         self.line.delay_s = self.line.jitter_s = self.line.rate = 0.0
         self.line.shared = False
+        self.line.piece, self.line.gather_s = 0, 0.0
         self.line.blackhole = self.line.mute_down = self.line.refuse = False
+
+    def redirect(self, host: str, port: int) -> None:
+        """Where connections go that are made from now on."""
+        self._relay.host, self._relay.port = host, port
 
     def cut(self) -> None:
         """Reset every open connection."""
@@ -62,3 +69,15 @@ class BadLine:
         async with self._relay:
             self._ready.set()
             await self._stop.wait()
+
+
+def main(host: str, port: str, listen_host: str) -> None:
+    """A good line as a process of its own, for another network namespace; prints its port and runs until SIGTERM."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    with BadLine(host, int(port), listen_host=listen_host) as line:
+        print(line.port, flush=True)
+        signal.sigwait([signal.SIGTERM])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -26,6 +26,10 @@ class Line:
     jitter_s: float = 0.0
     rate: float = 0.0
     shared: bool = False
+    piece: int = 0
+    """At most so many bytes go on at a time, each in a packet of its own; 0 for as many as there are."""
+    gather_s: float = 0.0
+    """Bytes are held back for so long to go on together, as a proxy with buffers does."""
     blackhole: bool = False
     mute_down: bool = False
     """Only what the far end says is swallowed."""
@@ -40,6 +44,7 @@ class Relay:
     port: int
     line: Line = field(default_factory=Line)
     listen_port: int = 0
+    listen_host: str = "127.0.0.1"
     bytes_up: int = 0
     bytes_down: int = 0
     connections: int = 0
@@ -51,7 +56,7 @@ class Relay:
     _rng: random.Random = field(default_factory=lambda: random.Random(0))
 
     async def __aenter__(self) -> Relay:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.listen_port)
+        self._server = await asyncio.start_server(self._accept, self.listen_host, self.listen_port)
         self.listen_port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -101,6 +106,8 @@ class Relay:
             while data:
                 try:
                     data = await reader.read(CHUNK)
+                    if self.line.gather_s and data:
+                        await asyncio.sleep(self.line.gather_s)
                 except OSError:
                     data = b""
                 # bytes of one connection stay in order, whatever the jitter
@@ -127,7 +134,10 @@ class Relay:
                 else:
                     self.bytes_down += len(data)
                 try:
-                    writer.write(data)
+                    for at in range(0, len(data), self.line.piece or len(data)):
+                        writer.write(data[at : at + (self.line.piece or len(data))])
+                        if self.line.piece:
+                            await asyncio.sleep(0)
                     await writer.drain()
                 except OSError:
                     return
