@@ -24,7 +24,7 @@ def fuzz(name: str, folder: Path, seconds: int) -> None:
     """Never returns: libFuzzer ends the process."""
     import atheris
 
-    with atheris.instrument_imports(include=["beehive", "cloudcore", "devicetwin", "edgecore"]):
+    with atheris.instrument_imports(include=["beehive", "cloudcore", "devicetwin", "edgecore", "mappers"]):
         from tests.fuzz.targets import TARGETS
     target = TARGETS[name]
     seeds = folder / name
@@ -79,7 +79,7 @@ def try_one(name: str, folder: Path, seconds: int) -> bool:
     runs = [line for line in done.stderr.splitlines() if "number_of_executed_units" in line]
     said = runs[-1].rpartition(" ")[2] if runs else "no"
     held = done.returncode == 0
-    print(f"{name:<14} {said:>10} inputs  {'fine' if held else 'BROKEN'}", flush=True)
+    print(f"{name:<16} {said:>10} inputs  {'fine' if held else 'BROKEN'}", flush=True)
     if not held:
         print((done.stdout + done.stderr)[-4000:], flush=True)
         for found in sorted(folder.glob(f"{name}-*")):

@@ -24,6 +24,7 @@ from devicetwin import documents
 from edgecore.edgehub import kubeedge
 from edgecore.metamanager import answers, process, refusals, reports
 from edgecore.metaserver import jwt
+from tests.fuzz import edge_targets
 from tests.unit.cloudcore.identity.test_authorizer import View
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "kubeedge" / "hub.jsonl"
@@ -217,5 +218,6 @@ TARGETS: dict[str, Target] = {
         words, (b"ns/pod/web", b"/core/v1/pods/default/null", b"$hw/events/device/d/twin/update", b"a.b.c.d")
     ),
     "token": Target(token, (b'{"alg":"RS256","iss":"i","aud":["a"],"exp":1,"sub":"s"}', b'{"iss":"\xff"}')),
+    **{name: Target(run, edge_targets.SEEDS[name]) for name, run in edge_targets.RUNS.items()},
     "twins": Target(twins, (b'{"event_id":"1","timestamp":1,"twin":{"t":{"actual":{"value":"1"}}}}',)),
 }
