@@ -67,7 +67,7 @@ e2e: setup-dev ## the whole, with the stock kubectl
 	$(PYTEST) tests/e2e $(TEST_ARGS)
 
 faults: TIMES := held
-faults: setup-dev ## what must be survived, and a table of the cases (50 minutes; `make test` has the quick ones)
+faults: setup-dev ## what must be survived, and a table of the cases (70 minutes, SKERRY_SOAK=seconds of them for all at once; `make test` has the quick ones)
 	$(PYTEST) tests/faults $(TEST_ARGS)
 
 bench: setup-dev ## print figures; asserts nothing
