@@ -23,6 +23,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ HANGS = 70
 
 MAX_FRAMES = 30
 MAX_THREADS = 64
+MAX_TASKS = 256
 
 _LAST_WORDS_S = 5.0
 
@@ -50,11 +52,13 @@ class Vital:
     """Something that must go on.  Both functions are called from another thread and must not block.
 
     pulse: a value that changes with each step; None while there is nothing to do.   limit_s: how long one step may take.
-    excused: whether a restart could not help, because the kernel does not give the thread back."""
+    tell_s: after how long it is told.   excused: whether a restart could not help, because the kernel does not give the thread
+    back."""
 
     name: str
     pulse: Callable[[], object]
     limit_s: float
+    tell_s: float = TELL_S
     excused: Callable[[], bool] = lambda: False
 
 
@@ -92,9 +96,8 @@ class _Seen:
 class Judge:
     """What follows from the pulses, look by look."""
 
-    def __init__(self, look_s: float = LOOK_S, tell_s: float = TELL_S) -> None:
+    def __init__(self, look_s: float = LOOK_S) -> None:
         self._look_s = look_s
-        self._tell_s = tell_s
         self._seen: dict[str, _Seen] = {}
 
     def look(self, vitals: Sequence[Vital]) -> list[Stands | Goes | Over]:
@@ -110,7 +113,7 @@ class Judge:
                 continue
             seen.looks += 1
             stands_s = seen.looks * self._look_s
-            if not seen.told and stands_s >= min(self._tell_s, vital.limit_s):
+            if not seen.told and stands_s >= min(vital.tell_s, vital.limit_s):
                 seen.told = True
                 told.append(Stands(vital, stands_s))
             if stands_s >= vital.limit_s and not vital.excused():
@@ -125,9 +128,12 @@ class Watchdog:
         self, *, look_s: float = LOOK_S, tell_s: float = TELL_S, loop_limit_s: float = LOOP_LIMIT_S
     ) -> None:
         self._look_s = look_s
-        self._judge = Judge(look_s, tell_s)
+        self._judge = Judge(look_s)
         self._beats = 0
-        self._vitals = [Vital(name="event loop", pulse=lambda: self._beats, limit_s=loop_limit_s)]
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._vitals = [
+            Vital(name="event loop", pulse=lambda: self._beats, limit_s=loop_limit_s, tell_s=tell_s)
+        ]
         self._manager = _Manager(os.environ.pop("NOTIFY_SOCKET", ""))
         for name in ("WATCHDOG_USEC", "WATCHDOG_PID"):  # not for the programs that the daemon starts
             os.environ.pop(name, None)
@@ -141,7 +147,8 @@ class Watchdog:
         """The daemon could start: tell the service manager, and look from now on."""
         with contextlib.suppress(OSError, ValueError, AttributeError):  # a caller whose stderr is no file
             faulthandler.enable()
-        self._beat(asyncio.get_running_loop())
+        self._loop = asyncio.get_running_loop()
+        self._beat(self._loop)
         self._manager.tell("READY=1\nWATCHDOG=1")
         threading.Thread(target=self._look_for_ever, name="watchdog", daemon=True).start()
 
@@ -170,6 +177,9 @@ class Watchdog:
                     _end(verdict)
                 # a log that nobody reads may be what blocks the loop: it must not block this thread too
                 threading.Thread(target=_tell, args=(verdict,), name="watchdog-tells", daemon=True).start()
+                if isinstance(verdict, Stands) and verdict.vital is not self._vitals[0]:
+                    assert self._loop is not None, "started with one"
+                    self._loop.call_soon_threadsafe(_tell_tasks)
             self._manager.tell("WATCHDOG=1")
 
 
@@ -180,6 +190,10 @@ def _tell(verdict: Stands | Goes) -> None:
     log.error(
         "The %s has stood still for %.0f s; all threads:\n%s", verdict.vital.name, verdict.for_s, stacks()
     )
+
+
+def _tell_tasks() -> None:
+    log.error("All tasks:\n%s", tasks())
 
 
 def _end(verdict: Over) -> None:
@@ -203,6 +217,23 @@ def stacks() -> str:
         lines = traceback.format_stack(frame)[-MAX_FRAMES:]
         told.append(f"thread {names.get(ident, ident)}:\n{''.join(lines)}")
     return "".join(told).rstrip()
+
+
+def tasks() -> str:
+    """Where every task of the running loop waits, innermost call last."""
+    return "\n".join(sorted(_where(task) for task in asyncio.all_tasks())[:MAX_TASKS])
+
+
+def _where(task: asyncio.Task[Any]) -> str:
+    told: list[str] = []
+    waits: Any = task.get_coro()
+    while waits is not None and len(told) < MAX_FRAMES:
+        frame = getattr(waits, "cr_frame", None) or getattr(waits, "gi_frame", None)
+        if frame is not None:
+            code = frame.f_code
+            told.append(f"{code.co_filename.rpartition('/')[2]}:{frame.f_lineno} {code.co_name}")
+        waits = getattr(waits, "cr_await", None) or getattr(waits, "gi_yieldfrom", None)
+    return f"task {task.get_name()}: {' > '.join(told)}"
 
 
 class _Manager:

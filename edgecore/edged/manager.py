@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ ABSENCE_S = 1.0
 WORKER_RETRY_S = 30.0
 # How long a look at the runtime or at what is wanted may take before the daemon is ended: a containerd that does not answer is
 # given up after two times 20 s, a pass over what is wanted waits for the store only.
-STANDS_S = 600.0
+STANDS_S, TELL_S = 600.0, 60.0
 # How often the folder of static pods is looked at, and what the API shows of them.
 STATIC_S, MIRROR_S = 5.0, 10.0
 
@@ -141,7 +142,9 @@ class Edged:
         self._sandboxes: list[SandboxInfo] = []
         self._containers: list[ContainerInfo] = []
         self._listed = False
-        self._relists = self._passes = 0
+        # the number of the look that is under way
+        self._relisting: int | None = None
+        self._comparing: int | None = None
         self._away = ""
         self._shared: Shared | None = None
         self._static: StaticPods | None = None
@@ -188,14 +191,9 @@ class Edged:
 
     def vitals(self) -> list[Vital]:
         """That pods are looked at, for the watchdog."""
-        relist_s, resync_s = self._config.relist_s, self._config.resync_s
         return [
-            Vital(
-                name="look at the runtime", pulse=lambda: self._relists or None, limit_s=STANDS_S + relist_s
-            ),
-            Vital(
-                name="look at wanted pods", pulse=lambda: self._passes or None, limit_s=STANDS_S + resync_s
-            ),
+            Vital(name="look at the runtime", pulse=lambda: self._relisting, limit_s=STANDS_S, tell_s=TELL_S),
+            Vital(name="look at wanted pods", pulse=lambda: self._comparing, limit_s=STANDS_S, tell_s=TELL_S),
         ]
 
     async def run(self) -> None:
@@ -314,8 +312,8 @@ class Edged:
     # -- what runs
 
     async def _relist_for_ever(self) -> None:
-        while True:
-            self._relists += 1
+        for look in itertools.count():
+            self._relisting = look
             try:
                 sandboxes = await self._cri.list_sandboxes()
                 containers = await self._cri.list_containers()
@@ -324,6 +322,7 @@ class Edged:
             else:
                 self._runtime_back()
                 self._take_listing(sandboxes, containers)
+            self._relisting = None
             await asyncio.sleep(self._config.relist_s)
 
     def _runtime_away(self, text: str) -> None:
@@ -354,8 +353,8 @@ class Edged:
 
     async def _wanted_for_ever(self, group: asyncio.TaskGroup) -> None:
         trouble = ""
-        while True:
-            self._passes += 1
+        for look in itertools.count():
+            self._comparing = look
             self._changed.clear()
             wait = self._config.resync_s
             try:
@@ -375,6 +374,7 @@ class Edged:
                     log.warning("Cannot read which pods are wanted: %s", err)
                 trouble = str(err)
                 wait = ABSENCE_S
+            self._comparing = None
             began = self._clock.monotonic()
             try:
                 async with asyncio.timeout(wait):

@@ -27,20 +27,20 @@ def looks(part: Part, count: int, judge: Judge) -> list[object]:
 
 
 def test_what_goes_on_is_not_spoken_of() -> None:
-    part, judge = Part(), Judge(5, 15)
+    part, judge = Part(), Judge(5)
     for number in range(1000):
         part.pulse = number
         assert judge.look([part.vital]) == []
 
 
 def test_what_has_nothing_to_do_is_not_standing_still() -> None:
-    part, judge = Part(), Judge(5, 15)
+    part, judge = Part(), Judge(5)
     part.pulse = None
     assert looks(part, 1000, judge) == []
 
 
 def test_what_stands_still_is_told_once_and_again_when_it_goes_on() -> None:
-    part, judge = Part(), Judge(5, 15)
+    part, judge = Part(), Judge(5)
     assert looks(part, 10, judge) == [Stands(part.vital, 15)]
     part.pulse = 2
     assert looks(part, 1, judge) == [Goes(part.vital, 45)]
@@ -50,13 +50,13 @@ def test_what_stands_still_is_told_once_and_again_when_it_goes_on() -> None:
 
 
 def test_it_is_over_after_the_limit() -> None:
-    part, judge = Part(60), Judge(5, 15)
+    part, judge = Part(60), Judge(5)
     assert looks(part, 12, judge) == [Stands(part.vital, 15)]
     assert looks(part, 1, judge) == [Over(part.vital, 60)]
 
 
 def test_what_the_kernel_holds_is_told_and_kept() -> None:
-    part, judge = Part(60, excused=True), Judge(5, 15)
+    part, judge = Part(60, excused=True), Judge(5)
     assert looks(part, 1000, judge) == [Stands(part.vital, 15)]
 
 
@@ -114,6 +114,15 @@ def test_a_loop_that_is_blocked_for_ever_ends_the_process_and_says_where() -> No
     assert "The event loop has stood still for" in told
     assert "Ending the process: the event loop has stood still" in told
     assert "in a_deadlock" in told
+
+
+def test_a_part_that_stands_still_is_told_with_what_every_task_waits_for() -> None:
+    what = "look.watch(watchdog.Vital(name='part', pulse=lambda: 1, limit_s=1.0, tell_s=0.2))"
+    daemon = start(1000.0, 0.0, what)
+    _, told = daemon.communicate(timeout=60)
+    assert daemon.returncode == HANGS, told
+    assert "The part has stood still for" in told
+    assert " wait" in told.partition("task a: ")[2].partition("\n")[0]
 
 
 def test_a_loop_that_is_slow_is_told_and_lives() -> None:
