@@ -29,6 +29,7 @@ class PodStopper:
         self._reader = reader
         self._probing = probing
         self._reporter = reporter
+        self._quiet: set[str] = set()
 
     async def kill(self, status: ContainerStatus, grace_s: int) -> None:
         """preStop, then the stop signal, then the kill signal when the grace period is over."""
@@ -187,6 +188,12 @@ class PodStopper:
                 await self._s.cri.remove_sandbox(sandbox.id)
                 rest = tuple(s for s in self._ctx.runtime.sandboxes if s.id != sandbox.id)
                 self._reader.adopt(replace(self._ctx.runtime, sandboxes=rest))
+        kept = [s.id for s in self._ctx.runtime.sandboxes[1:] if not s.ready]
+        for sandbox_id in kept if newest is not None and newest.ready else ():
+            if sandbox_id not in self._quiet:
+                # it may have died, and then its address and the ports that lead to it are still taken
+                await self._s.cri.stop_sandbox(sandbox_id)
+        self._quiet = set(kept)
 
     async def _kill_until_cut(self, grace_s: int) -> None:
         """Kill, but begin anew when the grace period is shortened meanwhile."""

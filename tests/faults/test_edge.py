@@ -110,6 +110,13 @@ def test_f_e06_a_shim_is_killed(stage: Stage) -> None:
     eventually(stage.is_agreed, "agreement", BACK_S)
     assert others <= stage.containers()
     assert stage.restarts()[victim.pod_uid] >= 1
+    # what is left of the old sandbox for its logs has no address any more
+    eventually(lambda: len(addresses(stage)) == 10, "an address for each pod", BACK_S)
+
+
+def addresses(stage: Stage) -> list[str]:
+    """Of pods, as far as the plugin that gives them knows."""
+    return [path.name for path in (stage.skerry.home / "containerd" / "addresses").rglob("*.*.*.*")]
 
 
 def test_f_e09_the_agent_stands_still(stage: Stage) -> None:
