@@ -100,6 +100,8 @@ def read(value: bytes, gvr: Gvr) -> Object | None:
 
     Items of a list carry no kind: it is put in front.  Raises ProtocolError: not an object, or one without a name."""
     try:
+        # the decoder looks only at the texts that it wants: whoever reads all of it later must not be the first to see
+        value.decode()
         found = _decoder.decode(value)
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
         raise ProtocolError(f"cannot read an object of {gvr}: {error}") from error
@@ -126,6 +128,7 @@ def read(value: bytes, gvr: Gvr) -> Object | None:
 def is_named(value: bytes) -> bool:
     """Whether this is an object that can be kept: a review or a Status has no name.  Raises ProtocolError."""
     try:
+        value.decode()
         return bool(_decoder.decode(value).metadata.name)
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
         raise ProtocolError(f"cannot read the object: {error}") from error
