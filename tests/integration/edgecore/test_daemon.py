@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -168,3 +169,18 @@ def test_a_newer_store_is_refused_with_a_sentence(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "install the newer edgecore" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_service_manager_hears_of_its_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(60)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        with daemon(tmp_path, edged=False) as (process, _):
+            assert manager.recv(1024) == b"READY=1\nWATCHDOG=1"
+            assert manager.recv(1024) == b"WATCHDOG=1"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+        said = b""
+        while said != b"STOPPING=1":
+            said = manager.recv(1024)

@@ -93,3 +93,52 @@ def test_a_pod_whose_worker_meets_a_bug_gets_another_and_disturbs_nobody(
     assert edged.worker("u-1") is None
     assert edged._changed.is_set()
     assert "u-1" not in edged._finished, "it is wanted still"
+
+
+def test_the_watchdog_sees_looks_that_stand_still_and_none_that_waits(tmp_path: Path) -> None:
+    calls = asyncio.Event()
+
+    class Runtime:
+        """Answers once, and then no more."""
+
+        answered = 0
+
+        async def list_sandboxes(self) -> list[Any]:
+            self.answered += 1
+            if self.answered > 1:
+                calls.set()
+                await asyncio.Event().wait()
+            return []
+
+        async def list_containers(self) -> list[Any]:
+            return []
+
+    class Objects:
+        async def pods(self) -> list[Any]:
+            return []
+
+    runtime: Any = Runtime()
+    objects: Any = Objects()
+    config = EdgedConfig(root_dir=tmp_path / "pods", log_dir=tmp_path / "logs", relist_s=0.01)
+    edged = Edged(
+        config=config, node_name="edge-1", objects=objects, reports=NOBODY, state=NOBODY, cri=runtime
+    )
+    look, compare = edged.vitals()
+    assert (look.pulse(), compare.pulse()) == (None, None)
+
+    async def story() -> None:
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(edged._relist_for_ever()),
+                group.create_task(edged._wanted_for_ever(group)),
+            ]
+            async with asyncio.timeout(60):
+                await calls.wait()
+                while compare.pulse() is not None:
+                    await asyncio.sleep(0.01)
+            # the runtime does not answer; what is wanted waits for news, as it does for most of its life
+            assert look.pulse() == 1
+            for task in tasks:
+                task.cancel()
+
+    asyncio.run(story())

@@ -513,3 +513,33 @@ def test_what_is_found_damaged_while_running_is_dropped_and_the_store_is_whole_o
         assert len(await opened.read(lambda view: view.held())) == 2
 
     asyncio.run(story())
+
+
+def test_the_watchdog_sees_that_the_writer_stands_and_goes_on(opened: Store) -> None:
+    vital = opened.vital()
+    assert vital.pulse() is None
+    begun, go_on = threading.Event(), threading.Event()
+
+    def stand(tx: Transaction) -> None:
+        begun.set()
+        go_on.wait(60)
+
+    async def story() -> None:
+        first = asyncio.create_task(opened.write(stand))
+        await asyncio.to_thread(begun.wait, 60)
+        seen = vital.pulse()
+        assert seen is not None
+        assert vital.pulse() == seen
+        # a thread that waits for a lock, and not for the kernel, is not excused
+        assert not vital.excused()
+        go_on.set()
+        await first
+        begun.clear()
+        go_on.clear()
+        second = asyncio.create_task(opened.write(stand))
+        await asyncio.to_thread(begun.wait, 60)
+        assert vital.pulse() not in (None, seen)
+        go_on.set()
+        await second
+
+    asyncio.run(story())
