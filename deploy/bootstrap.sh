@@ -12,7 +12,8 @@ set -eu
 cd "$(dirname "$0")/.."
 kind=${1:-run}
 venv=.venv
-[ "$kind" != board ] || venv=/opt/skerry
+[ "$kind" != board ] || venv=${SKERRY_PREFIX:-/opt/skerry}
+commands=${SKERRY_COMMANDS:-/usr/local/bin}
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
@@ -151,18 +152,27 @@ make_venv() { # "as_root" or nothing
     "$@" $venv/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
 }
 if [ "$kind" = board ]; then
+    # Beside what runs, and in its place when it is whole: a power cut in between must not cost the board its daemon.
+    folder=$venv
+    as_root deploy/replace.sh begin "$folder"
+    venv=$folder.new
     make_venv as_root
     # What an earlier build left here would be installed, too.
     as_root rm -rf build
     as_root $venv/bin/python -m pip install -qq --disable-pip-version-check --upgrade ".[${SKERRY_EXTRAS:-board}]" ${also:+"$also"}
     as_root rm -rf build ./*.egg-info
+    as_root deploy/replace.sh end "$folder" edgecore mapper
     for command in skerry edgecore mapper; do
-        as_root ln -sf "$venv/bin/$command" "/usr/local/bin/$command"
+        as_root ln -sf "$folder/bin/$command" "$commands/$command"
     done
     # Pods run on while it restarts.
     for service in edgecore skerry-supervisor; do
         if [ -d /run/systemd/system ] && systemctl is-active -q $service.service; then
-            as_root systemctl restart $service.service >&2
+            if ! as_root systemctl restart $service.service >&2 && [ -e "$folder.old" ]; then
+                as_root deploy/replace.sh back "$folder"
+                as_root systemctl restart $service.service >&2 || true
+                die "the new $service does not start, and the one before runs again: see journalctl -u $service"
+            fi
         fi
     done
 elif [ ! -x $venv/bin/python ] || [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
