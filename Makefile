@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 # Containers, networks and mounts need root: with sudo when this is a user.
-SUDO := $(shell [ "$$(id -u)" -eq 0 ] || echo sudo --preserve-env=SKERRY_HOME,PATH)
+SUDO := $(shell [ "$$(id -u)" -eq 0 ] || echo sudo --preserve-env=SKERRY_HOME,SKERRY_SOAK,SKERRY_SOAK_SEED,PATH)
 PROPERTIES := same
 TIMES := free
 PYTEST = $(SUDO) env SKERRY_PROPERTIES=$(PROPERTIES) SKERRY_TIMES=$(TIMES) PYTHONDONTWRITEBYTECODE=1 $(BIN)/pytest -p no:cacheprovider

@@ -26,7 +26,7 @@ EDGECORE_MIB, CLOUDCORE_MIB = 90.0, 220.0
 BUG = re.compile(r"^Traceback \(most recent call last\)|CRITICAL|was never retrieved|was never awaited", re.M)
 
 
-def test_the_schedule_is_the_same_for_the_same_seed() -> None:
+def test_soak_gives_the_same_schedule_for_the_same_seed() -> None:
     one = soak.schedule(7, 600)
     assert one == soak.schedule(7, 600)
     assert one != soak.schedule(8, 600)
