@@ -270,8 +270,16 @@ def play(stage: Stage, skew: Skew, seed: int, seconds: float) -> tuple[Faults, C
 
 
 def shims(socket: Path) -> list[int]:
-    """The shims of one containerd."""
-    return [pid for pid, words in processes() if "containerd-shim" in words[0] and str(socket) in words]
+    """The shims of one containerd that hold something.  One that holds nothing is what a containerd leaves that is killed while
+    it starts one; nobody else can know of it."""
+    found = [pid for pid, words in processes() if "containerd-shim" in words[0] and str(socket) in words]
+    return [pid for pid in found if _children(pid)]
+
+
+def _children(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return "".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children"))
+    return ""
 
 
 def processes() -> Iterator[tuple[int, list[str]]]:

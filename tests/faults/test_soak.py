@@ -107,7 +107,7 @@ def check_pods(
 def check_nothing_is_left(stage: Stage) -> None:
     """Of pods that are no more: no sandbox, process, mount, folder or address."""
     wanted = {pod["metadata"]["uid"] for pod in stage.all_pods()}
-    folder = stage.edge / "pods" / "pods"
+    folder = stage.edge / "pods"
 
     def left() -> list[str]:
         # what died is kept for its logs, until the next that dies
@@ -117,8 +117,7 @@ def check_nothing_is_left(stage: Stage) -> None:
         running = soak.shims(stage.skerry.socket)
         found += [f"{len(running)} shims of {len(wanted)}"] if len(running) != len(wanted) else []
         found += [str(path) for path in soak.mounts_below(folder) if not wanted & set(path.parts)]
-        if folder.exists():
-            found += [path.name for path in folder.iterdir() if path.name not in wanted]
+        found += [path.name for path in folder.iterdir() if path.name not in wanted]
         leases = list((stage.skerry.home / "containerd" / "addresses").rglob("*.*.*.*"))
         found += [f"{len(leases)} addresses of {len(wanted)}"] if len(leases) > len(wanted) else []
         return found
