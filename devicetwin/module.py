@@ -87,6 +87,7 @@ class DeviceTwin:
         self._blocked: dict[str, list[Problem]] = {}
         self._bad: dict[str, dict[str, str]] = {}  # refused values now, by device and property
         self._owner: dict[str, str] = {}
+        self._left: dict[str, str] = {}  # devices that are gone -> the mapper that was not told yet
         self._history: dict[tuple[str, str], deque[tuple[int, str]]] = {}
         # A wish that was taken over is saved, and the reading that answers it comes in the next moment.
         self._notes = Notes(self._work_off, clock, pace_s=COALESCE_S, quiet=SAVE)
@@ -196,6 +197,9 @@ class DeviceTwin:
             device = api.decode_device(bytes(message.content))
             if device.id != id_:
                 raise ObjectError(f"the message is about {id_}, its content about {device.id}")
+            before = self._devices.get(id_)
+            if before is not None and before.metadata.uid != device.metadata.uid:
+                self._object_deleted(id_)  # another device of that name: it has nothing of the one before
             self._devices[id_] = device
             self._object_stored(id_)
             self._reassign()
@@ -254,6 +258,9 @@ class DeviceTwin:
         device = self._devices[id_]
         description = device.metadata.labels.get("description", "")
         self._members(membership.object_stored(self._records, id_, description))
+        if (mapper := self._left.pop(id_, None)) is not None:
+            # it still runs the one before: KubeEdge's mappers take no new configuration with a registration then
+            self._records[id_] = replace(self._records[id_], delivered=(mapper, ""))
         model = self._models.get(device.model_id)
         if model is None:
             problems = api.check_device(device, None)
@@ -279,6 +286,8 @@ class DeviceTwin:
     def _object_deleted(self, id_: str) -> None:
         if self._devices.pop(id_, None) is None and id_ not in self._records:
             return
+        if (record := self._records.get(id_)) is not None and record.delivered[0]:
+            self._left[id_] = record.delivered[0]
         self._good.pop(id_, None)
         self._blocked.pop(id_, None)
         self._members(membership.object_deleted(self._records, id_))
@@ -467,6 +476,8 @@ class DeviceTwin:
 
     def told(self, mapper: str, id_: str, digest: str) -> None:
         record = self._records.get(id_)
+        if not digest and self._left.get(id_) == mapper:
+            del self._left[id_]
         if record is None:
             return
         if digest:
@@ -505,6 +516,7 @@ class DeviceTwin:
     async def registered(self, info: MapperInfo) -> list[Tell]:
         await self._loaded.wait()
         await self._store.save("mapper", f"mappers/{info.name}", msgspec.json.encode(info))
+        self._left = {id_: mapper for id_, mapper in self._left.items() if mapper != info.name}
         self._reassign()
         if not info.callbacks:
             return []

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import random
 import re
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -15,7 +16,7 @@ import pytest
 from beehive import dmi
 from beehive._generated import dmi_pb2 as pb
 from devicetwin import membership, module, notes
-from devicetwin.dmi import Leave, Tell
+from devicetwin.dmi import Leave, Link, MapperInfo, Tell
 from devicetwin.module import DeviceTwin
 from devicetwin.twin import Reading
 from tests.unit.devicetwin.fakes import (
@@ -190,6 +191,43 @@ def test_a_state_that_is_said_again_is_sent_and_not_written(folder: Path) -> Non
         twin.state_reported(ID, "offline")
         await world.settle()
         assert world.store.writes == writes + 1
+
+    run(folder, scenario)
+
+
+def test_a_device_made_anew_has_nothing_of_the_one_before(folder: Path) -> None:
+    """Whether or not its end was heard of: only the UID says that it is another."""
+
+    async def scenario(world: World, twin: DeviceTwin) -> None:
+        await world.put("devicemodel", recorded_object("devicemodel"))
+        for turn, heard in enumerate((True, False)):
+            device = recorded_object("device")
+            device["metadata"]["uid"] = f"first-{turn}"
+            await world.put("device", device)
+            info = MapperInfo(name="m", protocol=device["spec"]["protocol"]["protocolName"], address="/x")
+            twin.dmi.links["m"] = Link(info, twin, random.Random(0))
+            twin._reassign()
+            tell = twin.tell("m", ID)
+            assert isinstance(tell, Tell)
+            twin.told("m", ID, tell.digest)
+            twin.reported(ID, [Reading(name="temperature", reported="21")])
+            wish = {"event_id": "e", "twin": {"extra": {"expected": {"value": "1"}}}}
+            await twin.on_mqtt(f"$hw/events/device/{ID}/twin/update", json.dumps(wish).encode())
+            assert twin.history(ID)
+            if heard:
+                await world.put("device", device, "delete")
+            device["metadata"]["uid"] = f"second-{turn}"
+            await world.put("device", device)
+            record = twin._records[ID]
+            assert "extra" not in record.twins
+            assert not any(t.actual for t in record.twins.values())
+            assert record.state == ""
+            assert not twin.history(ID)
+            # its mapper still runs the one before, and must be told of the change
+            tell = twin.tell("m", ID)
+            assert isinstance(tell, Tell)
+            assert tell.known
+            assert not twin.devices()[0]["delivered"]
 
     run(folder, scenario)
 
