@@ -20,7 +20,7 @@ from beehive.errors import Conflict, NotFound, ProtocolError, SkerryError, Unava
 from cloudcore.cache import Cache
 from cloudcore.devicecontroller.placement import DevicePlacement, Key
 from cloudcore.devicecontroller.reports import StatusChange, apply, creation, patch
-from cloudcore.errors import ApiExists, ApiNotFound
+from cloudcore.errors import ApiExists, ApiNotFound, ApiUnavailable
 from cloudcore.kube import Kube
 from cloudcore.objects import DEVICESTATUS, Object
 
@@ -128,7 +128,8 @@ class StatusWriter:
             slot.change = change.then(slot.change)
             slot.confirms = [*confirms, *slot.confirms][-MAX_WAITING:]
             slot.waiting = True
-            slot.not_before = clock.monotonic() + slot.backoff.next_s(self._rng)
+            asked_s = error.retry_after_s if isinstance(error, ApiUnavailable) else None
+            slot.not_before = clock.monotonic() + max(slot.backoff.next_s(self._rng), asked_s or 0.0)
         except SkerryError as error:
             level = logging.INFO if isinstance(error, _Gone) else logging.WARNING
             log.log(level, "Cannot write the status of device %s/%s: %s", *key, error)
