@@ -25,6 +25,8 @@ DEFAULT_CONFIG = Path("/etc/kubeedge/config/edgecore.yaml")
 UNIT = "edgecore.service"
 BROKER_UNIT = "skerry-broker.service"
 """The node's own MQTT broker."""
+_THEIR_BROKER_UNIT = "mosquitto.service"
+"""The distribution's."""
 BROKER = Path("/etc/skerry/mqtt")
 _BROKER_PORT = 1883
 DRIVERS_UNIT = "skerry-supervisor.service"
@@ -151,9 +153,11 @@ def broker() -> Broker:
 
 
 def needs_broker() -> bool:
-    """Whether to run one here: mosquitto is installed, and nothing listens where it would."""
-    installed = machine.find("mosquitto") is not None
-    return installed and systemd_runs() and not machine.port_answers(_BROKER_PORT)
+    """Whether to run one here: mosquitto is installed, and nothing listens where it would, nor will after the next boot."""
+    if machine.find("mosquitto") is None or not systemd_runs() or machine.port_answers(_BROKER_PORT):
+        return False
+    state = machine.run(["systemctl", "is-enabled", _THEIR_BROKER_UNIT], check=False).strip()
+    return not state.startswith("enabled")
 
 
 def systemd_runs() -> bool:

@@ -129,3 +129,24 @@ def test_a_network_for_pods(tmp_path: Path) -> None:
     assert not board.has_network(tmp_path)
     (tmp_path / "10-a.conflist").touch()
     assert board.has_network(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("installed", "answers", "enabled", "own"),
+    [
+        ("/usr/sbin/mosquitto", False, "disabled\n", True),
+        ("/usr/sbin/mosquitto", False, "", True),  # there is no such unit
+        ("/usr/sbin/mosquitto", False, "masked\n", True),
+        ("/usr/sbin/mosquitto", True, "enabled\n", False),
+        ("/usr/sbin/mosquitto", False, "enabled\n", False),  # it would take the port at the next boot
+        (None, False, "", False),
+    ],
+)
+def test_a_broker_of_its_own_runs_where_there_is_none_and_will_be_none(
+    monkeypatch: pytest.MonkeyPatch, installed: str | None, *, answers: bool, enabled: str, own: bool
+) -> None:
+    monkeypatch.setattr("deploy.board.systemd_runs", lambda: True)
+    monkeypatch.setattr("deploy.machine.find", lambda program: installed)
+    monkeypatch.setattr("deploy.machine.port_answers", lambda port: answers)
+    monkeypatch.setattr("deploy.machine.run", lambda *_, **__: enabled)
+    assert board.needs_broker() is own
