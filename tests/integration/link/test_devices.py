@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from beehive.apis.twins import MembershipDetail, MembershipUpdate
 from beehive.errors import NotFound
-from beehive.message import Group, Op, Source, new
+from beehive.message import Group, InventoryEntry, Op, Source, new
 from cloudcore.objects import DEVICE, DEVICEMODEL, DEVICESTATUS, NODE
 from tests.fakes import edge
 from tests.integration.link.cloud import Cloud, Process, node_body, process, using
@@ -250,3 +253,41 @@ def test_devices_that_changed_while_away_are_told(cloudcore: Process) -> None:
             assert not link.pushed(Op.INSERT, "default/devicemodel/thermostat")
 
     in_cloud(cloudcore, test)
+
+
+def test_a_thousand_devices_arrive_although_the_hub_is_killed_halfway(tmp_path: Path) -> None:
+    count = 1000
+    wanted = {f"default/device/d{i}" for i in range(count)} | {"default/devicemodel/thermostat"}
+
+    async def first(running: Process) -> tuple[edge.Identity, dict[str, InventoryEntry]]:
+        async with using(running) as cloud, asyncio.timeout(300):
+            identity = await cloud.node("edge-1")
+            await cloud.create(DEVICEMODEL, model())
+            names = iter(range(count))
+
+            async def create() -> None:
+                for i in names:
+                    await cloud.create(DEVICE, device(f"d{i}"))
+
+            async with asyncio.TaskGroup() as group:
+                for _ in range(8):
+                    group.create_task(create())
+            async with edge.connected(cloud.hub, identity) as link:
+                await link.until(lambda it: len(it.held) >= 100, timeout_s=120)
+                os.kill(running.pid, signal.SIGKILL)
+                await link.link.wait_closed()
+                return identity, link.held
+
+    async def then(running: Process, identity: edge.Identity, held: dict[str, InventoryEntry]) -> None:
+        before = {entry.resource for entry in held.values()}
+        async with edge.connected(running.hub, identity, held=held) as link:
+            await link.until(lambda it: it.paths() >= wanted, timeout_s=200)
+            assert link.paths() == wanted
+            again = [m.route.resource for m in link.pushes if m.route.resource in before]
+            assert not again  # only what it did not have
+
+    with process(tmp_path) as running:
+        identity, held = asyncio.run(first(running))
+    assert 100 <= len(held) < count
+    with process(tmp_path) as running:
+        asyncio.run(then(running, identity, held))
