@@ -182,6 +182,10 @@ async def bus() -> None:
                 print("MQTT on this machine")
                 print(f"  the broker alone      {spread(plain)} of {TRIPS}")
                 print(f"  twin/get and answer   {spread(asked)} of {TRIPS}")
+                ratio = statistics.median(asked) / statistics.median(plain)
+                print(
+                    f"  ratio                 {ratio:6.1f} times the broker's own round trip, at the median"
+                )
                 task.cancel()
             client.disconnect()
             client.loop_stop()
