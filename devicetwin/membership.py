@@ -168,12 +168,14 @@ def lost(record: Record, now_ms: int) -> tuple[Record, bool]:
     return replace(record, state="unknown", implicit=True, told_at=now_ms), True
 
 
-def silence_s(device: Device) -> float | None:
+def silence_s(device: Device, *, by_mapper: bool = True) -> float | None:
     """How long a device may say nothing before nobody knows its state; None for one that promised no rhythm.
 
-    Only the report of the state is such a promise: readings may come when there is something to tell."""
+    Only the report of the state is such a promise: readings may come when there is something to tell.  by_mapper: a mapper
+    runs it, which takes a cycle that is not given for a second; what speaks MQTT itself may tell its state once, when it
+    connects."""
     report = device.state_report
-    if not report.report_to_cloud:
+    if not report.report_to_cloud or (report.report_cycle <= 0 and not by_mapper):
         return None
     return max(
         SILENT_CYCLES * (report.report_cycle if report.report_cycle > 0 else 1000) / 1000, SILENT_MIN_S

@@ -566,7 +566,8 @@ class DeviceTwin:
             await asyncio.sleep(SILENCE_LOOK_S)
             now = self._clock.monotonic()
             for id_, device in self._devices.items():
-                record, limit_s = self._records.get(id_), membership.silence_s(device)
+                record = self._records.get(id_)
+                limit_s = membership.silence_s(device, by_mapper=bool(self._owner.get(id_)))
                 if record is None or limit_s is None or record.state.lower() not in membership.UP:
                     continue
                 if now - self._heard.setdefault(id_, now) > limit_s:

@@ -103,5 +103,7 @@ def test_only_a_promised_state_makes_silence_news() -> None:
     assert membership.silence_s(Device(spec=DeviceSpec(state_report=report))) == 180
     soon = StateReport(report_to_cloud=True)
     assert membership.silence_s(Device(spec=DeviceSpec(state_report=soon))) == membership.SILENT_MIN_S
+    assert membership.silence_s(Device(spec=DeviceSpec(state_report=soon)), by_mapper=False) is None
+    assert membership.silence_s(Device(spec=DeviceSpec(state_report=report)), by_mapper=False) == 180
     silent = StateReport(report_to_cloud=False, report_cycle=60_000)
     assert membership.silence_s(Device(spec=DeviceSpec(state_report=silent))) is None
