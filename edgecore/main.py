@@ -4,6 +4,7 @@ Pods start from the store before anybody looks for the network; without a link e
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 from collections.abc import Callable
@@ -43,6 +44,9 @@ from edgecore.questions import Questions
 from edgecore.resolver import Loop
 
 log = logging.getLogger(__name__)
+
+TIDY_S = 20.0
+"""When memory is tidied for the first time; before that pods have the processor."""
 
 
 def run(config: EdgeConfig) -> None:
@@ -148,9 +152,17 @@ async def _run(config: EdgeConfig, store: Store, watchdog: Watchdog, last: LastE
     parts.append(Part(name="local socket", run=LocalSocket(config.socket, questions.by_verb()).run))
     log.info("edgecore runs as node %s", name)
     # what was imported stays for ever: the collector need not look at it again
+    gc.freeze()
+    gc.enable()
+    asyncio.get_running_loop().call_later(TIDY_S, _tidy)
+    await supervise(parts)
+
+
+def _tidy() -> None:
+    """Once pods have been started: what was imported and is not needed goes, the rest is looked at no more."""
+    gc.unfreeze()
     gc.collect()
     gc.freeze()
-    await supervise(parts)
 
 
 def _streams(

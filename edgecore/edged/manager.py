@@ -134,6 +134,8 @@ class Edged:
         self._workers: dict[str, Worker] = {}
         self._raw: dict[str, bytes] = {}
         self._bad: dict[str, bytes] = {}
+        # UIDs that had a worker and are wanted still
+        self._spawned: set[str] = set()
         self._finished: set[str] = set()
         self._absent: dict[str, int] = {}
         self._strays: dict[str, int] = {}
@@ -218,6 +220,7 @@ class Edged:
             admit=self._room.admit,
             permit=self._room.permit,
             hold_path=self._room.hold_path,
+            rebooted=lambda: self._node.rebooted,
             starts=Starts(parallel(self._config.max_parallel_starts)),
             ends=self._ends,
             plugins=self._plugins or NoPlugins(),
@@ -228,10 +231,10 @@ class Edged:
         self._config.root_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._config.log_dir.mkdir(parents=True, exist_ok=True)
         await asyncio.to_thread(self._ends.open)
+        await self._node.started()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._relist_for_ever(), name="relist")
-                group.create_task(self._node.started(), name="start")
                 group.create_task(self._wanted_for_ever(group), name="wanted pods")
                 group.create_task(self.housekeeper.run(), name="housekeeping")
                 if self._csi is not None:
@@ -341,7 +344,8 @@ class Edged:
         new = pleg.listing(sandboxes, containers)
         for uid in pleg.changed(self._listing, new):
             worker = self._workers.get(uid)
-            if worker is not None:
+            # what it did itself is no news to it
+            if worker is not None and pleg.states(worker.runtime) != new.pods.get(uid, {}):
                 worker.poke()
         self._listing, self._sandboxes, self._containers = new, sandboxes, containers
         if not self._listed or any(uid not in self._workers for uid in new.pods):
@@ -440,6 +444,7 @@ class Edged:
         """Bring the set of workers to what is wanted; True when an absence waits for its second reading."""
         seen = {await self._want(group, bytes(raw)) for raw in wanted}
         self._finished &= seen
+        self._spawned &= seen | self._workers.keys()
         for uid in [u for u in self._bad if u not in seen]:
             del self._bad[uid]
         if "" in seen:
@@ -559,7 +564,11 @@ class Edged:
         reports: Reports | None = None
         if pod.uid in self._static_uids:
             reports = self._mirroring or Unreported()
-        worker = Worker(self._shared, pod, raw, reports=reports)
+        unseen = self._listed and not self._away and pod.uid not in self._listing.pods
+        worker = Worker(
+            self._shared, pod, raw, reports=reports, unseen=unseen and pod.uid not in self._spawned
+        )
+        self._spawned.add(pod.uid)
         if self._node.shutting_down:
             # it comes at the next boot
             worker.rest(0)

@@ -45,6 +45,8 @@ class NodeSide:
         # whether the node's conditions say anything of memory limits
         self._limits_told = False
         self.facts = node.read_facts(config, node_name=node_name)
+        self.rebooted = False
+        """Whether the machine was started since an agent last ran; False where that is not known."""
         self.shutting_down = False
         """Whether the machine goes down: nothing is started any more."""
 
@@ -137,4 +139,5 @@ class NodeSide:
             return
         told = nodeevents.rebooted(self._name, (before or b"").decode("ascii", "replace"), now)
         if told is not None:
+            self.rebooted = True
             await self.tell(told)

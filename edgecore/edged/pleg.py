@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from edgecore.edged.runtime import LABEL_POD_UID, ContainerInfo, SandboxInfo
+from edgecore.edged.runtime import LABEL_POD_UID, ContainerInfo, PodRuntime, SandboxInfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,14 @@ def listing(sandboxes: Iterable[SandboxInfo], containers: Iterable[ContainerInfo
         if c.uid:
             pods.setdefault(c.uid, {})[c.id] = c.state.value
     return Listing(pods=pods)
+
+
+def states(runtime: PodRuntime) -> dict[str, str]:
+    """One pod as it was read, in a listing's words."""
+    return {
+        **{s.id: "ready" if s.ready else "notready" for s in runtime.sandboxes},
+        **{c.id: c.state.value for c in runtime.containers},
+    }
 
 
 def changed(old: Listing, new: Listing) -> set[str]:

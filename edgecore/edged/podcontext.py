@@ -69,6 +69,8 @@ class Shared:
     admit: Callable[[Worker], Outcome | None] = lambda _: None
     permit: Callable[[Pod], Outcome | None] = lambda _: None
     hold_path: Callable[[Pod, str], str] = lambda _pod, _path: ""
+    # whether the machine was started since an agent last ran: then nothing of before it lives
+    rebooted: Callable[[], bool] = lambda: False
     service_env: Mapping[str, str] = field(default_factory=dict)
     find_device: claims.Find = claims.none
 

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 # A second reading is taken this soon after one that misses something.
 DOUBT_S = 0.25
+# ... and at the start of an agent a little sooner: each pod of a board that was switched off waits for it.
+FIRST_DOUBT_S = 0.14
 # The kubelet's limits on a termination message.
 MESSAGE_BYTES, MESSAGE_LOG_BYTES, MESSAGE_LOG_LINES = 4096, 2048, 80
 

@@ -30,6 +30,8 @@ class PodReporter:
         self._probing = probing
         # as last reported
         self.status = PodStatus()
+        # whether an agent before this one knew the pod
+        self.known = True
         # whether the store lacks it, and how the pod ended, if that is kept somewhere
         self.unsaved = False
         self._end_kept: Outcome | None = None
@@ -38,10 +40,12 @@ class PodReporter:
     async def remember(self) -> bool:
         """Take up what an earlier agent knew; False while that cannot be read."""
         try:
-            row = record.decode(await self._s.state.load(record.key(self._ctx.pod.uid)))
+            held = await self._s.state.load(record.key(self._ctx.pod.uid))
+            row = record.decode(held)
         except SkerryError as err:
             self._ctx.complain(f"cannot read its record: {err}")
             return False
+        self.known = held is not None or bool(self._ctx.pod.status.start_time)
         known = row.status if row.status.phase else self._ctx.pod.status
         self.status = known
         self._ctx.delays = record.delays(row)
@@ -52,7 +56,8 @@ class PodReporter:
         self._ctx.restart_all = row.restart_all
         if row.root_dir or row.log_dir:
             self._ctx.use_folders(row.root_dir, row.log_dir)
-        self._reader.alive = record.alive(row)
+        if not self._s.rebooted():
+            self._reader.alive = record.alive(row)
         outcome = record.outcome(row)
         end = self._s.ends.find(self._ctx.pod.uid)
         if end is not None:

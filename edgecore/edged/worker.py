@@ -19,7 +19,7 @@ from edgecore.edged.pod import Pod, PodStatus
 from edgecore.edged.podadjusting import PodAdjuster
 from edgecore.edged.podcontext import PodContext, Shared
 from edgecore.edged.podprobing import PodProbes
-from edgecore.edged.podreading import DOUBT_S, PodReader
+from edgecore.edged.podreading import DOUBT_S, FIRST_DOUBT_S, PodReader
 from edgecore.edged.podreporting import PodReporter
 from edgecore.edged.podstarting import PodStarter
 from edgecore.edged.podstopping import PodStopper
@@ -43,8 +43,17 @@ ROOM_S = 0.5
 class Worker:
     """The only judge of one pod UID.  `run` returns when nothing of the pod is left; everything else is non-blocking."""
 
-    def __init__(self, shared: Shared, pod: Pod, raw: bytes, *, reports: Reports | None = None) -> None:
-        """reports: others than everybody's, for a pod that the cloud does not know."""
+    def __init__(
+        self,
+        shared: Shared,
+        pod: Pod,
+        raw: bytes,
+        *,
+        reports: Reports | None = None,
+        unseen: bool = False,
+    ) -> None:
+        """reports: others than everybody's, for a pod that the cloud does not know.  unseen: the runtime's lists have nothing
+        of it, and no worker before this one made anything."""
         self._s = shared
         self._ctx = PodContext(shared, pod, raw, reports=reports)
         self._reader = PodReader(self._ctx)
@@ -57,6 +66,8 @@ class Worker:
         # container name -> id of the one whose end was told as one that waits
         self._backing_off: dict[str, str] = {}
         self._failures = 0
+        # nothing of it has ever been here, so there is nothing to read before its first sandbox
+        self._unseen = unseen
         self._rested = asyncio.Event()
         self.admitted = False
 
@@ -237,8 +248,11 @@ class Worker:
         return min(MAX_RETRY_S, RETRY_S * 2.0 ** min(self._failures - 1, 10))
 
     async def _step(self, group: asyncio.TaskGroup) -> float | None:
-        if not await self._reader.read():
-            return DOUBT_S if self._failures or not self._ctx.runtime.sandboxes else self._ctx.config.relist_s
+        unseen, self._unseen = self._unseen and not self._reporter.known, False
+        if not unseen and not await self._reader.read():
+            if not self._ctx.runtime.sandboxes:
+                return DOUBT_S if self._failures else FIRST_DOUBT_S
+            return DOUBT_S if self._failures else self._ctx.config.relist_s
         machine = self._ctx.machine
         if machine.life is Life.SYNCING and self._ctx.resting is not None:
             runtime = self._ctx.runtime

@@ -110,6 +110,7 @@ def _shared(tmp_path: Path, runtime: _Runtime, store: _FullDisk) -> Any:
         ends=ends,
         storage=NoStorage(),
         clock=SimpleNamespace(now=lambda: 1000.0, monotonic=lambda: 1000.0),
+        rebooted=lambda: False,
         # whoever asks whether it may start wants to run it
         admit=_never,
     )
@@ -214,3 +215,55 @@ def test_a_clock_that_is_set_by_years_makes_no_pod_late(tmp_path: Path) -> None:
     assert left == 540
     now.update(mono=661.0)
     assert (worker.machine.deadline_in_s(worker._reporter.now_by_start()) or 0) < 0
+
+
+def test_after_a_boot_an_empty_runtime_is_believed_at_once(tmp_path: Path) -> None:
+    """Nothing lives from before it; while the machine runs, a second reading has to agree."""
+    pod = make()
+    store = _Store()
+
+    async def believed(*, rebooted: bool) -> bool:
+        shared = _shared(tmp_path, _Runtime(ran(pod)), store)
+        before = Worker(shared, pod, raw())
+        await before._reader.read()
+        await before._reporter.report()
+        empty = _Runtime(ran(pod))
+        empty.containers.clear()
+        shared = _shared(tmp_path, empty, store)
+        shared.rebooted = lambda: rebooted
+        worker = Worker(shared, pod, raw())
+        assert await worker._reporter.remember()
+        return await worker._reader.read()
+
+    assert asyncio.run(believed(rebooted=True))
+    assert not asyncio.run(believed(rebooted=False))
+
+
+def test_what_was_never_here_is_not_read_before_its_first_sandbox(tmp_path: Path) -> None:
+    class Counted(_Runtime):
+        lists = 0
+
+        async def list_sandboxes(self, *, uid: str) -> list[SandboxInfo]:
+            self.lists += 1
+            return await super().list_sandboxes(uid=uid)
+
+    pod = make()
+
+    def stop(_: object) -> None:
+        raise Unavailable("far enough")
+
+    async def lists(*, unseen: bool, row: bool) -> int:
+        runtime, store = Counted(ran(pod)), _Store()
+        shared = _shared(tmp_path, runtime, store)
+        shared.admit = stop
+        if row:
+            store.rows["pod/u"] = b"{}"
+        worker = Worker(shared, pod, raw(), unseen=unseen)
+        assert await worker._reporter.remember()
+        await _one_pass(worker)
+        return runtime.lists
+
+    assert asyncio.run(lists(unseen=False, row=False)) == 1
+    assert asyncio.run(lists(unseen=True, row=False)) == 0
+    # an agent before this one may have made something
+    assert asyncio.run(lists(unseen=True, row=True)) == 1
