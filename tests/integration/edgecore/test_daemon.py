@@ -184,3 +184,19 @@ def test_the_service_manager_hears_of_its_life(tmp_path: Path, monkeypatch: pyte
         said = b""
         while said != b"STOPPING=1":
             said = manager.recv(1024)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="edged wants root")
+@pytest.mark.parametrize("says", ["stopping", "running"])
+def test_a_stop_is_the_machines_only_where_systemd_says_so(
+    tmp_path: Path, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin" / "systemctl"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho {says}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    with daemon(tmp_path) as (process, _):
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    assert ("The machine goes down: ending pods" in (tmp_path / "log").read_text()) is (says == "stopping")

@@ -20,7 +20,7 @@ def test_pods_end_with_the_machine_and_return(
 
     async def main() -> None:
         async with stage(kind, tmp_path, machine) as b:
-            b.config = replace(b.config, shutdown=periods(20, 10))
+            b.config = replace(b.config, shutdown=periods(120, 60))
             pods = {
                 "web": pod("web"),
                 "critical": pod("critical", priority=2_000_000_000),

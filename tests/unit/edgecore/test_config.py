@@ -232,3 +232,37 @@ def test_the_socket_of_mappers_is_a_folder_or_a_file_in_it() -> None:
     for text in ("/run/dmi", "/run/dmi/", "/run/dmi/other.sock"):
         found = config.parse({"modules": {"deviceTwin": {"dmiSockPath": text}}})
         assert found.dmi_dir == Path("/run/dmi")
+
+
+@pytest.mark.parametrize(
+    ("keys", "periods"),
+    [
+        ({}, [(0, 15), (2_000_000_000, 5)]),
+        ({"shutdownGracePeriod": "0s"}, []),
+        (
+            {"shutdownGracePeriod": "1m", "shutdownGracePeriodCriticalPods": "10s"},
+            [(0, 50), (2_000_000_000, 10)],
+        ),
+        (
+            {
+                "shutdownGracePeriodByPodPriority": [
+                    {"priority": 0, "shutdownGracePeriodSeconds": 30},
+                    {"priority": 1000, "shutdownGracePeriodSeconds": 7},
+                ]
+            },
+            [(0, 30), (1000, 7)],
+        ),
+    ],
+)
+def test_how_long_pods_have_when_the_machine_goes_down(
+    keys: dict[str, object], periods: list[tuple[int, int]]
+) -> None:
+    edged = config.parse(kubelet(**keys)).edged
+    assert edged is not None
+    assert [(p.priority, p.seconds) for p in edged.shutdown] == periods
+
+
+def test_periods_by_priority_that_cannot_be_read_are_told() -> None:
+    for bad in ("x", [{"priority": 1}], [{"priority": 1, "shutdownGracePeriodSeconds": -1}]):
+        with pytest.raises(ConfigError, match="shutdownGracePeriodByPodPriority"):
+            config.parse(kubelet(shutdownGracePeriodByPodPriority=bad))
