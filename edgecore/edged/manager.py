@@ -147,6 +147,8 @@ class Edged:
         # the number of the look that is under way
         self._relisting: int | None = None
         self._comparing: int | None = None
+        # lists in a row that the runtime gave
+        self._listings = 0
         self._away = ""
         self._shared: Shared | None = None
         self._static: StaticPods | None = None
@@ -332,6 +334,7 @@ class Edged:
         if not self._away:
             log.warning("Container runtime is away: %s", text[:256])
         self._away = text
+        self._listings = 0
 
     def _runtime_back(self) -> None:
         if self._away:
@@ -348,6 +351,7 @@ class Edged:
             if worker is not None and pleg.states(worker.runtime) != new.pods.get(uid, {}):
                 worker.poke()
         self._listing, self._sandboxes, self._containers = new, sandboxes, containers
+        self._listings += 1
         if not self._listed or any(uid not in self._workers for uid in new.pods):
             # somebody runs whom nobody wanted yet, or wants no more
             self._listed = True
@@ -564,7 +568,8 @@ class Edged:
         reports: Reports | None = None
         if pod.uid in self._static_uids:
             reports = self._mirroring or Unreported()
-        unseen = self._listed and not self._away and pod.uid not in self._listing.pods
+        # more than one list of the runtime lacks it: one may be empty by mistake
+        unseen = self._listings >= AGREEING_READINGS and pod.uid not in self._listing.pods
         worker = Worker(
             self._shared, pod, raw, reports=reports, unseen=unseen and pod.uid not in self._spawned
         )
