@@ -45,6 +45,9 @@ from edgecore.resolver import Loop
 
 log = logging.getLogger(__name__)
 
+DRAIN_S = 2.0
+"""How long a machine that goes down waits for the cloud to take what became of its pods."""
+
 TIDY_S = 20.0
 """When memory is tidied for the first time; before that pods have the processor."""
 
@@ -123,6 +126,7 @@ async def _run(config: EdgeConfig, store: Store, watchdog: Watchdog, last: LastE
             node_status = NodeStatus(meta, edged, report_s=config.report_s)
             if hardware is not None:  # what is plugged in is part of it
                 hardware.changed.append(lambda *_: node_status.look())
+            edged.on_node_change.append(node_status.look)
             parts.append(Part(name="node status", run=node_status.run))
         parts.append(Part(name="edgehub", run=link.run))
         if config.stream and config.edged is not None and edged is not None:
@@ -147,7 +151,13 @@ async def _run(config: EdgeConfig, store: Store, watchdog: Watchdog, last: LastE
     )
     if edged is not None and config.edged is not None and config.edged.shutdown:
         # the last of all is stopped first: the pods end while everything else still works
-        end = MachineEnd(edged.shut_down, shutdown.total_s(config.edged.shutdown), need=watchdog.need)
+        pods = edged
+
+        async def shut_down() -> None:
+            await pods.shut_down()
+            await meta.drain(DRAIN_S)
+
+        end = MachineEnd(shut_down, shutdown.total_s(config.edged.shutdown), need=watchdog.need)
         parts.append(Part(name="machine end", run=end.run, stop_s=end.stop_s))
     parts.append(Part(name="local socket", run=LocalSocket(config.socket, questions.by_verb()).run))
     log.info("edgecore runs as node %s", name)

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -131,6 +131,8 @@ class Edged:
         self._node = NodeSide(
             config, node_name, cri=self._cri, reports=reports, state=state, clock=self._clock
         )
+        self.on_node_change: list[Callable[[], None]] = []
+        """Told when the node's status is another one at once; must not block."""
         self._workers: dict[str, Worker] = {}
         self._raw: dict[str, bytes] = {}
         self._bad: dict[str, bytes] = {}
@@ -274,6 +276,8 @@ class Edged:
         if not self._config.shutdown:
             return
         self._node.shutting_down = True
+        for tell in self.on_node_change:
+            tell()
         for group in shutdown.groups([w.pod for w in self._workers.values()], self._config.shutdown):
             workers = [w for p in group.pods if (w := self._workers.get(p.uid)) is not None]
             for worker in workers:

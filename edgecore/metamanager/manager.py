@@ -182,6 +182,13 @@ class MetaManager:
     def online(self) -> bool:
         return self.session is not None
 
+    async def drain(self, limit_s: float) -> None:
+        """Wait until the cloud has taken every report, as long as there is a link, at most so long.  Raises nothing."""
+        until = clock.monotonic() + limit_s
+        # nothing tells when the last is taken
+        while self.online and len(self.outbox) and clock.monotonic() < until:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
     # Peer of the link
 
     async def inventory(self) -> Inventory:

@@ -34,7 +34,10 @@ def test_pods_end_with_the_machine_and_return(
                     await b.running(uid)
                 done = b.want(pod("done", container(command=["sh", "-c", "exit 0"]), restartPolicy="Never"))
                 await b.until(lambda: b.status(done).get("phase") == "Succeeded", "done")
+                looks: list[bool] = []
+                agent.on_node_change.append(lambda: looks.append(True))
                 await agent.shut_down()
+                assert looks, "the node's status is told at once"
                 for uid in uids.values():
                     assert not [s for s in await b.cri.list_sandboxes(uid=uid) if s.ready]
                 killed = [e["involvedObject"]["name"] for e in b.reports.events if e["reason"] == "Killing"]

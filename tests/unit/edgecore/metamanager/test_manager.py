@@ -543,3 +543,30 @@ def test_a_bug_in_a_part_stays_with_the_frame_that_met_it() -> None:
         assert len(seen) == 2
 
     on(scene)
+
+
+def test_the_last_reports_are_waited_for_as_long_as_somebody_takes_them() -> None:
+    async def scene(meta: MetaManager, store: Memory, line: Line) -> None:
+        await meta.pod_status("d", "web", "u1", b'{"phase":"Running"}')
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(meta.drain(60.0))
+            await settle()
+            assert not waiting.done()
+            for message in meta.take(0.0):
+                meta.acked([message.id])
+            await waiting
+        # without a link nobody will
+        await meta.pod_status("d", "web", "u1", b'{"phase":"Failed"}')
+        meta.disconnected()
+        await meta.drain(60.0)
+
+    on(scene)
+
+
+def test_events_stay_here_where_the_operator_says_so() -> None:
+    async def scene(meta: MetaManager, store: Memory, line: Line) -> None:
+        meta.report_events = False
+        await meta.event(b'{"metadata": {"name": "e", "namespace": "d"}}')
+        assert len(meta.outbox) == 0
+
+    on(scene)
