@@ -16,7 +16,7 @@ import random
 import re
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -147,6 +147,7 @@ class Kube:
         self._auth = threading.Lock()
         self._watches: set[_WatchThread] = set()
         self._rng = random.Random()
+        self._abandoned: dict[str, asyncio.Event] = {}
         self.requests = 0
         """Made so far; watches are not counted."""
 
@@ -257,10 +258,33 @@ class Kube:
         """One request; the body of a 2xx answer.  `user`: in whose name.  Raises ApiError leaves."""
         self.requests += 1
         doing = f"{method.lower()} {path}"
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._threads, self._blocking, method, path, query, body, content_type, timeout_s, doing, user
+        changes = method in ("PATCH", "PUT")
+        while changes and (earlier := self._abandoned.get(path)) is not None:
+            await earlier.wait()
+        work = self._threads.submit(
+            self._blocking, method, path, query, body, content_type, timeout_s, doing, user
         )
+        try:
+            return await asyncio.wrap_future(work)
+        except asyncio.CancelledError:
+            if changes and not work.cancel() and not work.done():
+                self._abandon(path, work)
+            raise
+
+    def _abandon(self, path: str, work: Future[bytes]) -> None:
+        """Nobody waits for this change any more, and it goes on: it must not come after what is asked of that object next."""
+        loop = asyncio.get_running_loop()
+        done = self._abandoned[path] = asyncio.Event()
+
+        def forget() -> None:
+            del self._abandoned[path]
+            done.set()
+
+        def over(_: Future[bytes]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(forget)
+
+        work.add_done_callback(over)
 
     def _blocking(
         self,

@@ -52,6 +52,9 @@ PING_AFTER_S = 6.0
 FRAME_QUEUE = 16
 WRITE_BUFFER = 64 * 1024
 WRITE_AT_ONCE = 32 * 1024
+MAX_UNSENT = codec.MAX_FRAME_BYTES + 1024 * 1024
+"""Bytes of one connection that wait for its peer: the largest frame, and more answers to pings, which nothing else bounds,
+than anybody needs."""
 """Frames are gathered up to this size for one write: two records of TLS."""
 MAX_JOINING = 64
 """Connections without a certificate at one time."""
@@ -99,6 +102,9 @@ class _Connection(ServerConnection):
         if self.skerry_link is not None:
             self.skerry_link.session.heard(now())
         super().data_received(data)
+        if self.transport.get_write_buffer_size() > MAX_UNSENT and not self.transport.is_closing():
+            log.warning("Ending a connection from %s: it takes nothing of what it asks for", _peer(self))
+            self.transport.abort()
 
     async def send_frames(self, frames: list[bytes]) -> None:
         """Write them as text frames with one call to the socket: records of TLS are filled, and the cost of a write is shared.
@@ -350,6 +356,9 @@ class Hub:
     async def _handle(self, connection: ServerConnection) -> None:
         assert isinstance(connection, _Connection), "serve made a connection of another class"
         if connection.skerry_join:
+            if self._joining >= MAX_JOINING:  # others were quicker to come through the upgrade
+                await connection.close(session.CLOSE_RESTART, "too many join at once")
+                return
             self._joining += 1
             try:
                 await self._serve_join(connection)
@@ -490,7 +499,8 @@ class Hub:
                 raise _Over(f"closed with {closing.code}: {closing.reason}")
             if link.ping_due:
                 link.ping_due = False
-                await connection.ping()
+                async with asyncio.timeout(WRITE_S):
+                    await connection.ping()
             frames = _frames(link)
             if frames:
                 async with asyncio.timeout(WRITE_S):

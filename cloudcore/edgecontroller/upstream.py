@@ -172,18 +172,16 @@ class Upstream:
             case "node", Op.UPDATE:
                 return await self._update_node(link, message)
             case "nodepatch", Op.PATCH:
-                patched = await self._patch_status(NODE, message, target)
-                return _object(message, patched)
+                return _object(message, await self._patch_node_status(message, target))
             case "podpatch", Op.PATCH:
-                await self._check_unknown(link, target)
-                patched = await self._patch_status(POD, message, target)
-                return _object(message, patched)
+                uid = await self._pod_of(link, target)
+                patch = _with_uid(message.text().encode(), uid)
+                return _object(message, await self._patch_pod_status(target.namespace, target.name, patch))
             case "pod", Op.INSERT:
                 created = await self.kube.create(POD, bytes(message.content), target.namespace)
                 return _object(message, created)
             case "pod", Op.DELETE:
-                await self._check_unknown(link, target)
-                return await self._delete_pod(message, target)
+                return await self._delete_pod(link, message, target)
             case "podstatus", Op.UPDATE:
                 return await self._old_status(link, message, target)
             case "lease", operation:
@@ -241,37 +239,36 @@ class Upstream:
             reply(message, source=Source.EDGECONTROLLER, group=Group.RESOURCE, version=updated.version)
         )
 
-    async def _patch_status(self, kind: Kind, message: Message, target: Resource) -> Object:
-        patch = message.text().encode()
-        if kind is NODE:
-            patch = _without_ours(patch)
-        if kind is NODE and self.node_endpoint is not None:
+    async def _patch_node_status(self, message: Message, target: Resource) -> Object:
+        patch = _without_ours(message.text().encode())
+        if self.node_endpoint is not None:
             held = self.caches["node"].get("", target.name)
             patch = await self.node_endpoint(target.name, patch, told_port(held.raw) if held else 0)
-        return await self.kube.patch(
-            kind,
-            target.name,
-            patch,
-            target.namespace if kind.namespaced else "",
-            form=STRATEGIC,
-            subresource="status",
-        )
+        return await self.kube.patch(NODE, target.name, patch, form=STRATEGIC, subresource="status")
 
     # -- pods ----------------------------------------------------------------------------------------------------
 
-    async def _check_unknown(self, link: Link, target: Resource) -> None:
-        """A pod that the authorizer did not know: gone, bound a moment ago, or bound to no node.  Raises Forbidden."""
-        if self.view.pod(target.namespace, target.name) is not None:
-            return
-        try:
-            found = await self.kube.get(POD, target.name, target.namespace)
-        except ApiNotFound:
-            return  # the request itself hears of it
+    async def _patch_pod_status(self, namespace: str, name: str, patch: bytes) -> Object:
+        return await self.kube.patch(POD, name, patch, namespace, form=STRATEGIC, subresource="status")
+
+    async def _pod_of(self, link: Link, target: Resource) -> str:
+        """The uid of a pod on this node.  One that the authorizer did not know is gone, was bound a moment ago, or is bound to
+        no node.
+
+        The request is then held to that uid: by the time that it gets to the API, the name can be that of a pod elsewhere.
+        Raises Forbidden, and ApiNotFound."""
+        held = self.view.pod(target.namespace, target.name)
+        found = held or await self.kube.get(POD, target.name, target.namespace)
         if found.node != link.node:
             raise Forbidden(f"pod {target.namespace}/{target.name} is not on node {link.node}")
+        return found.uid
 
-    async def _delete_pod(self, message: Message, target: Resource) -> Outcome:
+    async def _delete_pod(self, link: Link, message: Message, target: Resource) -> Outcome:
         """Gone, or a new pod of that name: what was asked for is so, and the answer is OK."""
+        try:
+            ours = await self._pod_of(link, target)
+        except ApiNotFound:
+            return _answer(message, b'"OK"')
         options = bytes(message.content)
         if options.lstrip()[:1] == b'"' or options.strip() in (b"null", b""):
             # an old edge sends the uid alone
@@ -280,6 +277,8 @@ class Upstream:
             if uid:
                 asked["preconditions"] = {"uid": uid}
             options = msgspec.json.encode(asked)
+        if not decode(options, _DeleteOptions).preconditions.uid:
+            options = _held_to(options, "preconditions", ours)
         try:
             await self.kube.delete(POD, target.name, target.namespace, options=options)
         except NotFound:
@@ -303,15 +302,17 @@ class Upstream:
         for item in items:
             namespace = item.Namespace or target.namespace
             name = item.Name or target.name
-            held = self.view.pod(namespace, name)
-            if held is not None and held.node != link.node:
-                raise Forbidden(f"pod {namespace}/{name} is not on node {link.node}")
-            if held is None or held.uid != item.UID:
+            try:
+                # not known here is not the same as not there: on the word that it is gone, the edge ends it
+                uid = await self._pod_of(link, Resource(namespace, "pod", name))
+            except ApiNotFound:
+                uid = ""
+            if uid != item.UID:
                 gone = tombstone(POD, namespace, name, item.UID)
                 link.offer(Push(link.node, gone, deleted=True).delivery())
                 continue
             patch = msgspec.json.encode({"metadata": {"uid": item.UID}, "status": item.Status})
-            await self.kube.patch(POD, name, patch, namespace, form=STRATEGIC, subresource="status")
+            await self._patch_pod_status(namespace, name, patch)
         return _answer(message, b'"OK"')
 
     # -- the rest ------------------------------------------------------------------------------------------------
@@ -348,6 +349,7 @@ class Upstream:
         if operation == Op.PATCH:
             patch = message.decode(authorizer.EventPatch)
             try:
+                await self._check_event(link, target)
                 await self.kube.patch(
                     EVENT, target.name, patch.patchData.encode(), target.namespace, form=STRATEGIC
                 )
@@ -357,12 +359,18 @@ class Upstream:
             return FINISHED
         if operation == Op.UPDATE:
             try:
+                await self._check_event(link, target)
                 await self.kube.replace(EVENT, target.name, bytes(message.content), target.namespace)
             except ApiNotFound:
                 await self._create_event(bytes(message.content), target.namespace)
             return FINISHED
         await self._create_event(bytes(message.content), target.namespace)
         return FINISHED
+
+    async def _check_event(self, link: Link, target: Resource) -> None:
+        """The event that is there must be this node's, too, not only what it is to become.  Raises Forbidden, ApiNotFound."""
+        found = await self.kube.get(EVENT, target.name, target.namespace)
+        authorizer.check_event(link.node, found.raw, self.view)
 
     async def _create_event(self, body: bytes, namespace: str) -> None:
         content = decode(body, dict[str, Any])
@@ -383,6 +391,25 @@ class _Preconditions(msgspec.Struct, frozen=True, kw_only=True):
 
 class _DeleteOptions(msgspec.Struct, frozen=True, kw_only=True):
     preconditions: _Preconditions = _Preconditions()
+
+
+def _with_uid(patch: bytes, uid: str) -> bytes:
+    """A patch that holds only for the pod with this uid, if it does not say for which one."""
+    if _dict(decode(patch, dict[str, Any]), "metadata").get("uid"):
+        return patch
+    return _held_to(patch, "metadata", uid)
+
+
+def _held_to(body: bytes, where: str, uid: str) -> bytes:
+    content = decode(body, dict[str, Any])
+    return msgspec.json.encode({**content, where: {**_dict(content, where), "uid": uid}})
+
+
+def _dict(content: dict[str, Any], key: str) -> dict[str, Any]:
+    found = content.get(key) or {}
+    if not isinstance(found, dict):
+        raise ProtocolError(f"cannot read the request: {key} is no object")
+    return found
 
 
 def _without_ours(patch: bytes) -> bytes:

@@ -350,6 +350,22 @@ def _event(node: str, message: Message, target: Resource, view: View) -> None:
     meta = body.metadata
     if meta.namespace not in ("", target.namespace) or meta.name not in ("", target.name):
         raise Forbidden("the event's name is not the one in the request")
+    about = body.involvedObject
+    if about.kind == "Pod" and about.namespace and about.namespace != target.namespace:
+        raise Forbidden("an event lives in its object's namespace")
+    _about_own(node, body, view)
+
+
+def check_event(node: str, raw: bytes, view: View) -> None:
+    """Whether an event that is there is `node`'s to change.  Raises Forbidden."""
+    try:
+        body = msgspec.json.decode(raw, type=EventBody)
+    except UNREADABLE as error:
+        raise Forbidden(f"node {node} may not change an event that cannot be read") from error
+    _about_own(node, body, view)
+
+
+def _about_own(node: str, body: EventBody, view: View) -> None:
     for host in (body.source.host, body.reportingInstance):
         if host not in ("", node):
             raise Forbidden(f"node {node} may not speak for host {host[:80]}")
@@ -362,8 +378,6 @@ def _event(node: str, message: Message, target: Resource, view: View) -> None:
             pod = view.pod(about.namespace, about.name)
             if pod is not None and pod.node != node:
                 raise Forbidden(f"pod {about.namespace}/{about.name} is not on node {node}")
-            if about.namespace and about.namespace != target.namespace:
-                raise Forbidden("an event lives in its object's namespace")
         case "Device":
             check_device(node, about.namespace, about.name, view)
         case _:

@@ -18,6 +18,7 @@ from tests.fakes import edge
 from tests.integration.link.cloud import Cloud, Process, node_body, pod_body, process, using
 
 LIMIT_S = 60.0
+MIB = 1024 * 1024
 Test = Callable[[Cloud, edge.Edge, edge.Edge], Awaitable[None]]
 
 
@@ -189,3 +190,43 @@ def test_m05_a_frame_is_of_the_right_types_or_none_at_all(cloudcore: Process) ->
         assert bad.link.close_code == session.CLOSE_BAD_FRAME
 
     with_two(cloudcore, test)
+
+
+def test_m10_pings_whose_answers_nobody_reads_end_the_link(cloudcore: Process) -> None:
+    """The library answers each ping at once, beside the hub's own bounds of what it writes."""
+
+    async def test(cloud: Cloud, good: edge.Edge, bad: edge.Edge) -> None:
+        reader, writer = await upgraded(cloud.hub, bad.identity)
+        del reader  # what comes is never taken from the socket
+        ping = b"\x89\xfd" + bytes(4) + bytes(125)
+        sent = 0
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            while sent < 96 * MIB:
+                writer.write(ping * 1024)
+                async with asyncio.timeout(20):
+                    await writer.drain()
+                sent += len(ping) * 1024
+        writer.transport.abort()
+        assert sent < 96 * MIB, "the hub goes on taking pings"
+
+    with_two(cloudcore, test)
+
+
+async def upgraded(hub: str, who: edge.Identity) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A link by hand, whose answers are not read."""
+    host, port = hub.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port), ssl=who.tls(), limit=4096)
+    lines = [
+        f"GET /{session.PROJECT_ID}/{who.node}/events HTTP/1.1",
+        f"Host: {hub}",
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        f"{session.HEADER_NODE}: {who.node}",
+        f"{session.HEADER_USE}: msg",
+        f"{session.HEADER_PROTOCOL}: {session.PROTOCOL_VERSION}",
+    ]
+    writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
+    assert b" 101 " in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), LIMIT_S)
+    return reader, writer

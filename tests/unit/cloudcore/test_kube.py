@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -393,3 +394,39 @@ def test_an_api_that_is_away_is_told_in_words() -> None:
         "Failed to establish a new connection: [Errno 111] Connection refused",
     )
     assert kube._short(error) == "no connection to 127.0.0.1:6443: Connection refused"
+
+
+def test_a_write_that_nobody_waits_for_any_more_is_not_overtaken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node's link ends while its status is on its way to a slow API; by its next link it sends a newer one."""
+    began, go_on = threading.Event(), threading.Event()
+    written: list[bytes] = []
+
+    def blocking(self: Kube, method: str, path: str, query: object, body: bytes, *_: object) -> bytes:
+        if body == b"old":
+            began.set()
+            assert go_on.wait(60)
+        written.append(body)
+        return b"{}"
+
+    monkeypatch.setattr(Kube, "_blocking", blocking)
+
+    async def story() -> None:
+        client = Kube(Configuration(host="https://127.0.0.1:1"), threads=4)
+        try:
+            old = asyncio.ensure_future(client.request("PATCH", "/a", body=b"old"))
+            assert await asyncio.to_thread(began.wait, 60)
+            old.cancel()
+            await asyncio.wait([old])
+            new = asyncio.ensure_future(client.request("PATCH", "/a", body=b"new"))
+            # what is about something else does not wait
+            await client.request("PATCH", "/b", body=b"other")
+            assert not new.done()
+            go_on.set()
+            await new
+            assert not client._abandoned
+        finally:
+            go_on.set()
+            await client.close()
+
+    asyncio.run(story())
+    assert written == [b"other", b"old", b"new"]

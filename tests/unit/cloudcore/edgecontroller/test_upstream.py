@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from beehive.delivery import Item
 from beehive.message import Group, Op, Source, new
 from cloudcore.cloudhub.dispatch import Done
 from cloudcore.edgecontroller.upstream import Upstream
 from cloudcore.errors import ApiNotFound, Status
-from cloudcore.objects import POD, Kind, Object
+from cloudcore.identity.authorizer import PodFacts
+from cloudcore.objects import EVENT, POD, Kind, Object
 
 
 class _Api:
@@ -21,32 +24,44 @@ class _Api:
     def __init__(self, node: str | None) -> None:
         self.node = node
         self.written: list[str] = []
+        self.bodies: list[bytes] = []
+        self.event = b"{}"
 
     async def get(self, kind: Kind, name: str, namespace: str = "") -> Object:
+        if kind is EVENT:
+            return Object(kind, namespace, name, "e-1", "7", self.event)
         if self.node is None:
             raise ApiNotFound(Status(message="gone", reason="NotFound", code=404))
         return Object(kind, namespace, name, "u-1", "7", b"{}", node=self.node)
 
     async def delete(self, kind: Kind, name: str, namespace: str, *, options: bytes) -> None:
-        del kind, namespace, options
+        del kind, namespace
+        self.bodies.append(options)
         self.written.append(f"delete {name}")
         if self.node is None:
             raise ApiNotFound(Status(message="gone", reason="NotFound", code=404))
 
-    async def patch(self, kind: Kind, name: str, *_: object, **__: object) -> Object:
+    async def replace(self, kind: Kind, name: str, body: bytes, namespace: str = "") -> Object:
+        self.written.append(f"replace {name}")
+        return Object(kind, namespace, name, "e-1", "8", body)
+
+    async def patch(self, kind: Kind, name: str, body: bytes, *_: object, **__: object) -> Object:
+        self.bodies.append(body)
         self.written.append(f"patch {name}")
         return Object(POD, "default", name, "u-1", "8", b"{}")
 
 
-def _asked(api: _Api, operation: str, where: str, content: object) -> bytes:
-    view: Any = SimpleNamespace(pod=lambda namespace, name: None)
+def _asked(
+    api: _Api, operation: str, where: str, content: object, *, pod: PodFacts | None = None, link: Any = None
+) -> bytes:
+    view: Any = SimpleNamespace(pod=lambda namespace, name: pod)
     kube: Any = api
-    link: Any = SimpleNamespace(node="edge-1")
+    link = link or SimpleNamespace(node="edge-1", refuse=lambda *_: None)
     upstream = Upstream(kube=kube, view=view, caches={}, now=lambda: 0.0)
     message = new(source=Source.EDGED, group=Group.META, operation=operation, resource=where, content=content)
     outcome = asyncio.run(upstream.handle(link, message))
     assert isinstance(outcome, Done)
-    return bytes(outcome.replies[0].content)
+    return bytes(outcome.replies[0].content) if outcome.replies else b""
 
 
 REQUESTS = [
@@ -74,3 +89,63 @@ def test_one_that_was_bound_a_moment_ago_is_the_nodes(operation: str, where: str
 
 def test_a_pod_that_is_gone_counts_as_deleted() -> None:
     assert _asked(_Api(None), *REQUESTS[0]) == b'"OK"'
+
+
+@pytest.mark.parametrize("pod", [None, PodFacts(node="edge-1", uid="u-1")])
+@pytest.mark.parametrize(
+    ("operation", "where", "content", "held_to"),
+    [
+        (Op.DELETE, "default/pod/a", {"gracePeriodSeconds": 0}, ("preconditions", "u-1")),
+        (Op.DELETE, "default/pod/a", {"preconditions": {"uid": "u-0"}}, ("preconditions", "u-0")),
+        (Op.DELETE, "default/pod/a", None, ("preconditions", "u-1")),
+        (Op.PATCH, "default/podpatch/a", '{"status":{"phase":"Failed"}}', ("metadata", "u-1")),
+        (Op.PATCH, "default/podpatch/a", '{"metadata":{"uid":"u-0"},"status":{}}', ("metadata", "u-0")),
+    ],
+)
+def test_what_is_asked_holds_for_the_pod_that_was_judged(
+    pod: PodFacts | None, operation: str, where: str, content: object, held_to: tuple[str, str]
+) -> None:
+    """A pod of a StatefulSet has the name of the one before it, and can be on another node."""
+    api = _Api("edge-1")
+    _asked(api, operation, where, content, pod=pod)
+    assert json.loads(api.bodies[0])[held_to[0]]["uid"] == held_to[1]
+
+
+def test_a_status_of_a_pod_that_is_not_known_yet_does_not_end_it() -> None:
+    """KubeEdge's form before patches.  A hub that has just started knows no pod; an edge ends what it is told is gone."""
+    pushed: list[Item] = []
+    link = SimpleNamespace(node="edge-1", offer=pushed.append, refuse=lambda *_: None)
+    status = {"UID": "u-1", "Name": "a", "Status": {"phase": "Running"}}
+    api = _Api("edge-1")
+    assert _asked(api, Op.UPDATE, "default/podstatus/a", status, link=link) == b'"OK"'
+    assert (pushed, api.written) == ([], ["patch a"])
+    _asked(_Api("edge-1"), Op.UPDATE, "default/podstatus/a", {**status, "UID": "u-0"}, link=link)
+    _asked(_Api(None), Op.UPDATE, "default/podstatus/a", status, link=link)
+    assert [(item.key, item.delete) for item in pushed] == [("u-0", True), ("u-1", True)]
+    api = _Api("edge-2")
+    assert b"Forbidden" in _asked(api, Op.UPDATE, "default/podstatus/a", status, link=link)
+    assert api.written == []
+
+
+def _event(node: str) -> dict[str, Any]:
+    about = {"kind": "Node", "name": node}
+    return {"metadata": {"name": "e.1"}, "involvedObject": about, "source": {"host": node}}
+
+
+@pytest.mark.parametrize(
+    ("operation", "content"),
+    [
+        (Op.UPDATE, _event("edge-1")),
+        (Op.PATCH, {"event": _event("edge-1"), "patchData": '{"count":9}'}),
+    ],
+)
+def test_an_event_of_another_node_is_left_alone_whatever_it_is_to_become(
+    operation: str, content: dict[str, Any]
+) -> None:
+    api = _Api("edge-1")
+    api.event = json.dumps(_event("edge-2")).encode()
+    _asked(api, operation, "default/event/e.1", content)
+    assert api.written == []
+    api.event = json.dumps(_event("edge-1")).encode()
+    _asked(api, operation, "default/event/e.1", content)
+    assert len(api.written) == 1
