@@ -80,6 +80,10 @@ class LocalSocket:
             return {"answer": await handler(question)}
         except SkerryError as error:
             return {"error": str(error)}
+        except Exception as error:
+            # the boundary of one question: whoever asks hears that, and not that nobody is there
+            log.exception("Cannot answer %s", question.get("verb"))
+            return {"error": f"a fault in the daemon, see its log: {error!r}"}
 
 
 def listen(path: Path) -> socket.socket:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import h11
 
+from beehive.errors import SkerryError
 from edgecore.metaserver import status
 from edgecore.metaserver.status import ApiError
 
@@ -170,6 +171,11 @@ class Server:
         except (OSError, TimeoutError, EOFError, _ClientGone) as error:
             log.debug("x %s: %s", client, error or type(error).__name__)
             writer.transport.abort()
+        except Exception as error:
+            # the boundary of one connection (P9): what a client asks must not end the daemon
+            expected = isinstance(error, SkerryError)
+            log.warning("Cannot go on answering %s: %r", client, error, exc_info=None if expected else error)
+            writer.transport.abort()
         finally:
             self._clients[client] -= 1
             if not self._clients[client]:
@@ -251,6 +257,12 @@ class _Connection:
             return await handler(request)
         except ApiError as error:
             return _failed(error)
+        except (OSError, TimeoutError, EOFError, h11.RemoteProtocolError):
+            raise  # the client's
+        except Exception as error:
+            # the boundary of one request (P9): it is answered, and the next one is heard
+            log.error("Cannot answer %s %s", head.method, head.target[:256], exc_info=error)
+            return _failed(status.internal("see the log of this node"))
 
     async def _head(self) -> h11.Request | None:
         limit = IDLE_S

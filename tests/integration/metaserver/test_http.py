@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from beehive.errors import Unavailable
 from edgecore.metaserver import http
 from edgecore.metaserver.http import Answer, Request, Server
 from edgecore.metaserver.serving import ServingFiles
@@ -21,6 +22,10 @@ MIB = 1024 * 1024
 async def echo(request: Request) -> Answer:
     if request.target == "/endless":
         return Answer(stream=endless())
+    if request.target == "/fault":
+        raise KeyError("a bug")
+    if request.target == "/broken":
+        return Answer(stream=broken())
     return Answer(body=f"{request.method} {request.target} {len(request.body)}".encode())
 
 
@@ -28,6 +33,11 @@ async def endless() -> AsyncIterator[bytes]:
     while True:
         yield b"x" * 65536
         await asyncio.sleep(0)
+
+
+async def broken() -> AsyncIterator[bytes]:
+    yield b"x"
+    raise Unavailable("the disk is gone")
 
 
 class Peer:
@@ -209,6 +219,27 @@ def test_a_stream_ends_with_its_client(tmp_path: Path) -> None:
                 await asyncio.sleep(0.01)
 
     serve(tmp_path, story)
+
+
+def test_a_fault_in_one_answer_ends_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def story(server: Server, connect: Callable[[], Awaitable[Peer]]) -> None:
+        other = await connect()
+        await other.send(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
+        await other.reader.readuntil(b"\r\n\r\n")
+        peer = await connect()
+        await peer.send(b"GET /fault HTTP/1.1\r\nHost: x\r\n\r\n")
+        code, body = await peer.answer()
+        assert (code, b"a bug" in body) == (500, False)
+        cut = await connect()
+        await cut.send(b"GET /broken HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await cut.ended()
+        assert await other.reader.readexactly(1 * MIB)
+        again = await connect()
+        await again.send(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await again.answer())[0] == 200
+
+    serve(tmp_path, story)
+    assert "KeyError" in caplog.text
 
 
 def test_a_silent_client_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
