@@ -53,6 +53,8 @@ STANDS_S = 300.0
 """How long the writing thread may be at one batch before the process is ended."""
 QUEUE = 4096
 """Events one watcher may be behind before it is dropped: it lists again, at its own cost."""
+QUEUE_BYTES = 32 * 1024 * 1024
+"""The same in bytes of objects, each of which may have 3 MiB."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -122,6 +124,7 @@ class Subscription:
         self._key = key
         self._matches = matches
         self._events: deque[Event] = deque()
+        self._bytes = 0
         self._ready = asyncio.Event()
         self._overrun = False
 
@@ -129,11 +132,14 @@ class Subscription:
         wanted = self.translate(event)
         if wanted is None or self._overrun:
             return
-        if len(self._events) >= QUEUE:
+        size = len(wanted.record.body)
+        # one alone may be larger
+        if len(self._events) >= QUEUE or (self._events and self._bytes + size > QUEUE_BYTES):
             self._overrun = True
             self._events.clear()
         else:
             self._events.append(wanted)
+            self._bytes += size
         self._ready.set()
 
     def translate(self, event: Event) -> Event | None:
@@ -164,6 +170,7 @@ class Subscription:
             raise TooSlow("the watcher did not read fast enough")
         events = list(self._events)
         self._events.clear()
+        self._bytes = 0
         return events
 
     def close(self) -> None:
@@ -453,6 +460,8 @@ class Store:
             return
         fault: StoreError | None = None
         if batch[0].epoch <= self._failed_epoch:
+            # all of it, and what is decided on top of it before the loop has heard
+            self._failed_epoch = batch[-1].epoch
             fault = StoreError("cannot write: an earlier write failed")
         else:
             try:
@@ -480,7 +489,8 @@ class Store:
                     "INSERT OR REPLACE INTO meta VALUES ('revision', ?)", (batch[-1].record.revision,)
                 )
                 connection.execute("COMMIT")
-            except sqlite3.Error as error:
+            except Exception as error:
+                # whatever it is: without this thread no later write would ever be answered
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 self._failed_epoch = batch[-1].epoch

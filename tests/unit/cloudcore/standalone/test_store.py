@@ -105,6 +105,70 @@ def test_a_failed_write_fails_those_after_it_and_shows_nothing(tmp_path: Path) -
     using(tmp_path / "db", story)
 
 
+def test_what_was_decided_on_top_of_a_write_that_failed_for_an_earlier_one_fails_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step by step, as the writing thread and the loop can take turns."""
+
+    monkeypatch.setattr(Store, "_hand_over", lambda self: None)
+
+    async def main() -> None:
+        store = Store(tmp_path / "db", fields=lambda key, value: {})
+        store.open()
+        store._loop = asyncio.get_running_loop()
+        connection = store._connect()
+        try:
+
+            def put(name: str) -> None:
+                store.put(KEY, "ns", name, body(name))
+
+            def commit() -> None:
+                batch, store._outgoing = store._outgoing, []
+                outcome.append(batch)
+                store._commit(connection, batch)
+
+            outcome: list[Any] = []
+            connection.execute(
+                "CREATE TEMP TRIGGER no BEFORE INSERT ON objects WHEN NEW.name='bad' "
+                "BEGIN SELECT RAISE(ABORT,'no'); END"
+            )
+            put("bad")
+            commit()
+            put("before-it-is-known")
+            await asyncio.sleep(0)  # now it is
+            put("a")
+            commit()  # fails with the one before it
+            put("a")  # on top of that
+            commit()
+            put("b")
+            await asyncio.sleep(0)
+            put("c")
+            commit()
+            await asyncio.sleep(0)
+            put("d")
+            commit()
+            await asyncio.sleep(0)
+            done = {write.id[1]: write.done.exception() for batch in outcome for write in batch}
+            assert [name for name, fault in done.items() if fault is None] == ["d"]
+            assert [record.name for record in store.select(KEY)] == ["d"]
+        finally:
+            connection.close()
+
+    asyncio.run(main())
+
+
+def test_a_fault_in_the_writing_thread_is_an_answer_and_not_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(store: Store) -> None:
+        _, done = store.put(KEY, "ns", "\udc80", body("a"))  # no text that SQLite could hold
+        with pytest.raises(StoreError):
+            await asyncio.wait_for(done, 30)
+        await asyncio.wait_for(put(store, "later"), 30)
+
+    using(tmp_path / "db", story)
+
+
 def test_a_newer_database_is_refused(tmp_path: Path) -> None:
     async def nothing(store: Store) -> None:
         return None
@@ -162,6 +226,24 @@ def test_a_watcher_that_does_not_read_is_dropped(tmp_path: Path, monkeypatch: py
         with store.subscribe(KEY, None) as watcher:
             for index in range(4):
                 await put(store, f"n{index}")
+            with pytest.raises(TooSlow):
+                await watcher.next(1)
+
+    using(tmp_path / "db", story)
+
+
+def test_what_waits_for_a_watcher_is_bounded_in_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "QUEUE_BYTES", 10_000)
+
+    async def story(store: Store) -> None:
+        with store.subscribe(KEY, None) as watcher:
+            for _ in range(3):  # what was read is not counted any more
+                await put(store, "a", text="x" * 6000)
+                assert len(await watcher.next(1)) == 1
+            for _ in range(2):
+                await put(store, "a", text="x" * 6000)
             with pytest.raises(TooSlow):
                 await watcher.next(1)
 
