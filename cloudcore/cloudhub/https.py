@@ -22,7 +22,7 @@ from aiohttp import web
 from beehive import clock, resource
 from beehive.errors import Conflict, Refused, Unavailable
 from cloudcore.errors import ApiError, ApiExists, ApiNotFound
-from cloudcore.identity import kubeedge_token, pki
+from cloudcore.identity import kubeedge_token, pki, revocation
 from cloudcore.identity.authority import NODE_USER, SYSTEM_NAMESPACE, Authority, secret_body
 from cloudcore.identity.join import Limiter
 from cloudcore.identity.revocation import Revocations
@@ -128,9 +128,10 @@ class CompatServer:
         if self.limiter.blocked(clock.monotonic(), source):
             return web.Response(status=429, text="too many attempts failed lately; try again in a minute")
         csr = await request.read()
+        now = clock.wall()  # before the look at what was revoked; see revocation.look
         try:
             await self._identify(request, node)
-            certificate = self.authority.sign_node(node, csr, self.certificate_life)
+            certificate = self.authority.sign_node(node, csr, self.certificate_life, now=now)
         except Refused as error:
             self.limiter.failed(clock.monotonic(), source)
             log.warning("Refused a certificate for node %s: %s", node, error)
@@ -154,8 +155,7 @@ class CompatServer:
             if names != [NODE_USER + node]:
                 raise Refused(f"failed to verify the certificate for edgenode: {node}, it is for {names}")
             if self.revocations is not None:
-                await self.revocations.known()
-                refusal = self.revocations.refusal(node, shown_certificate(certificate))
+                refusal = await revocation.look(self.kube, node, shown_certificate(certificate))
                 if refusal:
                     raise Refused(f"failed to verify the certificate for edgenode: {node}, {refusal}")
             return

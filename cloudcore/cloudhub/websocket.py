@@ -63,7 +63,8 @@ FRAMES_PER_S, FRAMES_BURST = 500.0, 2000.0
 
 Joiner = Callable[[JoinRequest, str], Awaitable[JoinAnswer]]
 """Takes the request and the address it came from."""
-Renewer = Callable[[str, str], JoinAnswer]
+Renewer = Callable[[str, str, Shown | None], Awaitable[JoinAnswer]]
+"""Takes a node's name, its signing request, and the certificate that it showed."""
 Numberer = Callable[[str], Awaitable[int]]
 TunnelServer = Callable[[str, BinaryConnection], Awaitable[None]]
 StockServer = Callable[[str, StockConnection], Awaitable[None]]
@@ -475,7 +476,7 @@ class Hub:
             if log.isEnabledFor(logging.DEBUG):
                 log.debug("%s < %s %s", link.node, message.route.operation, message.route.resource)
             if message.route.operation == Op.RENEW and link.ours:
-                link.reply(self._renew_answer(link, message))
+                link.reply(await self._renew_answer(link, message))
                 continue
             for command in self._dispatcher.perform(
                 link, link.session.handle_frame(message, current), message
@@ -484,11 +485,14 @@ class Hub:
             if allowance < 0:
                 await asyncio.sleep(-allowance / FRAMES_PER_S)
 
-    def _renew_answer(self, link: Link, message: Message) -> Message:
+    async def _renew_answer(self, link: Link, message: Message) -> Message:
         try:
-            answer = self._renew(link.node, message.decode(RenewRequest).csr)
+            answer = await self._renew(link.node, message.decode(RenewRequest).csr, link.certificate)
         except (JoinRefused, ProtocolError) as error:
             return _failure(message, error.reason, str(error))
+        except SkerryError as error:
+            log.info("Cannot renew the certificate of node %s: %s", link.node, error)
+            return _failure(message, Unavailable.reason, "the Kubernetes API is away; try again later")
         return reply(message, answer, source=Source.CLOUDHUB)
 
     async def _write(self, connection: _Connection, link: Link) -> None:

@@ -10,7 +10,7 @@ import base64
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -57,15 +57,15 @@ class Authority:
         """What a join token begins with."""
         return pki.fingerprint(self.pair.certificate_pem)
 
-    def sign_node(self, node: str, csr: bytes, lifetime: timedelta) -> bytes:
-        """A certificate (PEM) for `node`.  Raises pki.BadRequest."""
+    def sign_node(self, node: str, csr: bytes, lifetime: timedelta, *, now: datetime | None = None) -> bytes:
+        """A certificate (PEM) for `node`, as of `now`.  Raises pki.BadRequest."""
         return pki.sign_request(
             self.pair,
             csr,
             common_name=NODE_USER + node,
             organizations=(NODE_GROUP,),
             lifetime=lifetime,
-            now=clock.wall(),
+            now=now or clock.wall(),
         )
 
 

@@ -24,7 +24,7 @@ from beehive.errors import Conflict, ProtocolError, Unavailable
 from beehive.message import JoinAnswer, JoinRequest
 from cloudcore.cache import Cache
 from cloudcore.errors import ApiExists, ApiNotFound, JoinRefused
-from cloudcore.identity import pki, tokens
+from cloudcore.identity import pki, revocation, tokens
 from cloudcore.identity.authority import (
     SYSTEM_NAMESPACE,
     Authority,
@@ -32,6 +32,7 @@ from cloudcore.identity.authority import (
     ensure_namespace,
     secret_body,
 )
+from cloudcore.identity.revocation import Shown
 from cloudcore.kube import Kube
 from cloudcore.objects import NODE, SECRET, Change, Object
 
@@ -167,15 +168,18 @@ class Joiner:
         log.info("Node %s joined with token %s", request.node, tokens.token_id(request.token))
         return JoinAnswer(certificate=certificate.decode(), ca=self.authority.pair.certificate_pem.decode())
 
-    def renew(self, node: str, csr: str) -> JoinAnswer:
-        """For the node that the connection's certificate names.  Raises JoinRefused."""
-        certificate = self._sign(node, csr.encode())
+    async def renew(self, node: str, csr: str, held: Shown | None = None) -> JoinAnswer:
+        """For the node that the connection's certificate, `held`, names.  Raises JoinRefused, or ApiError."""
+        now = clock.wall()
+        if held is not None and (refusal := await revocation.look(self.kube, node, held)):
+            raise JoinRefused(refusal, reason="Revoked")
+        certificate = self._sign(node, csr.encode(), now=now)
         log.info("Renewed the certificate of node %s", node)
         return JoinAnswer(certificate=certificate.decode(), ca=self.authority.pair.certificate_pem.decode())
 
-    def _sign(self, node: str, csr: bytes) -> bytes:
+    def _sign(self, node: str, csr: bytes, *, now: datetime | None = None) -> bytes:
         try:
-            return self.authority.sign_node(node, csr, self.lifetime)
+            return self.authority.sign_node(node, csr, self.lifetime, now=now)
         except pki.BadRequest as error:
             raise JoinRefused(str(error), reason="BadRequest") from error
 

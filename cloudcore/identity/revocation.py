@@ -117,10 +117,7 @@ class Revocations:
 
     def refusal(self, node: str, certificate: Shown) -> str:
         """Why `certificate` of `node` counts no more; empty if it does."""
-        entry = self._entries.get(node)
-        if entry is None or not entry.covers(certificate):
-            return ""
-        return f"the certificate {certificate.serial} of node {node} was revoked; join again with a new token"
+        return _refusal(self._entries, node, certificate)
 
     def _changed(self, change: Change) -> None:
         if change.newest.key != (SYSTEM_NAMESPACE, NAME):
@@ -132,6 +129,25 @@ class Revocations:
             return
         for tell in self.on_change:
             tell()
+
+
+def _refusal(entries: Mapping[str, Entry], node: str, certificate: Shown) -> str:
+    entry = entries.get(node)
+    if entry is None or not entry.covers(certificate):
+        return ""
+    return f"the certificate {certificate.serial} of node {node} was revoked; join again with a new token"
+
+
+async def look(kube: Kube, node: str, certificate: Shown) -> str:
+    """As `Revocations.refusal`, by what the API says at this moment.
+
+    A certificate that is got by another one is signed as of a time before this look: so whatever is revoked after the look
+    covers the new one, too, and nobody stays by renewing while the watch is behind.   Raises ApiError, ProtocolError."""
+    try:
+        held = await kube.get(CONFIGMAP, NAME, SYSTEM_NAMESPACE)
+    except ApiNotFound:
+        return ""
+    return _refusal(read(held.decode(_Data).data or {}), node, certificate)
 
 
 async def revoke(kube: Kube, node: str, *, serial: str = "") -> None:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import msgspec
 import pytest
+from cryptography import x509
 
+from beehive import clock
 from beehive.errors import ProtocolError, Refused
-from cloudcore.identity import revocation
+from cloudcore.errors import JoinRefused
+from cloudcore.identity import pki, revocation
+from cloudcore.identity.authority import Authority
+from cloudcore.identity.join import Joiner
 from cloudcore.identity.revocation import MAX_SERIALS, Entry, Shown
+from cloudcore.objects import CONFIGMAP, Kind, Object
+from tests.fakes import edge
 
 NOW = datetime(2026, 11, 21, 14, 30, 0, 500_000, UTC)
 OLD = Shown("ab12", NOW.replace(microsecond=0))
@@ -48,3 +59,50 @@ def test_a_list_that_cannot_be_read_is_an_error() -> None:
     assert revocation.read({"a": '{"until":"","serials":["1"]}'}) == {"a": Entry(serials=["1"])}
     with pytest.raises(ProtocolError):
         revocation.read({"a": "[]"})
+
+
+class _Api:
+    """One ConfigMap, as the API has it; `meanwhile` happens after each look."""
+
+    def __init__(self) -> None:
+        self.data: dict[str, str] = {}
+        self.meanwhile: Any = lambda: None
+
+    async def get(self, kind: Kind, name: str, namespace: str = "") -> Object:
+        assert (kind, name, namespace) == (CONFIGMAP, revocation.NAME, "kubeedge")
+        body = json.dumps({"data": dict(self.data)}).encode()
+        self.meanwhile()
+        return Object(kind, namespace, name, "u", "7", body)
+
+
+def _renewed(api: _Api, held: Shown) -> Shown:
+    pair = pki.make_ca("test", lifetime=timedelta(days=9), now=clock.wall())
+    kube: Any = api
+    joiner = Joiner(kube=kube, authority=Authority(pair), lifetime=timedelta(days=1))
+    csr = edge.csr(edge.new_key())
+    answer = asyncio.run(joiner.renew("edge-1", csr, held))
+    found = x509.load_pem_x509_certificate(answer.certificate.encode())
+    return Shown(f"{found.serial_number:x}", found.not_valid_before_utc + pki.CLOCK_SKEW)
+
+
+def test_a_revoked_node_does_not_stay_by_renewing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub hears of a revocation by its watch, which can be behind; whoever renews all the time must not slip through."""
+    now = [clock.wall()]
+    monkeypatch.setattr(clock, "wall", lambda: now[0])
+    api, held = _Api(), Shown("ab12", now[0] - timedelta(hours=1))
+    assert not revocation.add(Entry(), serial="", now=held.signed).covers(_renewed(api, held))
+    entry = Entry()
+
+    def revoke() -> None:
+        nonlocal entry
+        entry = revocation.add(Entry(), serial="", now=clock.wall())
+        api.data["edge-1"] = msgspec.json.encode(entry).decode()
+        now[0] += timedelta(seconds=5)  # the signing takes its time
+
+    # after the look and before the signature: what is signed is void all the same
+    api.meanwhile = revoke
+    renewed = _renewed(api, held)
+    assert entry.covers(renewed)
+    api.meanwhile = lambda: None
+    with pytest.raises(JoinRefused, match="was revoked"):
+        _renewed(api, held)
