@@ -15,7 +15,7 @@ from beehive.supervise import Part, run_daemon, supervise
 from beehive.tunnelpeer import BinaryConnection
 from beehive.watchdog import Watchdog
 from devicetwin.module import DeviceTwin
-from edgecore import metrics
+from edgecore import leantls, metrics
 from edgecore.config import EdgeConfig, default_node_name
 from edgecore.edged import shutdown
 from edgecore.edged.config import EdgedConfig
@@ -161,6 +161,7 @@ async def _run(config: EdgeConfig, store: Store, watchdog: Watchdog, last: LastE
         parts.append(Part(name="machine end", run=end.run, stop_s=end.stop_s))
     parts.append(Part(name="local socket", run=LocalSocket(config.socket, questions.by_verb()).run))
     log.info("edgecore runs as node %s", name)
+    leantls.use()
     # what was imported stays for ever: the collector need not look at it again
     gc.freeze()
     gc.enable()

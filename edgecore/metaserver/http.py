@@ -3,14 +3,11 @@
 A small server for a small machine: it speaks what Kubernetes clients speak — keep-alive, chunked answers that go on for
 hours, bodies of a few MiB — and nothing else.  Bounds: connections in all and per client, bytes of head and body, time for each
 part of a request, and time for a client to read what it asked for.  An over-bound is an answer where one can be given, else an
-end of the connection.
-
-TLS: asyncio takes a buffer of 256 KiB for each connection; `lean_tls` makes that 16 KiB, one TLS record."""
+end of the connection."""
 
 from __future__ import annotations
 
 import asyncio
-import asyncio.sslproto
 import contextlib
 import logging
 import os
@@ -76,11 +73,6 @@ Handler = Callable[[Request], Awaitable[Answer]]
 
 class _ClientGone(Exception):
     """The client closed its end while it was being answered."""
-
-
-def lean_tls() -> None:
-    """Make asyncio's TLS connections of this process, from now on, take 16 KiB instead of 256 KiB for reading."""
-    asyncio.sslproto.SSLProtocol.max_size = READ
 
 
 class Server:

@@ -16,7 +16,7 @@ from beehive.message import Message
 from edgecore.metaserver import addresses, inject
 from edgecore.metaserver.access import Access
 from edgecore.metaserver.api import Api
-from edgecore.metaserver.http import Server, lean_tls
+from edgecore.metaserver.http import Server
 from edgecore.metaserver.mirror import Mirror
 from edgecore.metaserver.offline import OfflineWrites
 from edgecore.metaserver.ports import Cloud, Store
@@ -111,7 +111,6 @@ class MetaServer:
 
     async def run(self) -> None:
         """Never returns."""
-        lean_tls()
         # each by itself: one that is done must not be done again because the next could not be
         for load in (self.access.load, self.mirror.load, self.writes.load):
             await self._load(load)
