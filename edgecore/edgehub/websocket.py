@@ -189,7 +189,7 @@ async def dial(
 
     Raises: Unavailable (not reachable, not now), Refused (the hub or its certificate is not for us), ProtocolError."""
     hub = url.split("/")[2]
-    proxy = _proxy(hub)
+    proxy = proxy_for(hub)
     try:
         connection = await _Dial(
             url,
@@ -293,7 +293,7 @@ def _named_proxy(hub: str) -> str | None:
     )
 
 
-def _proxy(hub: str) -> str | None:
+def proxy_for(hub: str) -> str | None:
     """The same, if it can be used.  Raises: Refused.  The text does not repeat what the environment says, which may hold a
     password."""
     named = _named_proxy(hub)

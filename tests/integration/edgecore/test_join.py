@@ -1,6 +1,7 @@
 """Joining, renewing and what is left on disk, against a hub with real TLS; and the command line around it."""
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import random
@@ -60,6 +61,52 @@ def test_a_machine_becomes_a_node_with_a_token(tmp_path: Path, authority: Author
         "node.pem": "0o600",
     }
     assert files.tls().verify_mode is ssl.CERT_REQUIRED
+
+
+@pytest.mark.parametrize("answer", [b"200 Connection established", b"407 Proxy Authentication Required"])
+def test_a_machine_behind_a_proxy_joins_through_it(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    asked: list[bytes] = []
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        asked.append(head)
+        writer.write(b"HTTP/1.1 " + answer + b"\r\n\r\n")
+        if not answer.startswith(b"200"):
+            writer.close()
+            return
+        host, port = head.split()[1].decode().rsplit(":", 1)
+        back, there = await asyncio.open_connection(host, int(port))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(copy(reader, there))
+            group.create_task(copy(back, writer))
+
+    async def story() -> None:
+        server = await asyncio.start_server(proxy, "127.0.0.1", 0)
+        for name in ("no_proxy", "NO_PROXY", "HTTPS_PROXY", "wss_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        port = server.sockets[0].getsockname()[1]
+        monkeypatch.setenv("https_proxy", f"http://me:pass%20word@127.0.0.1:{port}")
+        async with hub(authority) as fake:
+            if answer.startswith(b"200"):
+                assert (await join(Files(tmp_path / "pki"), fake, authority.token)).node == "edge-1"
+                assert len(asked) == 2, "for the authority, and to join"
+            else:
+                with pytest.raises(Unavailable, match="the proxy answered 407"):
+                    await join(Files(tmp_path / "pki"), fake, authority.token)
+            assert b"Proxy-Authorization: Basic bWU6cGFzcyB3b3Jk" in asked[0]
+        server.close()
+        await server.wait_closed()
+
+    asyncio.run(story())
 
 
 def test_a_used_token_leaves_nothing_behind(tmp_path: Path, authority: Authority) -> None:
