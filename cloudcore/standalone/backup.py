@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cloudcore.standalone import store
+from cloudcore.standalone import atrest
 from cloudcore.standalone.credentials import write_private
 from cloudcore.standalone.errors import StandaloneError, StartError, StoreError
 
@@ -60,7 +60,7 @@ def save(state_dir: Path, target: Path) -> int:
     try:
         with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=".backup-") as scratch:
             copy, archive = Path(scratch) / DATABASE, Path(scratch) / "archive"
-            count = store.copy_database(database, copy)
+            count = atrest.copy_database(database, copy)
             descriptor = os.open(archive, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 with tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as tar:
@@ -92,8 +92,8 @@ def restore(state_dir: Path, source: Path) -> int:
                 fresh = Path(scratch) / DATABASE
                 keys = _unpack(source, fresh)
                 database = state_dir / DATABASE
-                known = store.last_revision(database) if database.is_file() else 0
-                count = store.stamp_anew(fresh, known, ahead=UNSEEN)
+                known = atrest.last_revision(database) if database.is_file() else 0
+                count = atrest.stamp_anew(fresh, known, ahead=UNSEEN)
                 _exchange(database, fresh)
             folder = state_dir / KEYS
             folder.mkdir(exist_ok=True, mode=0o700)

@@ -18,8 +18,17 @@ from aiohttp import web
 from beehive import clock
 from beehive.watchdog import Watchdog
 from cloudcore.identity.addresses import local_addresses
-from cloudcore.standalone import authz, backup, crds, credentials, export, measured, selectors, volumes
-from cloudcore.standalone import store as store_module
+from cloudcore.standalone import (
+    atrest,
+    authz,
+    backup,
+    crds,
+    credentials,
+    export,
+    measured,
+    selectors,
+    volumes,
+)
 from cloudcore.standalone.admission import SERVICE_NETWORK, SYSTEM_PRIORITIES, Admission
 from cloudcore.standalone.api import Api, KubeletProxy
 from cloudcore.standalone.authn import Tokens
@@ -361,7 +370,7 @@ def manifests_of(state_dir: Path) -> list[export.Manifest]:
     database = state_dir / backup.DATABASE
     if not database.is_file():
         raise StoreError(f"cannot export {state_dir}: there is no control plane in it")
-    objects = store_module.read_all(database)
+    objects = atrest.read_all(database)
     registry = Registry.core()
     for key, body in objects:
         if key == crds.KEY and crds.accepted(body):

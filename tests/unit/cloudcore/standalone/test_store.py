@@ -250,19 +250,6 @@ def test_what_waits_for_a_watcher_is_bounded_in_bytes(
     using(tmp_path / "db", story)
 
 
-def test_a_backup_opens_as_a_store(tmp_path: Path) -> None:
-    async def story(store: Store) -> None:
-        await put(store, "a")
-        assert module.copy_database(tmp_path / "db", tmp_path / "copy") == 1
-        await put(store, "b")
-
-    async def read(store: Store) -> None:
-        assert [record.name for record in store.select(KEY)] == ["a"]
-
-    using(tmp_path / "db", story)
-    using(tmp_path / "copy", read)
-
-
 def test_an_earlier_state_is_there_as_long_as_what_changed_is_known(tmp_path: Path) -> None:
     async def story(store: Store) -> None:
         await put(store, "a", x=1)
