@@ -10,11 +10,12 @@ PYTEST = $(SUDO) env SKERRY_PROPERTIES=$(PROPERTIES) SKERRY_TIMES=$(TIMES) PYTHO
 UP_ARGS ?=
 TEST_ARGS ?=
 FUZZ_ARGS ?=
+CONFORMANCE_ARGS ?=
 IMAGE ?=
 BUILD_ARGS ?=
 BUILDER ?= $(firstword $(foreach program,podman buildah docker,$(if $(shell command -v $(program)),$(program))))
 
-.PHONY: help setup setup-dev up install down status test lint format unit fuzz integration e2e faults bench image clean
+.PHONY: help setup setup-dev up install down status test lint format unit fuzz integration e2e conformance faults bench image clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +66,9 @@ integration: setup-dev ## with real files, sockets, containerd and a broker
 
 e2e: setup-dev ## the whole, with the stock kubectl
 	$(PYTEST) tests/e2e $(TEST_ARGS)
+
+conformance: setup-dev ## what Kubernetes asks of a node, and a table of what passes (10 minutes; CONFORMANCE_ARGS='-v -k probes')
+	@$(SUDO) $(BIN)/python -m tests.conformance $(CONFORMANCE_ARGS)
 
 faults: TIMES := held
 faults: setup-dev ## what must be survived, and a table of the cases (70 minutes, SKERRY_SOAK=seconds of them for all at once; `make test` has the quick ones)

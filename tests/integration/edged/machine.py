@@ -34,8 +34,12 @@ def missing() -> str:
     return ""
 
 
-def image_archive(ref: str, entrypoint: list[str] | None = None, user: str = "") -> bytes:
-    """A docker archive with busybox and its links as the one layer.  user: whom the image says it runs as."""
+def image_archive(
+    ref: str, entrypoint: list[str] | None = None, user: str = "", arguments: list[str] | None = None
+) -> bytes:
+    """A docker archive with busybox and its links as the one layer.
+
+    user: whom the image says it runs as; arguments: what its entrypoint gets when nobody says anything else."""
     names = subprocess.run([BUSYBOX, "--list"], check=True, capture_output=True, text=True).stdout.split()
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as tar:
@@ -58,7 +62,7 @@ def image_archive(ref: str, entrypoint: list[str] | None = None, user: str = "")
     if user:
         config["User"] = user
     if entrypoint:
-        config = {"Env": ["PATH=/bin"], "Entrypoint": entrypoint}
+        config = {"Env": ["PATH=/bin"], "Entrypoint": entrypoint, "Cmd": arguments or []}
     text = json.dumps(
         {
             "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, "arm"),
