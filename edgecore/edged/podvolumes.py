@@ -37,6 +37,19 @@ class PodVolumes:
         """Bring the volumes to what they should hold; False when that is not possible yet."""
         if not self.stale and (self.refresh_at is None or self._s.clock.now() < self.refresh_at):
             return True
+        # what changes while they are read and written makes them stale again
+        self.stale = False
+        try:
+            brought = await self._bring()
+        except BaseException:
+            self.stale = True
+            raise
+        if not brought:
+            self.stale = True
+        return brought or bool(self._ctx.runtime.running())
+
+    async def _bring(self) -> bool:
+        """False when something could not be mounted; a pod that runs goes on with what it has."""
         self._ctx.sources = await self._gather()
         try:
             await asyncio.to_thread(
@@ -48,12 +61,9 @@ class PodVolumes:
             )
         except VolumeError as err:
             await self._ctx.event("Warning", "FailedMount", f"MountVolume.SetUp failed for {err}")
-            if self._ctx.runtime.running():
-                # it runs with what it has; missing information is no reason to disturb it
-                return True
-            self._ctx.complain(str(err))
+            if not self._ctx.runtime.running():
+                self._ctx.complain(str(err))
             return False
-        self.stale = False
         return True
 
     def mounts(self, container: Container, count: int, variables: Mapping[str, str]) -> list[Mount]:

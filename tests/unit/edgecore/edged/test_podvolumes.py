@@ -1,0 +1,70 @@
+"""Volumes are written anew whenever what they hold has changed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from edgecore.edged import volumes
+from edgecore.edged.errors import VolumeError
+from edgecore.edged.podcontext import PodContext
+from edgecore.edged.podvolumes import PodVolumes
+
+
+class Context:
+    """As much of a pod's context as the volumes need here."""
+
+    def __init__(self, runs: bool) -> None:
+        self.shared = self
+        self.clock = self
+        self.config = self.pod = cast("Any", self)
+        self.root_dir = None
+        self.sources: object = None
+        self.runtime = self
+        self.runs = runs
+
+    def now(self) -> float:
+        return 0.0
+
+    def running(self) -> bool:
+        return self.runs
+
+    def complain(self, text: str) -> None:
+        pass
+
+    async def event(self, *words: str) -> None:
+        pass
+
+
+def bring(monkeypatch: pytest.MonkeyPatch, *, runs: bool = False, during: Any = None) -> tuple[bool, bool]:
+    """Whether it went well, and whether there is more to do.   during: what happens while the sources are read."""
+    held = PodVolumes(cast("PodContext", Context(runs)))
+
+    async def gather() -> Any:
+        if during is not None:
+            during(held)
+
+    monkeypatch.setattr(held, "_gather", gather)
+    monkeypatch.setattr(held, "check_host_paths", lambda: None)
+    return asyncio.run(held.bring()), held.stale
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(volumes, "prepare", lambda *_, **__: None)
+
+
+def test_what_changes_meanwhile_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert bring(monkeypatch) == (True, False)
+    assert bring(monkeypatch, during=lambda held: setattr(held, "stale", True)) == (True, True)
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_what_could_not_be_mounted_is_tried_again(monkeypatch: pytest.MonkeyPatch, runs: bool) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise VolumeError("no")
+
+    monkeypatch.setattr(volumes, "prepare", fail)
+    assert bring(monkeypatch, runs=runs) == (runs, True)
