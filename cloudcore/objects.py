@@ -322,6 +322,28 @@ class _Substance(msgspec.Struct, frozen=True, kw_only=True):
     spec: Any = None
 
 
+class _Gate(msgspec.Struct, frozen=True, kw_only=True):
+    conditionType: str = ""
+
+
+class _GatedSpec(msgspec.Struct, frozen=True, kw_only=True):
+    readinessGates: list[_Gate] = []
+
+
+class _Condition(msgspec.Struct, frozen=True, kw_only=True):
+    type: str = ""
+    status: str = ""
+
+
+class _GatedStatus(msgspec.Struct, frozen=True, kw_only=True):
+    conditions: list[_Condition] | None = None
+
+
+class _Gated(msgspec.Struct, frozen=True, kw_only=True):
+    spec: _GatedSpec = _GatedSpec()
+    status: _GatedStatus = _GatedStatus()
+
+
 def same_substance(old: Object, new: Object) -> bool:
     """Whether only status and bookkeeping changed: what an edge need not be told."""
     return old.uid == new.uid and _substance(old) == _substance(new)
@@ -342,4 +364,17 @@ def _substance(thing: Object) -> tuple[object, ...]:
         meta.finalizers,
         meta.ownerReferences,
         found.spec,
+        _gates(thing),
     )
+
+
+def _gates(thing: Object) -> tuple[tuple[str, str], ...]:
+    """What others say of a pod's readiness gates, in its status: all of a status that its node goes by."""
+    if b'"readinessGates"' not in thing.raw:
+        return ()
+    try:
+        found = thing.decode(_Gated)
+    except ProtocolError:
+        return ()
+    kinds = {gate.conditionType for gate in found.spec.readinessGates}
+    return tuple((one.type, one.status) for one in found.status.conditions or () if one.type in kinds)

@@ -5,10 +5,13 @@ The control plane has authenticated and authorized the request before it comes h
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
+from urllib.parse import quote
 
 from aiohttp import web
 
@@ -22,6 +25,17 @@ from cloudcore.cloudstream.tunnels import Tunnels
 
 audit = logging.getLogger("cloudcore.cloudstream.audit")
 
+LOG_PROTOCOLS = ("binary.k8s.io", "base64.binary.k8s.io")
+"""Of a log over a websocket: bytes, or their text in base64.  A client that offers none gets bytes."""
+NODE_PATHS = {
+    "healthz": "metrics",
+    "metrics": "metrics",
+    "pods": "pods",
+    "runningpods": "pods",
+    "stats": "stats",
+    "containerLogs": "logs",
+}
+"""What may be read of a node's kubelet through the API: the first word of the path, and the switch it hangs on."""
 PORT_FORWARD = "portforward.k8s.io"
 PORT_FORWARD_TUNNEL = f"SPDY/3.1+{PORT_FORWARD}"
 MAX_ERROR_TEXT = 8 * 1024
@@ -130,12 +144,58 @@ class PodStreams:
                 time.monotonic() - began,
             )
 
+    async def handle_node(
+        self, request: web.Request, node: str, path: str, *, user: str = ""
+    ) -> web.StreamResponse:
+        """Answer a request to a node's own kubelet: what can be read of it.   path: without a leading slash."""
+        began = time.monotonic()
+        result = "failed"
+        try:
+            switch = NODE_PATHS.get(path.partition("/")[0])
+            if switch is None:
+                raise Refusal(404, "404 page not found", plain=True)
+            if self._switches.get(switch) is False:
+                raise Refusal(403, f"{switch} is switched off for this cluster's edge nodes")
+            if request.method not in ("GET", "HEAD"):
+                raise Refusal(405, "Method Not Allowed", plain=True)
+            query = f"?{request.query_string}" if request.query_string else ""
+            wanted = PodRequest(
+                verb=switch, node=node, container="", path=f"/{quote(path, safe='/:@~')}{query}"
+            )
+            stream, answer = await self._open(wanted, "http", "GET", [])
+            result = "done"
+            return await relay.relay_body(request, stream, answer)
+        except Refusal as error:
+            result = f"{error.code}: {error}"
+            return _plain(error) if error.plain else status_response(error.code, str(error))
+        except StreamReset as error:
+            result = f"broke off: {error}"
+            return relay.Taken(502)
+        except Unavailable as error:
+            result = f"503: {error}"
+            return status_response(503, str(error))
+        except ConnectionError:
+            result = "the client went away"
+            return relay.Taken(499)
+        finally:
+            audit.info(
+                "%s %s of node %s by %s: %s after %.1f s",
+                request.method,
+                path[:256],
+                node,
+                user or "-",
+                result[:256],
+                time.monotonic() - began,
+            )
+
     async def _serve(self, request: web.Request, wanted: PodRequest) -> web.StreamResponse:
         if not wanted.node:
             return web.Response(text="")  # a pod without a node has logged nothing yet
         if wanted.verb == "logs":
             stream, answer = await self._open(wanted, "http", "GET", [])
             await _expect(stream, answer, 200)
+            if request.headers.get("Upgrade", "").lower() == "websocket":
+                return await _log_messages(request, stream)
             return await relay.relay_body(request, stream, answer)
         offered = _offered(request)
         if channels.V5 in offered and wanted.verb != "portForward":
@@ -181,6 +241,40 @@ class PodStreams:
             raise Refusal(501, str(error)) from error
         except Unavailable as error:
             raise Refusal(503, str(error)) from error
+
+
+async def _log_messages(request: web.Request, stream: Pipe) -> web.StreamResponse:
+    """A log as messages of a websocket, until its end or until the client goes."""
+    socket = web.WebSocketResponse(protocols=LOG_PROTOCOLS, compress=False, max_msg_size=MAX_MESSAGE)
+    try:
+        await socket.prepare(request)
+    except BaseException:
+        stream.reset("the client went away")
+        raise
+    text = socket.ws_protocol == LOG_PROTOCOLS[1]
+
+    async def send() -> None:
+        while data := await stream.read():
+            if text:
+                await socket.send_str(base64.b64encode(data).decode())
+            else:
+                await socket.send_bytes(data)
+        await socket.close()
+
+    async def listen() -> None:
+        async for _ in socket:
+            pass  # a client has nothing to say here
+        stream.reset("the client went away")
+
+    with contextlib.suppress(ExceptionGroup):
+        # whoever notices the end first ends the other
+        async with asyncio.TaskGroup() as both:
+            sending = both.create_task(send())
+            listening = both.create_task(listen())
+            await asyncio.wait((sending, listening), return_when=asyncio.FIRST_COMPLETED)
+            sending.cancel()
+            listening.cancel()
+    return socket
 
 
 def _offered(request: web.Request) -> list[str]:

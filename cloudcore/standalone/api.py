@@ -62,6 +62,10 @@ class KubeletProxy(Protocol):
         self, request: web.Request, namespace: str, pod: str, subresource: str, *, user: str = ""
     ) -> web.StreamResponse: ...
 
+    async def handle_node(
+        self, request: web.Request, node: str, path: str, *, user: str = ""
+    ) -> web.StreamResponse: ...
+
 
 class Api:
     """`checks` are the named conditions of /readyz; `address` is what /api tells clients."""
@@ -489,16 +493,20 @@ class Api:
     async def _stream(
         self, request: web.Request, target: Target, kind: Kind, user: User | None
     ) -> web.StreamResponse:
-        if kind.plural != "pods":
+        of_node = kind.plural == "nodes"
+        if not of_node and kind.plural != "pods":
             raise not_implemented(
                 f"{target.subresource} of {kind.plural} is not served: there is no kubelet behind it"
             )
         self._resources.read(kind, target.namespace, target.name)
-        if self._proxy is None or target.subresource == "proxy":
+        if self._proxy is None or (target.subresource == "proxy" and not of_node):
             raise not_implemented(
-                f"{target.subresource} of pods is not served: this control plane has no way to its nodes' kubelets"
+                f"{target.subresource} of {kind.plural} is not served: "
+                "this control plane has no way to its nodes' kubelets"
             )
         asks = user.name if user is not None else ""
+        if of_node:
+            return await self._proxy.handle_node(request, target.name, target.rest, user=asks)
         return await self._proxy.handle(request, target.namespace, target.name, target.subresource, user=asks)
 
     async def _measured(

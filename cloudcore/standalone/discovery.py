@@ -24,6 +24,7 @@ _ODD: dict[str, tuple[str, str, str, list[str]]] = {
     "portforward": ("", "v1", "PodPortForwardOptions", ["create", "get"]),
     "log": ("", "v1", "Pod", ["get"]),
     "finalize": ("", "v1", "Namespace", ["update"]),
+    "proxy": ("", "v1", "NodeProxyOptions", ["get"]),
 }
 
 
@@ -82,8 +83,8 @@ def resources(registry: Registry, group: str, version_name: str) -> Json | None:
 
 
 def served_subresources(row: Kind) -> list[str]:
-    """Node proxy is not served: there is no kubelet behind it."""
-    names = [name for name in row.subresources if name != "proxy"]
+    """Of what the API can have below a kind; only nodes are proxied to, and only to be read."""
+    names = [name for name in row.subresources if name != "proxy" or row.plural == "nodes"]
     return names if row.custom else sorted(names)
 
 

@@ -203,6 +203,7 @@ def pod_spec(
         yield unsupported(
             f"{path}.dnsPolicy", dns, ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None")
         )
+    yield from _sysctls(spec, f"{path}.securityContext.sysctls")
     if (spec.get("terminationGracePeriodSeconds") or 0) < 0:
         yield invalid_value(
             f"{path}.terminationGracePeriodSeconds",
@@ -226,6 +227,27 @@ def pod_spec(
                 operator,
                 'operator must be Exists when `key` is empty, which means "match all values and all keys"',
             )
+
+
+def _sysctls(spec: Json, path: str) -> Iterator[Cause]:
+    """Source: pkg/apis/core/validation, validateSysctls."""
+    seen: set[str] = set()
+    for index, item in enumerate((spec.get("securityContext") or {}).get("sysctls") or ()):
+        name, at = item.get("name", ""), f"{path}[{index}].name"
+        dotted = name.replace("/", ".")
+        if not name:
+            yield required(at)
+        elif len(name) > 253 or not SYSCTL.fullmatch(name):
+            yield invalid_value(at, name, SYSCTL_TEXT)
+        elif dotted in seen:
+            yield duplicate(at, name)
+        elif spec.get("hostNetwork") and dotted.startswith("net."):
+            yield invalid_value(at, name, "may not be specified when 'hostNetwork' is true")
+        elif spec.get("hostIPC") and dotted.startswith(
+            ("kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue.")
+        ):
+            yield invalid_value(at, name, "may not be specified when 'hostIPC' is true")
+        seen.add(dotted)
 
 
 def _container(container: Json, path: str, volumes: set[str], names: set[str]) -> Iterator[Cause]:
@@ -336,6 +358,12 @@ def _probe(probe: Json, path: str, *, liveness: bool) -> Iterator[Cause]:
         yield required(f"{path}.exec.command")
 
 
+SYSCTL = re.compile(r"([a-z0-9]([-_a-z0-9]*[a-z0-9])?[./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?")
+SYSCTL_TEXT = (
+    "must have at most 253 characters and match regex "
+    r"^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$"
+)
+
 POD_UPDATE_TEXT = (
     "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
     "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
@@ -372,12 +400,31 @@ def _pod_update(body: Json, old: Json) -> Iterator[Cause]:
 
 
 def on_resize(body: Json, old: Json) -> list[Cause]:
-    """Why a pod cannot be resized in place: our nodes cannot, whatever is asked."""
-    causes = []
-    before = qos_class(old.get("spec") or {})
-    if qos_class(body.get("spec") or {}) != before:
-        causes.append(invalid_value("spec", before, "Pod QOS Class may not change as a result of resizing"))
-    return [*causes, forbidden_field("spec", "Pod running on node without support for resize")]
+    """Why a pod cannot be resized so in place.  Source: pkg/apis/core/validation, ValidatePodResize."""
+    before, after = old.get("spec") or {}, body.get("spec") or {}
+    causes = list(_pod(body))
+    quality = qos_class(before)
+    if qos_class(after) != quality:
+        causes.append(invalid_value("spec", quality, "Pod QOS Class may not change as a result of resizing"))
+    if _without_amounts(before) != _without_amounts(after):
+        causes.append(forbidden_field("spec", "only cpu and memory resources are mutable"))
+    limited = {item.get("name") for item in before.get("containers") or () if item.get("resources")}
+    shown = (old.get("status") or {}).get("containerStatuses") or ()
+    if any(item.get("name") in limited and item.get("resources") is None for item in shown):
+        causes.append(forbidden_field("spec", "Pod running on node without support for resize"))
+    return causes
+
+
+def _without_amounts(spec: Json) -> Json:
+    """A pod's spec without what a resize may change."""
+    left = copy.deepcopy(spec)
+    for group in ("containers", "initContainers"):
+        for container in left.get(group) or ():
+            for amounts in (container.get("resources") or {}).values():
+                if isinstance(amounts, dict):
+                    amounts.pop("cpu", None)
+                    amounts.pop("memory", None)
+    return left
 
 
 # workloads -------------------------------------------------------------------------------------------
@@ -578,6 +625,11 @@ def _immutable_data(body: Json, old: Json) -> Iterator[Cause]:
         for field in ("data", "binaryData"):
             if (body.get(field) or {}) != (old.get(field) or {}):
                 yield forbidden_field(field, "field is immutable when `immutable` is set")
+
+
+def _handler_kept(body: Json, old: Json) -> Iterator[Cause]:
+    if body.get("handler") != old.get("handler"):
+        yield invalid_value("handler", body.get("handler"), "field is immutable")
 
 
 def _secret_update(body: Json, old: Json) -> Iterator[Cause]:
@@ -807,6 +859,7 @@ _UPDATE: dict[Key, Callable[[Json, Json], Iterator[Cause]]] = {
     (_APPS, "statefulsets"): _statefulset_update,
     ("batch", "jobs"): _job_update,
     ("batch", "cronjobs"): _cronjob_update,
+    ("node.k8s.io", "runtimeclasses"): _handler_kept,
     ("", "configmaps"): _immutable_data,
     ("", "secrets"): _secret_update,
     ("", "services"): _service_update,

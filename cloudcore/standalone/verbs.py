@@ -243,14 +243,14 @@ class Resources:
                 f"UID in object meta: {head.uid}",
             )
         self._keep(kind, body, old, subresource)
-        if subresource == "resize":
-            raise invalid(kind.kind, kind.group, name, validation.on_resize(body, old))
         self._default(kind, body)
+        if subresource == "resize" and (causes := validation.on_resize(body, old)):
+            raise invalid(kind.kind, kind.group, name, causes)
         if not kind.custom:
             self.admission.on_update(kind, body, old)
         if kind.generation and not subresource.startswith("status") and _spec_changed(kind, body, old):
             metadata["generation"] = old["metadata"].get("generation", 0) + 1
-        if subresource != "ephemeralcontainers":
+        if subresource not in ("ephemeralcontainers", "resize"):
             self._check(kind, body, old, subresource)
         if not subresource:
             self.admission.check_limits(kind, body, old)

@@ -12,12 +12,16 @@ import platform
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
+from beehive.message import UNREADABLE
 from edgecore.edged import claims, quantity
 from edgecore.edged.pod import Pod, Toleration, qos_class
 from edgecore.edged.resources import pod_requests
 from edgecore.edged.status import Outcome
 
 CRITICAL_PRIORITY = 2_000_000_000
+NO_PORTS = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
 PREEMPTING = Outcome(phase="Failed", reason="Preempting", message="Preempted in order to admit critical pod")
 _COUNTED = ("cpu", "memory", "ephemeral-storage")
 _ARCH = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm"}
@@ -33,11 +37,29 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """allocatable: nano-units by resource name.  pressures: the conditions that are on (MemoryPressure, ...)."""
+    """allocatable: nano-units by resource name.  pressures: the conditions that are on (MemoryPressure, ...).
+    labels: the node's as the cloud has them; empty while that is not known."""
 
     allocatable: Mapping[str, int] = field(default_factory=dict)
     max_pods: int = 110
     pressures: frozenset[str] = frozenset()
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+class _Meta(msgspec.Struct, frozen=True, kw_only=True):
+    labels: dict[str, str] | None = None
+
+
+class _Labelled(msgspec.Struct, frozen=True, kw_only=True):
+    metadata: _Meta = _Meta()
+
+
+def labels_of(node: bytes) -> dict[str, str]:
+    """A Node's labels; none of one that cannot be read."""
+    try:
+        return msgspec.json.decode(node, type=_Labelled).metadata.labels or {}
+    except UNREADABLE:
+        return {}
 
 
 def critical(pod: Pod) -> bool:
@@ -47,13 +69,15 @@ def critical(pod: Pod) -> bool:
 
 def decide(pod: Pod, others: Sequence[Pod], room: Room) -> Decision:
     """others: the pods that were admitted and have not ended."""
-    foreign = _foreign(pod)
+    foreign = _foreign(pod, room.labels)
     if foreign is not None:
         return Decision(refused=foreign)
     if not critical(pod):
         low = _pressure(pod, room.pressures)
         if low is not None:
             return Decision(refused=low)
+    if any(_collide(mine, theirs) for mine in _ports(pod) for other in others for theirs in _ports(other)):
+        return Decision(refused=_failed("NodePorts", f"Pod was rejected: {NO_PORTS}"))
     device = claims.taken(pod, others)
     if device:
         return Decision(refused=_failed("OutOfDevices", f"Pod was rejected: another pod has device {device}"))
@@ -67,7 +91,7 @@ def decide(pod: Pod, others: Sequence[Pod], room: Room) -> Decision:
     return Decision(refused=short)
 
 
-def _foreign(pod: Pod) -> Outcome | None:
+def _foreign(pod: Pod, labels: Mapping[str, str]) -> Outcome | None:
     if pod.spec.os is not None and pod.spec.os.name not in ("", "linux"):
         return _failed("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS")
     machine = platform.machine()
@@ -75,12 +99,27 @@ def _foreign(pod: Pod) -> Outcome | None:
         "kubernetes.io/os": "linux",
         "kubernetes.io/arch": _ARCH.get(machine, machine),
     }
-    for label, value in wanted.items():
-        if pod.spec.node_selector.get(label, value) != value:
+    has = {**labels, **wanted}
+    for label, value in pod.spec.node_selector.items():
+        if has.get(label) != value and (labels or label in wanted):
             return _failed(
                 "NodeAffinity", "Predicate NodeAffinity failed: node(s) didn't match Pod's node selector"
             )
     return None
+
+
+def _ports(pod: Pod) -> set[tuple[str, int, str]]:
+    """Protocol, number and address of each port of the machine that a pod takes; an empty address is all of them."""
+    return {
+        (port.protocol, port.host_port, "" if port.host_ip in ("0.0.0.0", "::") else port.host_ip)
+        for container in (*pod.spec.containers, *filter(pod.is_sidecar, pod.spec.init_containers))
+        for port in container.ports
+        if port.host_port > 0
+    }
+
+
+def _collide(one: tuple[str, int, str], other: tuple[str, int, str]) -> bool:
+    return one[:2] == other[:2] and (not one[2] or not other[2] or one[2] == other[2])
 
 
 def _pressure(pod: Pod, pressures: Collection[str]) -> Outcome | None:

@@ -20,6 +20,7 @@ import msgspec
 from beehive.errors import SkerryError, Unavailable
 from beehive.watchdog import Vital
 from edgecore.edged import (
+    admission,
     claims,
     evict,
     imagegc,
@@ -142,6 +143,7 @@ class Edged:
         self._absent: dict[str, int] = {}
         self._strays: dict[str, int] = {}
         self._changed = asyncio.Event()
+        self._labels: dict[str, str] = {}
         self._listing = pleg.Listing()
         self._sandboxes: list[SandboxInfo] = []
         self._containers: list[ContainerInfo] = []
@@ -181,6 +183,7 @@ class Edged:
             workers=self._workers.values,
             allocatable=self._allocatable,
             pressures=lambda: self.housekeeper.pressures,
+            labels=lambda: self._labels,
         )
         self.housekeeper = Housekeeper(
             config=config,
@@ -411,6 +414,7 @@ class Edged:
             own = [msgspec.Raw(raw) for raw in found.pods]
             self._static_uids = {decode_key(raw).uid for raw in own}
         self._mirrors_known = False
+        self._labels = await self._own_labels()
         try:
             pods, self._mirrors = mirror.split(await self._objects.pods())
         except Incomplete as err:
@@ -426,6 +430,14 @@ class Edged:
         if found.trouble:
             raise Incomplete(found.trouble, [*pods, *own])
         return [*pods, *own]
+
+    async def _own_labels(self) -> dict[str, str]:
+        """This node's, as the cloud has them; none while that is not known."""
+        try:
+            raw = await self._objects.get("node", "", self._node_name)
+            return admission.labels_of(bytes(raw)) if raw is not None else {}
+        except SkerryError:
+            return {}
 
     async def _watch_static(self, static: StaticPods) -> None:
         """Notice that a file of the folder has changed."""

@@ -334,7 +334,8 @@ def read_facts(config: EdgedConfig, *, node_name: str = "") -> Facts:
         pid_max=int(pid_max) if pid_max.isdigit() else 0,
         pids=int(pids) if pids.isdigit() else 0,
         machine_id=_read("/etc/machine-id").strip(),
-        system_uuid=_read("/sys/class/dmi/id/product_uuid").strip(),
+        # boards and some virtual machines have none
+        system_uuid=(_read("/sys/class/dmi/id/product_uuid") or _read("/etc/machine-id")).strip(),
         boot_id=_read("/proc/sys/kernel/random/boot_id").strip(),
         kernel=uname.release,
         os_image=parse_os_release(_read("/etc/os-release")),

@@ -405,6 +405,7 @@ class PodSpec(Wire, frozen=True, kw_only=True):
     hostname: str = ""
     subdomain: str = ""
     set_hostname_as_fqdn: bool = msgspec.field(name="setHostnameAsFQDN", default=False)
+    hostname_override: str = ""
     host_aliases: list[HostAlias] = []
     priority: int | None = None
     node_selector: dict[str, str] = {}

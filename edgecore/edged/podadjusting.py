@@ -30,8 +30,9 @@ class PodAdjuster:
         self._stopper = stopper
 
     async def resize(self) -> None:
-        """Give running containers the resources that they should have by now."""
+        """Give running containers the resources that they should have by now, unless the node never has so much."""
         pending = set()
+        over = resize.beyond(self._ctx.pod, self._s.node.allocatable)
         for status in self._ctx.runtime.containers:
             if status.state is not ContainerState.RUNNING or status.id != _latest_id(
                 self._ctx.runtime, status.name
@@ -45,7 +46,9 @@ class PodAdjuster:
                 status.annotations.get(ANNOTATION_RESOURCES, "")
             )
             way = resize.decide(container, has, resize.applied(wanted))
-            if way is resize.Way.RESTART:
+            if over and way is not resize.Way.NOTHING:
+                pending.add(container.name)
+            elif way is resize.Way.RESTART:
                 await self._ctx.event(
                     "Normal", "Killing", f"Container {container.name} resize requires restart", container.name
                 )
@@ -54,6 +57,7 @@ class PodAdjuster:
             elif way is resize.Way.UPDATE and not await self._update(container, status, wanted):
                 pending.add(container.name)
         self._ctx.resizing = frozenset(pending)
+        self._ctx.infeasible = over if pending else ""
 
     async def replug(self) -> None:
         """Start containers again whose device is back under another device node: only at its start is one given to it."""

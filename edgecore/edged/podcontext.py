@@ -100,6 +100,7 @@ class PodContext:
         # container id -> what it was given since it was created
         self.resized: dict[str, resize.Applied] = {}
         self.resizing: frozenset[str] = frozenset()
+        self.infeasible = ""
         self.released = False
         # seconds that it has to end, once the machine goes down
         self.resting: int | None = None

@@ -141,6 +141,9 @@ class PodProbes:
                 await self._ctx.event(
                     "Warning", "Unhealthy", f"{state.kind.value.title()} probe {how}: {text}", container.name
                 )
+            elif ok and text and state.probe.http_get is not None:
+                warned = f"{state.kind.value.title()} probe warning: {text}"
+                await self._ctx.event("Warning", "ProbeWarning", warned, container.name)
             if ok is not None and state.result(ok):
                 self._ctx.poke()
             await asyncio.sleep(probes.period_s(state.probe))

@@ -91,6 +91,7 @@ class PodReporter:
             host_ips=self._s.node.ips,
             outcome=self._ctx.machine.outcome,
             resizing=self._ctx.resizing,
+            infeasible=self._ctx.infeasible,
             held=self._ctx.on_hold,
             restart_all=self._ctx.restart_all,
             terminated=terminated or self._ctx.machine.life in (Life.TERMINATED, Life.FINISHED),

@@ -42,7 +42,7 @@ async def probe(
     """One attempt.
 
     None instead of a success when it could not be tried: no verdict against the container (P5).  With it, the text is
-    empty while the runtime is away, and otherwise worth telling."""
+    empty while the runtime is away, and otherwise worth telling.  So is a text with the success of an HTTP probe."""
     try:
         if check.exec is not None:
             return await _exec(runner, container_id, check.exec.command, timeout_s)
@@ -124,12 +124,14 @@ async def _http(
     try:
         async with asyncio.timeout(timeout_s):
             for _ in range(MAX_REDIRECTS):
-                status, location = await _get(url, headers)
+                status, location, body = await _get(url, headers)
                 target = urljoin(url, location) if location else ""
-                if status in REDIRECTS and target and urlsplit(target).hostname == first.hostname:
-                    url = target
-                    continue
-                # a redirect to another host is not followed and counts as success, as in a kubelet
+                if status in REDIRECTS and target:
+                    if urlsplit(target).hostname == first.hostname:
+                        url = target
+                        continue
+                    # one to another host is not followed and counts as success, as in a kubelet
+                    return True, f"Probe terminated redirects, Response body: {body}"
                 failed = f"HTTP probe failed with statuscode: {status}" if status >= 400 else ""
                 return 200 <= status < 400, failed
     except TimeoutError:
@@ -141,8 +143,10 @@ async def _http(
     return False, f'Get "{url[:MAX_OUTPUT]}": {why}'
 
 
-async def _get(url: str, extra: list[tuple[str, str]]) -> tuple[int, str]:
-    """Status and location.  Raises _Failed; ValueError for what cannot be asked."""
+async def _get(url: str, extra: list[tuple[str, str]]) -> tuple[int, str, str]:
+    """Status, location, and the beginning of the body where there is a location.
+
+    Raises _Failed; ValueError for what cannot be asked."""
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -163,6 +167,11 @@ async def _get(url: str, extra: list[tuple[str, str]]) -> tuple[int, str]:
         writer.write(f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1", "replace"))
         await writer.drain()
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        location = _header(head, "location")
+        length = _header(head, "content-length")
+        body = b""
+        if location and length.isdigit() and int(length):
+            body = await reader.readexactly(min(MAX_OUTPUT, int(length)))
     except asyncio.IncompleteReadError as err:
         raise _Failed("EOF") from err
     except asyncio.LimitOverrunError as err:
@@ -176,8 +185,14 @@ async def _get(url: str, extra: list[tuple[str, str]]) -> tuple[int, str]:
     words = head[0].split(" ", 2)
     if len(words) < 2 or not words[0].startswith("HTTP/") or not words[1].isdigit():
         raise _Failed(f'malformed HTTP response "{head[0][:64]}"')
-    location = next((h.partition(":")[2].strip() for h in head[1:] if h.lower().startswith("location:")), "")
-    return int(words[1]), location
+    return int(words[1]), location, body.decode("utf-8", "replace")
+
+
+def _header(head: list[str], name: str) -> str:
+    """The value of a header in the lines of a response; empty without it."""
+    return next(
+        (line.partition(":")[2].strip() for line in head[1:] if line.lower().startswith(f"{name}:")), ""
+    )
 
 
 async def _dial(

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from edgecore.edged.pod import Container
+from edgecore.edged import quantity
+from edgecore.edged.pod import Container, Pod
+from edgecore.edged.resources import pod_requests
 from edgecore.edged.runtime import Resources
 
 
@@ -46,6 +48,16 @@ def decode(text: str) -> Applied | None:
         return msgspec.json.decode(text, type=Applied)
     except (msgspec.MsgspecError, RecursionError):
         return None
+
+
+def beyond(pod: Pod, allocatable: Mapping[str, int]) -> str:
+    """Why a node never has what a pod asks for; empty when it has.   allocatable: nano-units by resource name."""
+    for name, value in pod_requests(pod).items():
+        capacity = allocatable.get(name)
+        if name in ("cpu", "memory") and capacity is not None and value > capacity:
+            show = quantity.milli if name == "cpu" else quantity.units
+            return f"Node didn't have enough capacity: {name}, requested: {show(value)}, capacity: {show(capacity)}"
+    return ""
 
 
 def decide(container: Container, has: Applied | None, wanted: Applied) -> Way:

@@ -29,11 +29,13 @@ class Room:
         workers: Callable[[], Collection[Worker]],
         allocatable: Callable[[], Mapping[str, int]],
         pressures: Callable[[], frozenset[str]],
+        labels: Callable[[], Mapping[str, str]],
     ) -> None:
         self._config = config
         self._workers = workers
         self._allocatable = allocatable
         self._pressures = pressures
+        self._labels = labels
         # UID of a critical pod -> those that end for it
         self._ending: dict[str, list[Worker]] = {}
 
@@ -91,6 +93,9 @@ class Room:
         others |= {w.pod.uid: w.pod for w in self._workers() if w.admitted and w.syncing}
         others.pop(worker.pod.uid, None)
         room = admission.Room(
-            allocatable=self._allocatable(), max_pods=self._config.max_pods, pressures=self._pressures()
+            allocatable=self._allocatable(),
+            max_pods=self._config.max_pods,
+            pressures=self._pressures(),
+            labels=self._labels(),
         )
         return admission.decide(worker.pod, list(others.values()), room)

@@ -123,14 +123,16 @@ def _sysctl(name: str) -> str:
 
 
 def hostname(pod: Pod) -> str:
-    """The pod's own hostname, at most 63 characters and not ending in a sign."""
+    """The pod's own hostname, at most 63 characters and not ending in a sign, or the one that overrides it, as it is."""
+    if pod.spec.hostname_override:
+        return pod.spec.hostname_override
     return (pod.spec.hostname or pod.name)[:63].rstrip("-.")
 
 
 def full_hostname(pod: Pod, domain: str) -> str:
     """What a pod's programs see as their host's name.  Raises Held for one that the kernel does not take."""
     name = hostname(pod)
-    if not pod.spec.set_hostname_as_fqdn or not pod.spec.subdomain:
+    if not pod.spec.set_hostname_as_fqdn or not pod.spec.subdomain or pod.spec.hostname_override:
         return name
     full = f"{name}.{pod.spec.subdomain}.{pod.namespace}.svc.{domain}"
     if len(full) > MAX_HOSTNAME:
@@ -226,7 +228,7 @@ def container_config(
     given: what device plugins give it.
     """
     context = container.security_context or SecurityContext()
-    user, group, username = _user(pod, context, image_user)
+    user, group, username = _user(pod, container.name, context, image_user)
     # /proc is masked unless the container may do everything anyway
     unmasked = context.privileged or context.proc_mount == "Unmasked"
     own = resources(pod, container, memory_capacity, memory_limits=memory_limits)
@@ -302,29 +304,32 @@ def _no_new_privs(context: SecurityContext) -> bool:
     return False
 
 
-def _user(pod: Pod, context: SecurityContext, image: ImageUser) -> tuple[int | None, int | None, str]:
+def _user(
+    pod: Pod, name: str, context: SecurityContext, image: ImageUser
+) -> tuple[int | None, int | None, str]:
     """Whom a container runs as: (uid, gid, name).  Raises Held when that may be root and must not."""
     of_pod = pod.spec.security_context
     user = context.run_as_user if context.run_as_user is not None else of_pod.run_as_user
     group = context.run_as_group if context.run_as_group is not None else of_pod.run_as_group
     non_root = context.run_as_non_root if context.run_as_non_root is not None else of_pod.run_as_non_root
-    for name, value in (("runAsUser", user), ("runAsGroup", group)):
+    for field, value in (("runAsUser", user), ("runAsGroup", group)):
         if value is not None and not 0 <= value <= MAX_ID:
-            raise Held(CONFIG_ERROR, f"{name} must be between 0 and {MAX_ID}: {value}")
+            raise Held(CONFIG_ERROR, f"{field} must be between 0 and {MAX_ID}: {value}")
     if user is None and image.uid is not None and not 0 <= image.uid <= MAX_ID:
         # a runtime that cuts it to 32 bits may make it root (CVE-2024-40635)
         raise Held(CONFIG_ERROR, f"the image's user must be between 0 and {MAX_ID}: {image.uid}")
     if non_root:
+        whose = f'(pod: "{pod.name}_{pod.namespace}({pod.uid})", container: {name})'
         if user == 0:
-            raise Held(CONFIG_ERROR, "container's runAsUser breaks non-root policy")
+            raise Held(CONFIG_ERROR, f"container's runAsUser breaks non-root policy {whose}")
         if user is None and image.uid is None and image.name:
             raise Held(
                 CONFIG_ERROR,
                 f"container has runAsNonRoot and image has non-numeric user ({image.name[:32]}), "
-                "cannot verify user is non-root",
+                f"cannot verify user is non-root {whose}",
             )
         if user is None and not image.uid:
-            raise Held(CONFIG_ERROR, "container has runAsNonRoot and image will run as root")
+            raise Held(CONFIG_ERROR, f"container has runAsNonRoot and image will run as root {whose}")
     if user is not None:
         return user, group, ""
     if image.uid is not None:
@@ -452,8 +457,9 @@ def parse_resolv_conf(text: str) -> Dns:
 
 def hosts_file(pod: Pod, *, ips: Sequence[str], domain: str, host_hosts: str) -> str:
     """/etc/hosts of a pod.  host_hosts: the machine's own, which a pod on its network gets."""
+    tab = "\t"
     aliases = "".join(
-        f"{a.ip}\t{' '.join(a.hostnames)}\n"
+        f"{a.ip}\t{tab.join(a.hostnames)}\n"
         for a in pod.spec.host_aliases
         if not any(c in a.ip + "".join(a.hostnames) for c in "\n\r")
     )
@@ -463,7 +469,7 @@ def hosts_file(pod: Pod, *, ips: Sequence[str], domain: str, host_hosts: str) ->
         return f"# Kubernetes-managed hosts file (host network).\n{host_hosts}{aliases}"
     name = hostname(pod)
     names = name
-    if pod.spec.subdomain:
+    if pod.spec.subdomain and not pod.spec.hostname_override:
         names = f"{name}.{pod.spec.subdomain}.{pod.namespace}.svc.{domain}\t{name}"
     own = "".join(f"{ip}\t{names}\n" for ip in ips)
     return (

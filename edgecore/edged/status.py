@@ -20,6 +20,7 @@ from edgecore.edged.pod import (
     HostIp,
     Pod,
     PodStatus,
+    Quantity,
     ResourceRequirements,
     State,
     StateRunning,
@@ -30,6 +31,8 @@ from edgecore.edged.pod import (
 from edgecore.edged.runtime import ContainerState, ContainerStatus, PodRuntime
 
 PREFIX = "containerd://"
+# conditions of this node's own that are there only while they are so
+PASSING = ("PodResizePending", "PodResizeInProgress")
 # Ways in which a node ends a pod that has done nothing wrong.
 # KEP-5532: while every container is ended to be started anew
 _RESTARTING = "AllContainersRestarting"
@@ -63,7 +66,7 @@ class View:
 
     restart_all: where a restart of all containers is, as in restarts.
     held: the pod waits for somebody at the edge to let it start.
-    resizing: containers that run with other resources than their spec says.
+    resizing: containers that run with other resources than their spec says.   infeasible: why they always will.
     waiting: container -> (reason, message) of those held back.  messages: container id -> termination message.
     """
 
@@ -76,6 +79,7 @@ class View:
     outcome: Outcome | None = None
     terminated: bool = False
     resizing: frozenset[str] = frozenset()
+    infeasible: str = ""
     held: bool = False
     restart_all: str = ""
 
@@ -201,8 +205,17 @@ def _container(
         container_id=container_id,
         started=started,
         resources=_resources(c, view, previous),
-        allocated_resources=dict(c.resources.requests) or UNSET,
+        allocated_resources=_allocated(c, view, previous),
     )
+
+
+def _allocated(
+    c: Container, view: View, previous: ContainerStatusJson | None
+) -> dict[str, Quantity] | UnsetType:
+    """What the node keeps for a container: what it asks for, or asked for before a resize that cannot be."""
+    if view.infeasible and c.name in view.resizing and previous is not None:
+        return previous.allocated_resources
+    return dict(c.resources.requests) or UNSET
 
 
 def _resources(
@@ -361,6 +374,16 @@ def _conditions(pod: Pod, runtime: PodRuntime, status: PodStatus, view: View) ->
                 observed_generation=generation,
             )
         )
+    if view.infeasible:
+        made.append(
+            Condition(
+                type="PodResizePending",
+                status="True",
+                reason="Infeasible",
+                message=view.infeasible,
+                observed_generation=generation,
+            )
+        )
     if pod.on_hold:
         reason = "HoldUpgradeEnabled" if view.held else ""
         made.append(
@@ -381,7 +404,7 @@ def _conditions(pod: Pod, runtime: PodRuntime, status: PodStatus, view: View) ->
         )
     # conditions of others (readiness gates, DisruptionTarget) stay as they were
     ours = {c.type for c in out}
-    out += [c for c in pod.status.conditions if c.type not in ours]
+    out += [c for c in pod.status.conditions if c.type not in ours and c.type not in PASSING]
     return out
 
 

@@ -4,12 +4,30 @@ Source: protocol notes on the hub, 6.2."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from beehive import clock, resource
 from beehive.errors import ProtocolError
 from beehive.message import UNREADABLE, Group, Message, Op, Source, new, reply
 from edgecore.metamanager.process import Object
+
+# conditions of a pod that its node writes; those of the second line come and go
+_PASSING = ("PodResizePending", "PodResizeInProgress")
+OWN_CONDITIONS = frozenset(
+    {
+        "PodReadyToStartContainers",
+        "Initialized",
+        "Ready",
+        "ContainersReady",
+        "PodScheduled",
+        "DisruptionTarget",
+        "HeldUpgrade",
+        "AllContainersRestarting",
+        *_PASSING,
+    }
+)
 
 
 def pod_key(uid: str) -> str:
@@ -43,19 +61,36 @@ def event_path(event: bytes) -> str:
 def pod_patch(uid: str, status: bytes) -> bytes:
     """The strategic merge patch that makes a pod's status this one.
 
-    A merge keeps what the patch does not name.  So the two texts that come and go are named always, and the addresses,
-    which would be merged by address, are replaced.   Raises: ProtocolError."""
+    A merge keeps what the patch does not name.  So the two texts that come and go are named always, also those of each
+    condition, and the addresses, which would be merged by address, are replaced.  Conditions that others write (readiness
+    gates) are left to them: what this node last heard of them may be old.   Raises: ProtocolError."""
     try:
         fields = msgspec.json.decode(status, type=dict[str, msgspec.Raw])
     except UNREADABLE as error:
         raise ProtocolError(f"cannot read the pod's status: {error}") from error
     for key in ("reason", "message"):
         fields.setdefault(key, msgspec.Raw(b"null"))
-    addresses = bytes(fields.get("podIPs", b"")).strip()
-    if addresses.startswith(b"["):
-        inner = addresses[1:-1].strip()
-        fields["podIPs"] = msgspec.Raw(b'[{"$patch":"replace"}' + (b"," + inner if inner else b"") + b"]")
+    for key in ("podIPs", "hostIPs"):
+        addresses = bytes(fields.get(key, b"")).strip()
+        if addresses.startswith(b"["):
+            inner = addresses[1:-1].strip()
+            fields[key] = msgspec.Raw(b'[{"$patch":"replace"}' + (b"," + inner if inner else b"") + b"]")
+    if "conditions" in fields:
+        fields["conditions"] = msgspec.Raw(_conditions(fields["conditions"]))
     return msgspec.json.encode({"metadata": {"uid": uid}, "status": fields})
+
+
+def _conditions(raw: msgspec.Raw) -> bytes:
+    """A pod's conditions as elements of a patch.  Raises: ProtocolError."""
+    try:
+        found = msgspec.json.decode(raw, type=list[dict[str, Any]] | None) or []
+    except UNREADABLE as error:
+        raise ProtocolError(f"cannot read the pod's conditions: {error}") from error
+    blank: dict[str, Any] = {"reason": None, "message": None}
+    ours = [blank | one for one in found if one.get("type") in OWN_CONDITIONS]
+    present = {one["type"] for one in ours}
+    gone = [{"$patch": "delete", "type": kind} for kind in _PASSING if kind not in present]
+    return msgspec.json.encode([*ours, *gone])
 
 
 _VOLUME_OPS = frozenset(

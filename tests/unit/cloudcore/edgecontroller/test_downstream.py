@@ -285,6 +285,20 @@ def test_an_edge_that_missed_a_status_only_holds_the_same() -> None:
     assert [item.name for item in known] == ["a"]
 
 
+def test_an_edge_hears_what_others_say_of_a_pods_readiness_gates() -> None:
+    world = World()
+
+    def gated(**status: str) -> Object:
+        conditions = [{"type": kind, "status": value} for kind, value in status.items()]
+        spec = {"nodeName": "a", "containers": [], "readinessGates": [{"conditionType": "gate"}]}
+        return world.make(POD, "web", spec=spec, status={"conditions": conditions})
+
+    world.put(gated(Ready="False"))
+    assert world.put(gated(Ready="True")) == []
+    assert world.put(gated(Ready="True", gate="True")) == [("a", Op.UPDATE, "ns/pod/web")]
+    assert world.put(gated(Ready="False", gate="True")) == []
+
+
 def test_nothing_is_taken_back_while_a_pod_of_the_node_cannot_be_understood() -> None:
     world = World()
     world.put(world.make(CONFIGMAP, "one"))

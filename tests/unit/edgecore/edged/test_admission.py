@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from edgecore.edged.admission import Room, decide
+from edgecore.edged.admission import Room, decide, labels_of
 from edgecore.edged.pod import Pod
 from edgecore.edged.quantity import NANO
 from tests.unit.edgecore.edged.builders import c, make
@@ -22,6 +23,24 @@ def pod(uid: str, cpu: str = "", memory: str = "", **spec: Any) -> Pod:
     return make(c(resources={"requests": requests}), meta={"uid": uid}, **spec)
 
 
+def porting(uid: str, number: int, **more: Any) -> Pod:
+    port = {"containerPort": 8080, "hostPort": number, "protocol": "TCP", **more}
+    return make(c(ports=[port]), meta={"uid": uid})
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"), [({}, ""), ({"disk": "slow"}, "NodeAffinity"), ({"disk": "fast"}, "")]
+)
+def test_labels(labels: dict[str, str], reason: str) -> None:
+    decided = decide(pod("n", nodeSelector={"disk": "fast"}), [], replace(ROOM, labels=labels))
+    assert (decided.refused.reason if decided.refused else "") == reason
+
+
+def test_labels_of_a_node() -> None:
+    assert labels_of(b'{"metadata":{"labels":{"disk":"fast"}}}') == {"disk": "fast"}
+    assert labels_of(b'{"metadata":{}}') == labels_of(b"[]") == {}
+
+
 @pytest.mark.parametrize(
     ("new", "others", "reason", "words"),
     [
@@ -35,6 +54,11 @@ def pod(uid: str, cpu: str = "", memory: str = "", **spec: Any) -> Pod:
         (pod("n", os={"name": "windows"}), [], "PodOSNotSupported", "OS"),
         (pod("n", nodeSelector={"kubernetes.io/arch": "s390x"}), [], "NodeAffinity", "selector"),
         (pod("n", nodeSelector={"disk": "fast"}), [], "", ""),
+        (porting("n", 80), [porting("a", 80)], "NodePorts", "free ports"),
+        (porting("n", 80, hostIP="192.0.2.1"), [porting("a", 80)], "NodePorts", "free ports"),
+        (porting("n", 80, hostIP="192.0.2.1"), [porting("a", 80, hostIP="192.0.2.2")], "", ""),
+        (porting("n", 80), [porting("a", 80, protocol="UDP"), porting("b", 81)], "", ""),
+        (porting("n", 0), [porting("a", 0)], "", ""),
     ],
 )
 def test_room(new: Pod, others: list[Pod], reason: str, words: str) -> None:

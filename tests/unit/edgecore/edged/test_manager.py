@@ -117,6 +117,9 @@ def test_the_watchdog_sees_looks_that_stand_still_and_none_that_waits(tmp_path: 
         async def pods(self) -> list[Any]:
             return []
 
+        async def get(self, kind: str, namespace: str, name: str) -> None:
+            return None
+
     runtime: Any = Runtime()
     objects: Any = Objects()
     config = EdgedConfig(root_dir=tmp_path / "pods", log_dir=tmp_path / "logs", relist_s=0.01)

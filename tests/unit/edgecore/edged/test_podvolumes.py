@@ -42,12 +42,13 @@ def bring(monkeypatch: pytest.MonkeyPatch, *, runs: bool = False, during: Any = 
     """Whether it went well, and whether there is more to do.   during: what happens while the sources are read."""
     held = PodVolumes(cast("PodContext", Context(runs)))
 
-    async def gather() -> Any:
+    async def gather() -> volumes.Sources:
         if during is not None:
             during(held)
+        return volumes.Sources()
 
     monkeypatch.setattr(held, "_gather", gather)
-    monkeypatch.setattr(held, "check_host_paths", lambda: None)
+    monkeypatch.setattr(held, "held_paths", dict)
     return asyncio.run(held.bring()), held.stale
 
 

@@ -125,6 +125,8 @@ def test_redirects() -> None:
 
     assert http(local)[0] is False
     assert http(lambda _: b"HTTP/1.1 302 Found\r\nLocation: http://elsewhere.test/\r\n\r\n")[0] is True
+    told = b"HTTP/1.1 302 Found\r\nLocation: http://elsewhere.test/\r\nContent-Length: 5\r\n\r\nthere"
+    assert http(lambda _: told) == (True, "Probe terminated redirects, Response body: there")
     ok, text = http(lambda _: b"HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n")
     assert ok is False
     assert text.endswith('/": stopped after 10 redirects')

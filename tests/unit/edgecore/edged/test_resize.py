@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from edgecore.edged.pod import Container
-from edgecore.edged.resize import Applied, Way, applied, decide, decode, encode
+from edgecore.edged.quantity import NANO
+from edgecore.edged.resize import Applied, Way, applied, beyond, decide, decode, encode
 from edgecore.edged.runtime import Resources
 from tests.unit.edgecore.edged.builders import c, make
 
@@ -44,3 +45,10 @@ def test_what_is_kept_on_a_container_can_be_read_back() -> None:
     assert decode(encode(made)) == made
     assert decode("") is None
     assert decode("{") is None
+
+
+def test_what_a_node_never_has() -> None:
+    pod = make(c(resources={"requests": {"cpu": "3", "memory": "1Mi"}}))
+    assert beyond(pod, {"cpu": 4 * NANO}) == beyond(pod, {}) == ""
+    told = beyond(pod, {"cpu": 2 * NANO, "memory": 2**30 * NANO})
+    assert told == "Node didn't have enough capacity: cpu, requested: 3000, capacity: 2000"

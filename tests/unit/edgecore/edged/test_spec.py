@@ -244,7 +244,7 @@ def test_hosts() -> None:
     )
     text = spec.hosts_file(pod, ips=["10.0.0.2"], domain="cluster.local", host_hosts="")
     assert "10.0.0.2\tp.sub.ns.svc.cluster.local\tp\n" in text
-    assert "1.2.3.4\ta b\n" in text
+    assert "1.2.3.4\ta\tb\n" in text
     assert "evil" not in text
     host = spec.hosts_file(make(hostNetwork=True), ips=[], domain="d", host_hosts="127.0.0.1 here\n")
     assert "127.0.0.1 here" in host

@@ -28,6 +28,30 @@ def test_texts_that_are_there_stay_and_empty_lists_empty() -> None:
     assert patch["status"]["podIPs"] == [{"$patch": "replace"}]
 
 
+def test_conditions_lose_their_old_texts_and_those_of_others_are_left_alone() -> None:
+    status = {
+        "conditions": [
+            {"type": "Ready", "status": "True"},
+            {"type": "PodResizePending", "status": "True", "reason": "Infeasible"},
+            {"type": "example.com/gate", "status": "True"},
+        ],
+        "hostIPs": [{"ip": "192.0.2.1"}],
+    }
+    patch = json.loads(reports.pod_patch("u", json.dumps(status).encode()))["status"]
+    assert patch["conditions"] == [
+        {"type": "Ready", "status": "True", "reason": None, "message": None},
+        {"type": "PodResizePending", "status": "True", "reason": "Infeasible", "message": None},
+        {"$patch": "delete", "type": "PodResizeInProgress"},
+    ]
+    assert patch["hostIPs"] == [{"$patch": "replace"}, {"ip": "192.0.2.1"}]
+
+
+def test_conditions_that_are_none() -> None:
+    assert json.loads(reports.pod_patch("u", b'{"conditions":null}'))["status"]["conditions"] != []
+    with pytest.raises(ProtocolError):
+        reports.pod_patch("u", b'{"conditions":[1]}')
+
+
 def test_an_end_names_its_uid() -> None:
     message = reports.pod_gone("default", "web", "u1")
     assert (message.route.operation, message.route.resource) == ("delete", "default/pod/web")
