@@ -236,6 +236,39 @@ def test_f_s08_each_sync_takes_five_seconds(stage: Stage, tmp_path: Path) -> Non
         stage.kill("edgecore")
 
 
+def test_f_e09_a_disk_that_hangs_is_told_of_and_waited_for(stage: Stage, tmp_path: Path) -> None:
+    before, restarts = stage.containers(), stage.restarts()
+    shim = Shim(tmp_path, stage.edge)
+    stage.kill("edgecore")
+    words = {
+        name: value for name, value in shim.environment.items() if name.startswith(("SKERRY_TEST", "LD_"))
+    }
+    stage.parts.daemons["edgecore"].start(stage.parts.command("edgecore"), env=words)
+    try:
+        eventually(stage.is_linked, "the link", BACK_S)
+        eventually(stage.is_agreed, "agreement", 60)
+        agent, offset = stage.pid("edgecore"), stage.log_size("edgecore")
+        shim.slow_down(25.0)
+        text = f"Behind a disk that hung {time.time():.0f}\n"
+        stage.skerry.kubectl("replace", "-f", "-", stdin=small_configmap(text))
+        told = "The store's writer has stood still"
+        eventually(lambda: told in stage.log_since("edgecore", offset), "a word of it", 90)
+        shim.slow_down(0.0)
+        goes_on = "The store's writer goes on"
+        eventually(lambda: goes_on in stage.log_since("edgecore", offset), "a word of its end", 90)
+        # where it hangs, too
+        assert "in _commit" in stage.log_since("edgecore", offset)
+        (web,) = [one for one in stage.skerry.containers() if one.name == "web"]
+        eventually(lambda: stage.skerry.inside(web, "/www/index.html") == text, "the page", 60)
+        assert stage.pid("edgecore") == agent
+        assert stage.containers() == before
+        assert stage.restarts() == restarts
+    finally:
+        shim.slow_down(0.0)
+        stage.skerry.kubectl("replace", "-f", "-", stdin=small_configmap("Hello from the edge.\n"))
+        stage.kill("edgecore")
+
+
 def small_configmap(value: str) -> str:
     plain = json.loads(fat_configmap(value))
     del plain["data"]["fat"]
