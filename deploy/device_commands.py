@@ -73,10 +73,16 @@ def list_(kubectl: Kubectl, namespace: str) -> None:
 
 
 @device.command()
+@click.argument("name", default="")
 @click.option("-n", "--namespace", default="", help="Of one namespace only.")
 @click.pass_obj
-def candidates(kubectl: Kubectl, namespace: str) -> None:
-    """Show the hardware that was found by HardwareRules, and what became of it."""
+def candidates(kubectl: Kubectl, name: str, namespace: str) -> None:
+    """Show the hardware that was found by HardwareRules, and what became of it; of one, named or by its beginning, all."""
+    if name:
+        found = devices.candidate(kubectl.items(devices.CANDIDATES), namespace or "default", name)
+        for line in devices.describe_candidate(found):
+            click.echo(line)
+        return
     items = [item for item in kubectl.items(devices.CANDIDATES) if namespace in ("", devices.key(item)[0])]
     if not items:
         click.echo("nothing was found: a HardwareRule says what is wanted", err=True)

@@ -6,6 +6,7 @@ before it is written."""
 from __future__ import annotations
 
 import difflib
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -291,9 +292,66 @@ def candidates_table(items: Iterable[Object]) -> list[str]:
         said = spec.get("accepted")
         accepted = "-" if said is None else "yes" if said else "no"
         texts = (spec.get("nodeName"), status.get("phase"), accepted)
-        more = (spec.get("serial"), spec.get("model"), spec.get("devNode"), status.get("device"))
+        offer = spec.get("offer")  # what announces itself has a name of its own, and no device node
+        what = spec.get("name") if offer else spec.get("model")
+        where = f"{len(offer.get('properties') or ())} properties" if offer else spec.get("devNode")
+        more = (spec.get("serial"), what, where, status.get("device"))
         cells.append((item["metadata"]["name"], *(_shown(text or None) for text in (*texts, *more))))
     return columns([heading, *cells])
+
+
+def describe_candidate(item: Object) -> list[str]:
+    """All that a node says of a piece of hardware, as lines of text."""
+    spec, status = item.get("spec") or {}, item.get("status") or {}
+    said = spec.get("accepted")
+    rows = [
+        ("Name", "/".join(key(item))),
+        ("Node", spec.get("nodeName")),
+        ("Rule", spec.get("ruleName")),
+        ("Phase", status.get("phase")),
+        ("Accepted", "not decided" if said is None else "yes" if said else "no"),
+        ("Device", status.get("device")),
+        ("Message", status.get("message")),
+    ]
+    known = (
+        "subsystem",
+        "name",
+        "vendor",
+        "product",
+        "serial",
+        "model",
+        "driver",
+        "port",
+        "devNode",
+        "devPath",
+    )
+    rows += [(name[0].upper() + name[1:], spec.get(name)) for name in (*known, "identity")]
+    lines = [f"{name + ':':<13} {printable(str(text))}" for name, text in rows if text]
+    offer = spec.get("offer")
+    if not offer:
+        return lines
+    protocol = json.dumps(offer.get("configData") or {}, ensure_ascii=False)
+    lines += [f"{'Protocol:':<13} {printable(str(offer.get('protocolName')))} {printable(protocol)}", ""]
+    cells = [("PROPERTY", "TYPE", "ACCESS", "UNIT", "RANGE", "READ AT", "SET AT")]
+    for row in offer.get("properties") or []:
+        config = row.get("config") or {}
+        path = config.get("jsonPath")
+        read_at = " ".join(text for text in (config.get("topic"), path) if text)
+        low, high = row.get("minimum"), row.get("maximum")
+        cells.append(
+            (
+                row.get("name") or "",
+                row.get("type") or "STRING",
+                "ReadWrite" if row.get("writable") else "ReadOnly",
+                row.get("unit") or "-",
+                f"{low or ''} to {high or ''}" if low or high else "-",
+                _shown(printable(read_at) or None),
+                _shown(printable(config.get("commandTopic") or "") or None),
+            )
+        )
+    lines += columns(cells)
+    left = offer.get("left") or []
+    return [*lines, *(["", "Not understood:"] if left else []), *(f"  {printable(text)}" for text in left)]
 
 
 # --- to show -----------------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """What hardware is plugged in here: told by the process that watches it, passed on to the cloud, twins and pods.
 
 `mapper supervise` asks every few seconds over the local socket: it says all that it sees, and is told which rules and which
-drivers the node needs.  Nothing is stored: until it has spoken nothing is known, and then nothing is concluded."""
+drivers the node needs.  What announces itself over MQTT comes beside it (`announced.py`).  Nothing is stored: until one of the
+two has spoken nothing is known of its things, and nothing is concluded."""
 
 from __future__ import annotations
 
@@ -54,7 +55,10 @@ class Hardware:
         self._cloud = cloud
         self._twins = twins
         self.changed: list[Callable[[str, str], None]] = []
-        self._seen: dict[str, Seen] | None = None  # by candidate
+        self._seen: dict[str, Seen] | None = None  # by candidate, of both sources
+        self._plugged: dict[str, Seen] | None = None
+        self._announced: dict[str, Seen] | None = {}
+        self._covers: list[str] = []
 
     async def answer(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """The verb `hardware`.  present: all that is seen, or null while that is not known.  Raises: ProtocolError."""
@@ -64,20 +68,37 @@ class Hardware:
                 seen = msgspec.convert({"seen": present}, Report).seen
             except (msgspec.ValidationError, RecursionError) as error:
                 raise ProtocolError(f"cannot use what is said to be plugged in: {error}") from error
-            await self._take({hardware.object_name(self._node, thing): thing for thing in seen})
+            self._plugged = self._by_name(seen)
+            await self._take_both()
         return {
             "node": self._node,
             "rules": await self._cloud.known("hardwarerule"),
             "needs": self._twins.needs(),
         }
 
-    async def _take(self, seen: dict[str, Seen]) -> None:
+    async def announce(self, seen: list[Seen] | None) -> None:
+        """What has announced itself over MQTT; None while that is not known."""
+        self._announced = self._by_name(seen) if seen is not None else None
+        await self._take_both()
+
+    def _by_name(self, seen: list[Seen]) -> dict[str, Seen]:
+        return {hardware.object_name(self._node, thing): thing for thing in seen}
+
+    async def _take_both(self) -> None:
+        covers = [hardware.PLUGGED] if self._plugged is not None else []
+        covers += [hardware.MQTT] if self._announced is not None else []
+        both = {**(self._plugged or {}), **(self._announced or {})}
+        await self._take(dict(list(both.items())[: hardware.MAX_SEEN]), covers)
+
+    async def _take(self, seen: dict[str, Seen], covers: list[str]) -> None:
         before, self._seen = self._seen, seen
-        if before == seen:
+        if before == seen and covers == self._covers:
             return
+        self._covers = covers
         for name in sorted((before or {}).keys() ^ seen.keys()):
             log.info("Hardware %s %s", name, "is there" if name in seen else "is gone")
-        self._twins.plugged(frozenset(seen))
+        if self._knows_all:
+            self._twins.plugged(frozenset(seen))
         for id_, candidate in self._twins.found().items():
             if before is None or before.get(candidate) != seen.get(candidate):
                 namespace, _, name = id_.partition("/")
@@ -85,6 +106,10 @@ class Hardware:
                     tell(namespace, name)
         if self._cloud.ours:
             await self._tell(seen)
+
+    @property
+    def _knows_all(self) -> bool:
+        return len(self._covers) == 2
 
     async def greet(self) -> None:
         """A session began: say what is here."""
@@ -97,7 +122,7 @@ class Hardware:
             group=Group.RESOURCE,
             operation=Op.UPDATE,
             resource=REPORT,
-            content=msgspec.json.encode(Report(seen=list(seen.values()))),
+            content=msgspec.json.encode(Report(seen=list(seen.values()), covers=self._covers)),
         )
         await self._cloud.send(message, coalesce="hardware")
 
@@ -108,7 +133,7 @@ class Hardware:
         candidate = self._twins.found().get(f"{namespace}/{name}")
         if candidate is None:
             return f"there is no device {namespace}/{name} here that was made of found hardware"
-        if self._seen is None:
+        if self._seen is None or self._plugged is None:
             return f"it is not known yet whether device {namespace}/{name} is plugged in"
         seen = self._seen.get(candidate)
         if seen is None:

@@ -16,6 +16,7 @@ from beehive.tunnelpeer import BinaryConnection
 from beehive.watchdog import Watchdog
 from devicetwin.module import DeviceTwin
 from edgecore import leantls, metrics
+from edgecore.announced import Announced
 from edgecore.config import EdgeConfig, default_node_name
 from edgecore.edged import shutdown
 from edgecore.edged.config import EdgedConfig
@@ -80,11 +81,16 @@ async def _run(config: EdgeConfig, store: Store, watchdog: Watchdog, last: LastE
     if local_api is not None:
         parts.append(Part(name="metaserver", run=local_api.run))
 
-    device_parts, twins = _devices(config, name, meta, store)
+    device_parts, twins, bus = _devices(config, name, meta, store)
     hardware = None
     if twins is not None:
         hardware = Hardware(name, meta, twins)
         meta.greetings.append(hardware.greet)
+        if bus is not None:
+            announced = Announced(bus, lambda: meta.known("hardwarerule"), hardware.announce)
+            look = announced.look
+            meta.on_change.append(lambda c: look() if c.resource.type == "hardwarerule" else None)
+            parts.append(Part(name="announced devices", run=announced.run))
 
     edged = None
     if config.edged is not None:
@@ -272,10 +278,10 @@ async def _local_api(config: EdgeConfig, name: str, meta: MetaManager) -> MetaSe
 
 def _devices(
     config: EdgeConfig, name: str, meta: MetaManager, store: Store
-) -> tuple[list[Part], DeviceTwin | None]:
+) -> tuple[list[Part], DeviceTwin | None, EventBus | None]:
     """Twins with their mappers, and the MQTT bus that both share."""
     if config.dmi_dir is None:
-        return [], None
+        return [], None, None
     bus = None
     if config.mqtt is not None:
         bus = EventBus(
@@ -299,7 +305,7 @@ def _devices(
     parts = [Part(name="devicetwin", run=twin.run)]
     if bus is not None:
         parts.append(Part(name="eventbus", run=bus.run))
-    return parts, twin
+    return parts, twin, bus
 
 
 def _identity(files: Files, config: EdgeConfig) -> Identity | None:

@@ -4,13 +4,14 @@ A `HardwareRule` says which hardware is wanted and what Device to make of it.  W
 keeps it as a `DeviceCandidate`, and once that is accepted, as a Device.  The names of both come from the node, the rule and the
 identity, so they are the same each time the thing is plugged in, and a node can only ever speak of its own."""
 
+import fnmatch
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from msgspec import Meta, Struct, structs
+from msgspec import Meta, Struct, structs, to_builtins
 
 from beehive.errors import ConfigError
 
@@ -22,6 +23,12 @@ REPORT = "hardware/seen"
 """Resource of the message in which an edge says what it sees."""
 MAX_SEEN = 256
 """Pieces of hardware in one report.  A board has a dozen; a rule that matches everything finds some hundreds."""
+
+MQTT = "mqtt"
+"""Subsystem of what announces itself over MQTT, as Home Assistant's discovery has it."""
+PLUGGED = "plugged"
+MAX_OFFERED = 64
+"""Properties of a thing that describes itself."""
 
 # What is read from sysfs of a device and of each above it.  Few and small: some attributes block, or act when read.
 ATTRIBUTES = (
@@ -76,9 +83,42 @@ class Rule:
     accept: bool = False
 
 
+class OfferedProperty(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One property of an `Offer`: the model's row, and how this device addresses it (`config`, the visitor's)."""
+
+    name: Text
+    type: Text = "STRING"
+    writable: bool = False
+    unit: Text = ""
+    minimum: Text = ""
+    maximum: Text = ""
+    description: Text = ""
+    config: dict[str, Any] = {}
+
+
+class OfferedMethod(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    name: Text
+    property_names: list[Text] = []
+
+
+class Offer(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """What a thing says of itself that can describe itself: enough to make a Device and its model of it.
+
+    left: what it also says and nothing can be made of, each with why."""
+
+    protocol_name: Text
+    config_data: dict[str, Any] = {}
+    properties: Annotated[list[OfferedProperty], Meta(max_length=MAX_OFFERED)] = []
+    methods: Annotated[list[OfferedMethod], Meta(max_length=MAX_OFFERED)] = []
+    left: Annotated[list[Text], Meta(max_length=MAX_OFFERED)] = []
+
+
 class Seen(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
     """A piece of hardware that a rule wants, as it is plugged in now.  identity: stays the same when it is replugged.
-    vendor, product: 4 hex digits.  port: the socket.  name, dev_path: the kernel's."""
+    vendor, product: 4 hex digits.  port: the socket.  name, dev_path: the kernel's.
+
+    What announces itself over MQTT (subsystem `mqtt`) has an `offer`; its vendor, product, serial and driver are what it says:
+    the manufacturer, the model's number, its first identifier and the program that speaks for it."""
 
     rule_namespace: Text = "default"
     rule_name: Text
@@ -93,12 +133,22 @@ class Seen(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"
     model: Text = ""
     driver: Text = ""
     port: Text = ""
+    offer: Offer | None = None
 
 
 class Report(Struct, frozen=True, kw_only=True, rename="camel"):
-    """All that an edge sees at the moment; what is missing is not there."""
+    """All that an edge sees at the moment; what is missing is not there.
+
+    covers: of which sources this is, `plugged` (the kernel's tree) and `mqtt`; nothing stands for all.  Of another nothing is
+    known yet."""
 
     seen: Annotated[list[Seen], Meta(max_length=MAX_SEEN)]
+    covers: Annotated[list[Text], Meta(max_length=8)] = []
+
+
+def source(seen: Seen) -> str:
+    """Who tells of it, as in `Report.covers`."""
+    return MQTT if seen.subsystem == MQTT else PLUGGED
 
 
 # --- rules ---------------------------------------------------------------------------------------------------------------
@@ -167,10 +217,9 @@ def _rule(document: dict[str, Any], faults: list[str]) -> Rule:
         faults.append(f"{where}: spec.identity is not serial or port")
     template = spec.get("template")
     if template is not None:
-        if (
-            not isinstance(template, dict)
-            or not template.get("deviceModelRef")
-            or not template.get("protocol")
+        whole = match.get("subsystem") != MQTT  # what is announced over MQTT brings the rest itself
+        if not isinstance(template, dict) or (
+            whole and not (template.get("deviceModelRef") and template.get("protocol"))
         ):
             faults.append(f"{where}: spec.template needs deviceModelRef and protocol")
         faults += [
@@ -189,6 +238,18 @@ def _rule(document: dict[str, Any], faults: list[str]) -> Rule:
     )
 
 
+def wants(rule: Rule, seen: Seen) -> bool:
+    """Whether a rule wants something that has no place in the kernel's tree: by what is said of it alone."""
+    texts = {key: value for key, value in structs.asdict(seen).items() if isinstance(value, str)}
+    return not (rule.attributes or rule.properties) and all(
+        _like(texts.get(key, ""), pattern) for key, pattern in rule.patterns.items()
+    )
+
+
+def _like(value: str, pattern: str) -> bool:
+    return value != "" and fnmatch.fnmatchcase(value.lower(), pattern.lower())
+
+
 # --- objects -------------------------------------------------------------------------------------------------------------
 
 
@@ -198,9 +259,11 @@ def object_name(node: str, seen: Seen) -> str:
     return f"{seen.rule_name[:40].rstrip('-.')}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
-def facts(seen: Seen) -> dict[str, str]:
+def facts(seen: Seen) -> dict[str, Any]:
     """The spec of its DeviceCandidate, less the node and the acceptance."""
     said = {key: value for key, value in structs.asdict(seen).items() if key != "rule_namespace" and value}
+    if seen.offer is not None:
+        said["offer"] = to_builtins(seen.offer)
     names = {"rule_name": "ruleName", "dev_node": "devNode", "dev_path": "devPath"}
     return {names.get(key, key): value for key, value in said.items()}
 
@@ -224,10 +287,14 @@ def candidate_object(node: str, seen: Seen, *, present: bool, accepted: bool | N
 
 
 def device_object(node: str, seen: Seen, rule: Rule) -> dict[str, Any] | None:
-    """The Device that the rule's template makes of it; None without a template."""
-    if rule.template is None:
-        return None
+    """The Device that the rule's template makes of it, or what it offers, or this with what the template says otherwise; None
+    without either."""
     name = object_name(node, seen)
+    spec = _offered(name, seen.offer) if seen.offer is not None else {}
+    if rule.template is not None:
+        spec = _over(spec, _filled(rule.template, template_values(seen)))
+    if not spec:
+        return None
     return {
         "apiVersion": DEVICE_API_VERSION,
         "kind": "Device",
@@ -237,8 +304,64 @@ def device_object(node: str, seen: Seen, rule: Rule) -> dict[str, Any] | None:
             "labels": {RULE_LABEL: seen.rule_name},
             "annotations": {CANDIDATE_ANNOTATION: name},
         },
-        "spec": {**_filled(rule.template, template_values(seen)), "nodeName": node},
+        "spec": {**spec, "nodeName": node},
     }
+
+
+def model_object(node: str, seen: Seen, rule: Rule) -> dict[str, Any] | None:
+    """The DeviceModel of what it offers; None when it offers nothing, or the rule's template names a model."""
+    if seen.offer is None or (rule.template is not None and rule.template.get("deviceModelRef")):
+        return None
+    name = object_name(node, seen)
+    keys = ("unit", "minimum", "maximum", "description")
+    return {
+        "apiVersion": DEVICE_API_VERSION,
+        "kind": "DeviceModel",
+        "metadata": {
+            "name": name,
+            "namespace": seen.rule_namespace,
+            "labels": {RULE_LABEL: seen.rule_name},
+            "annotations": {CANDIDATE_ANNOTATION: name},
+        },
+        "spec": {
+            "protocol": seen.offer.protocol_name,
+            "properties": [
+                {
+                    "name": row.name,
+                    "type": row.type,
+                    "accessMode": "ReadWrite" if row.writable else "ReadOnly",
+                    **{key: text for key in keys if (text := getattr(row, key))},
+                }
+                for row in seen.offer.properties
+            ],
+        },
+    }
+
+
+def _offered(model: str, offer: Offer) -> dict[str, Any]:
+    """Spec of the Device of what is offered.  It says at once when it goes, and each minute that it is there."""
+    spec: dict[str, Any] = {
+        "deviceModelRef": {"name": model},
+        "protocol": {"protocolName": offer.protocol_name, "configData": dict(offer.config_data)},
+        "stateReport": {"reportToCloud": True, "reportCycle": 60_000},
+        "properties": [
+            {"name": row.name, "reportToCloud": True, "visitors": {"configData": dict(row.config)}}
+            for row in offer.properties
+        ],
+    }
+    if offer.methods:
+        spec["methods"] = to_builtins(offer.methods)
+    return spec
+
+
+def _over(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """One mapping laid over another; lists count as one value."""
+    out = dict(base)
+    for key, value in more.items():
+        known = out.get(key)
+        both = isinstance(known, Mapping) and isinstance(value, Mapping)
+        out[key] = _over(known, value) if both else value  # type: ignore[arg-type]  # both are mappings
+    return out
 
 
 def varying(thing: Any, seen: Seen) -> Any:
@@ -251,7 +374,9 @@ def varying(thing: Any, seen: Seen) -> Any:
 
 def template_values(seen: Seen) -> dict[str, str]:
     """What `${…}` in a template can be."""
-    return {key.replace("_", ""): value for key, value in structs.asdict(seen).items()}
+    return {
+        key.replace("_", ""): value for key, value in structs.asdict(seen).items() if isinstance(value, str)
+    }
 
 
 def _filled(thing: Any, values: Mapping[str, str]) -> Any:

@@ -7,6 +7,7 @@
 | a node that reported does not see it                   | the candidate is Absent; its Device stays                     |
 | nobody decided and its rule accepts                    | it is accepted; an explicit `accepted: false` stands          |
 | it is accepted, its rule has a template, no Device yet | the Device is made                                            |
+| it is accepted, and says itself what it can do         | a DeviceModel and the Device are made                         |
 | it is back under another device node                   | what depends on that in its Device is brought up to date      |
 | the Device that was made is deleted                    | the acceptance is taken back                                  |
 
@@ -24,7 +25,7 @@ import msgspec
 from beehive.apis import hardware
 from beehive.apis.hardware import CANDIDATE_ANNOTATION, Rule, Seen
 from beehive.errors import ProtocolError
-from cloudcore.objects import DEVICE, DEVICECANDIDATE, Kind, Object
+from cloudcore.objects import DEVICE, DEVICECANDIDATE, DEVICEMODEL, Kind, Object
 
 Key = tuple[str, str]
 MAX_CANDIDATES = 512
@@ -118,8 +119,11 @@ def plan(
     rules: Mapping[Key, Rule],
     device: Callable[[Key], Object | None],
     properties: Callable[[Key], list[str]],
+    covered: Callable[[Candidate], bool] = lambda _: True,
 ) -> list[Action]:
-    """seen: by node, of those that have reported.   properties: names of those that a model (by key) declares."""
+    """seen: by node, of those that have reported.   properties: names of those that a model (by key) declares.
+
+    covered: whether a candidate's node knows of such things."""
     actions: list[Action] = []
     there: dict[Key, Seen] = {}
     held = Counter(candidate.node for candidate in candidates.values())
@@ -138,14 +142,15 @@ def plan(
                 del body["status"]  # a subresource, which is written next
                 actions.append(Create(DEVICECANDIDATE, key[0], body))
     for key, candidate in candidates.items():
-        actions += _follow(candidate, there.get(key), seen, rules, device, properties)
+        known = candidate.node in seen and covered(candidate)
+        actions += _follow(candidate, there.get(key), known, rules, device, properties)
     return actions
 
 
 def _follow(
     candidate: Candidate,
     thing: Seen | None,
-    seen: Mapping[str, list[Seen]],
+    known: bool,  # noqa: FBT001  # between two functions of this file
     rules: Mapping[Key, Rule],
     device: Callable[[Key], Object | None],
     properties: Callable[[Key], list[str]],
@@ -155,8 +160,7 @@ def _follow(
     rule = rules.get((key[0], candidate.seen.rule_name))
     spec: dict[str, Any] = {}
     if thing is not None and thing != candidate.seen:
-        before, now = hardware.facts(candidate.seen), hardware.facts(thing)
-        spec |= {**dict.fromkeys(before.keys() - now.keys()), **now}
+        spec |= _merge(hardware.facts(candidate.seen), hardware.facts(thing))
     if candidate.accepted is None and rule is not None and rule.accept:
         spec["accepted"] = True
     if spec:
@@ -164,7 +168,7 @@ def _follow(
     phase = candidate.phase
     if thing is not None:
         phase = "Present"
-    elif candidate.node in seen:
+    elif known:
         phase = "Absent"
     status = {"phase": phase, "device": candidate.device, "message": ""}
     if candidate.accepted and phase == "Present":
@@ -194,6 +198,7 @@ def _device(
     if rule is None:
         return [], candidate.device, f"there is no HardwareRule {candidate.seen.rule_name}"
     wanted = hardware.device_object(candidate.node, thing, rule)
+    model = hardware.model_object(candidate.node, thing, rule)
     if wanted is None:
         return [], candidate.device, f"HardwareRule {rule.name} has no template to make a Device of"
     name = wanted["metadata"]["name"]
@@ -205,12 +210,16 @@ def _device(
             declared = properties((key[0], str((spec.get("deviceModelRef") or {}).get("name", ""))))
             if declared:
                 spec["properties"] = [{"name": each, "reportToCloud": True} for each in declared]
-        return [Create(DEVICE, key[0], wanted)], name, ""
+        made: list[Action] = [Create(DEVICE, key[0], wanted)]
+        if model is not None and properties(key):  # of a Device that was deleted
+            made.insert(0, Patch(DEVICEMODEL, key, {"spec": model["spec"]}))
+        elif model is not None:
+            made.insert(0, Create(DEVICEMODEL, key[0], model))
+        return made, name, ""
     body = held.decode(_Device)
     if (body.metadata.annotations or {}).get(CANDIDATE_ANNOTATION) != name:
         return [], "", f"there is a Device {name} already that was not made of it"
-    assert rule.template is not None, "there is no wanted Device without one"
-    varying = hardware.varying(rule.template.get("protocol"), thing)
+    varying = hardware.varying((rule.template or {}).get("protocol"), thing)
     if varying is not None and not _within(varying, body.spec.get("protocol")):
         return [Patch(DEVICE, key, {"spec": {"protocol": varying}})], name, ""
     return [], name, ""
@@ -223,6 +232,21 @@ class _Meta(msgspec.Struct, frozen=True, kw_only=True):
 class _Device(msgspec.Struct, frozen=True, kw_only=True):
     metadata: _Meta = _Meta()
     spec: dict[str, Any] = {}
+
+
+def _merge(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """The merge patch that leads from one to the other."""
+    patch: dict[str, Any] = dict.fromkeys(before.keys() - now.keys())
+    for key, value in now.items():
+        known = before.get(key)
+        if isinstance(known, Mapping) and isinstance(value, Mapping):
+            value = _merge(known, value)
+            if not value:
+                continue
+        elif known == value:
+            continue
+        patch[key] = value
+    return patch
 
 
 def _within(part: Any, whole: Any) -> bool:

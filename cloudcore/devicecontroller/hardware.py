@@ -26,7 +26,7 @@ from cloudcore.cache import Cache
 from cloudcore.cloudhub.dispatch import FINISHED, Outcome
 from cloudcore.cloudhub.nodes import Link, Nodes
 from cloudcore.devicecontroller import candidates
-from cloudcore.devicecontroller.candidates import Action, Create, Patch, TakeBack
+from cloudcore.devicecontroller.candidates import Action, Candidate, Create, Patch, TakeBack
 from cloudcore.devicecontroller.placement import Push
 from cloudcore.edgecontroller.downstream import tombstone
 from cloudcore.errors import ApiExists, ApiNotFound, ApiRefused
@@ -53,6 +53,9 @@ class HardwareController:
         self._devices = devices
         self._models = models
         self._seen: dict[str, list[Seen]] = {}
+        self._covers: dict[
+            str, frozenset[str]
+        ] = {}  # by node: of which sources it knows; none stands for all
         self._links: dict[str, tuple[Link, Inventory]] = {}  # by node: its newest connection
         self._told: dict[str, set[str]] = {}  # uid of a rule -> what is wrong with it
         self._dirty = asyncio.Event()
@@ -159,7 +162,9 @@ class HardwareController:
 
     async def handle(self, link: Link, message: Message) -> Outcome:
         """An edge's report.  Raises ProtocolError."""
-        self._seen[link.node] = decode(message.text(), Report).seen
+        report = decode(message.text(), Report)
+        self._seen[link.node] = report.seen
+        self._covers[link.node] = frozenset(report.covers)
         self._dirty.set()
         return FINISHED
 
@@ -170,8 +175,17 @@ class HardwareController:
             if (candidate := candidates.read(item)) is not None
         }
         return candidates.plan(
-            found, self._seen, self._rules(), lambda key: self._devices.get(*key), self._properties
+            found,
+            self._seen,
+            self._rules(),
+            lambda key: self._devices.get(*key),
+            self._properties,
+            self._covered,
         )
+
+    def _covered(self, candidate: Candidate) -> bool:
+        covers = self._covers.get(candidate.node)
+        return not covers or hardware.source(candidate.seen) in covers
 
     def _rules(self) -> dict[tuple[str, str], Rule]:
         rules: dict[tuple[str, str], Rule] = {}

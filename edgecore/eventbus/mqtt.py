@@ -3,7 +3,8 @@
 paho runs a thread of its own; what it receives crosses into the event loop through a bounded place.  Messages of QoS 1 are
 acknowledged after their handler is done and wait in the broker while we are away (the session is kept), so they are not lost
 when edgecore restarts; at the bound they hold up the connection.  Messages of QoS 0 are dropped at the bound, and counted.
-Retained requests are ignored: the broker would repeat an old command at every reconnect.
+Retained requests are ignored: the broker would repeat an old command at every reconnect.  What devices announce of themselves
+is retained, and heard while somebody wants to know (`listen`).
 
 MQTT 5 is tried first, because only there a client can refuse packets that are too large for it; a broker without it gets 3.1.1.
 Source: protocol notes on MQTT section 1."""
@@ -38,6 +39,7 @@ SESSION_S = 24 * 3600  # how long the broker keeps what we missed
 _UNSUPPORTED_VERSION = 132  # MQTT 5, 3.2.2.2; an older broker's code 1 is mapped to it by paho
 
 Handler = Callable[[str, bytes], Awaitable[None]]
+Hearer = Callable[[str, bytes], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +95,7 @@ class EventBus:
         self._filters = topics.filters(topics_up, upload=on_upload is not None)
         self._client: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._announced: tuple[tuple[str, ...], Hearer] | None = None
         self._arrived: asyncio.Queue[_Arrived | None] = asyncio.Queue()
         self._room = threading.Semaphore(MAX_WAITING)
         self._closing = threading.Event()
@@ -162,11 +165,22 @@ class EventBus:
 
     async def _handle(self, item: _Arrived) -> None:
         self._room.release()
+        if topics.destination(item.topic) is Destination.ANNOUNCED and self._announced is not None:
+            self._hear(self._announced[1], item)
+            return
         handler = self._on_message if topics.destination(item.topic) is Destination.TWIN else self._on_upload
         try:
             if handler is not None and topics.destination(item.topic) is not Destination.NOBODY:
                 await handler(item.topic, item.payload)
         except Exception:  # one message, whatever it holds, must not end the bus
+            log.exception("Cannot handle a message on %s", item.topic[:256])
+        if item.qos and item.client is self._client:
+            item.client.ack(item.mid, item.qos)
+
+    def _hear(self, hear: Hearer, item: _Arrived) -> None:
+        try:
+            hear(item.topic, item.payload)
+        except Exception:  # as above
             log.exception("Cannot handle a message on %s", item.topic[:256])
         if item.qos and item.client is self._client:
             item.client.ack(item.mid, item.qos)
@@ -192,6 +206,21 @@ class EventBus:
             "unsent": self.counts["dropped_out"],
         }
 
+    def listen(self, filters: Sequence[str], hear: Hearer | None) -> None:
+        """Also hear these topics, with what is retained on them; None: no more.  Of one such listener at a time."""
+        before, self._announced = self._announced, (tuple(filters), hear) if hear is not None else None
+        client = self._client
+        # not `self.connected`, which comes later: what `_on_connect` subscribed to in between would not have these
+        if client is None or not client.is_connected():
+            return  # told at the next connection
+        if hear is not None:
+            client.subscribe([(each, self._options(1)) for each in filters])
+        elif before is not None:
+            client.unsubscribe(list(before[0]))
+
+    def _options(self, qos: int) -> Any:
+        return SubscribeOptions(qos=qos) if self._version == paho.MQTTv5 else qos
+
     # --- in paho's thread
 
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
@@ -206,11 +235,9 @@ class EventBus:
             else:
                 self._call(self._say, f"the broker refuses: {reason}")
             return
-        client.subscribe(
-            [(each, SubscribeOptions(qos=1)) for each in self._filters]
-            if self._version == paho.MQTTv5
-            else [(each, 1) for each in self._filters]
-        )
+        announced = self._announced
+        filters = [*self._filters, *(announced[0] if announced is not None else ())]
+        client.subscribe([(each, self._options(1)) for each in filters])
 
     def _on_subscribe(self, client: Any, userdata: Any, mid: int, reasons: Any, properties: Any) -> None:
         # Connected is who hears: a message before this would be for nobody.
@@ -229,7 +256,7 @@ class EventBus:
             self.counts["dropped_in"] += 1
             client.ack(message.mid, message.qos)
             return
-        if message.retain:
+        if message.retain and topics.destination(topic) is not Destination.ANNOUNCED:
             self.counts["retained"] += 1
             client.ack(message.mid, message.qos)
             return

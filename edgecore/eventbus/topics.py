@@ -15,6 +15,8 @@ TWIN_FILTERS = (
     "$hw/events/node/+/membership/get",
 )
 UPLOAD_FILTERS = ("$hw/events/upload/#", "SYS/dis/upload_records", "+/user/#")
+ANNOUNCED_PREFIX = "homeassistant/"
+"""Where devices announce themselves, as Home Assistant's discovery has it."""
 _TWIN_PREFIXES = ("$hw/events/device/", "$hw/events/node/")
 
 
@@ -23,6 +25,7 @@ class Destination(Enum):
 
     TWIN = "twin"
     UPLOAD = "upload"
+    ANNOUNCED = "announced"
     NOBODY = "nobody"
 
 
@@ -38,7 +41,7 @@ def destination(topic: str) -> Destination:
         levels = topic.split("/")
         asked = levels[-1] in ("update", "get", "cloud_updated")
         return Destination.TWIN if asked else Destination.NOBODY
-    return Destination.UPLOAD
+    return Destination.ANNOUNCED if topic.startswith(ANNOUNCED_PREFIX) else Destination.UPLOAD
 
 
 def can_publish(topic: str) -> bool:

@@ -166,7 +166,12 @@ class Driver:
         callbacks."""
         self._push(name, value)
 
+    def state_changed(self) -> None:
+        """Have `state` asked at once: the device said that it goes, or is back.  As `changed`, from any method or callback."""
+        self._ask_state()
+
     _push: Callable[[str, Value], None] = staticmethod(lambda name, value: None)
+    _ask_state: Callable[[], None] = staticmethod(lambda: None)
 
 
 def find_driver(namespace: Mapping[str, Any], module: str) -> type[Driver]:

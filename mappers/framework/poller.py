@@ -100,6 +100,7 @@ class Poller:
         self._wake = asyncio.Event()
         self._reopen = False
         self._read_now = False
+        self._state_now = False
         self._written: dict[str, str] = {}
         self._refused: dict[str, str] = {}  # said once per property
         self._failing: set[str] = set()  # properties whose last read failed
@@ -139,6 +140,7 @@ class Poller:
         driver.settings = self.spec.settings
         driver.properties = self.spec.properties
         driver._push = self._pushed
+        driver._ask_state = self._look_at_state
         await self._do(driver.open)
         self._driver = driver
         self._written.clear()
@@ -254,12 +256,17 @@ class Poller:
         self._push_due[prop.name] = self._now() + prop.push_cycle_s * 0.9
         self._push(prop, sample)
 
+    def _look_at_state(self) -> None:
+        self._state_now = True
+        self._wake.set()
+
     async def _report_state(self, driver: Driver, due: float) -> float:
         """Tell the state when it is time or it is another.  Returns when it is time again."""
         if not self.spec.state_cycle_s:
             return float("inf")
-        if self._now() < due and self.state in ("online", "ok"):
+        if self._now() < due and self.state in ("online", "ok") and not self._state_now:
             return due
+        self._state_now = False
         state = str(await self._do(driver.state))
         self._tell(state)
         return self._now() + self.spec.state_cycle_s

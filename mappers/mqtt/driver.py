@@ -8,8 +8,7 @@ from mappers.framework.convert import Value
 from mappers.framework.driver import DeviceError, Driver, DriverError, Property
 from mappers.framework.errors import NothingYet, ValueRefused
 from mappers.framework.mqtt import Broker, Link, Listener, broker_of
-
-_AWAY = ("offline", "false", "0", "unavailable", "dead")
+from mappers.mqtt.presence import Place, presence_of
 
 
 class Mqtt(Driver):
@@ -19,16 +18,15 @@ class Mqtt(Driver):
 
     async def open(self) -> None:
         self.heard: dict[str, tuple[float, bytes]] = {}
-        self.available: bool | None = None
+        self.presence = presence_of(self.settings)
         self.max_age_s = self.settings.number("maxAge", 0.0)
         self.listening: list[tuple[str, Listener]] = []
         self.link = Link.use(self._broker())
         try:
             for prop in self.properties.values():
                 self._listen(prop)
-            topic = self.settings.text("availabilityTopic", "")
-            if topic:
-                self._subscribe(topic, self._on_availability)
+            for place in self.presence.places:
+                self._subscribe(place.topic, self._hearer(place))
             await self.link.wait(self.settings.number("timeout", 5.0))
         except BaseException:
             await self.close()
@@ -72,8 +70,12 @@ class Mqtt(Driver):
             return  # said when it is read
         self.changed(prop.name, value)
 
-    def _on_availability(self, topic: str, payload: bytes) -> None:
-        self.available = payload.decode("utf-8", "replace").strip().strip('"').lower() not in _AWAY
+    def _hearer(self, place: Place) -> Listener:
+        def hear(topic: str, payload: bytes) -> None:
+            if self.presence.hear(place, payload):
+                self.state_changed()
+
+        return hear
 
     async def read(self, prop: Property) -> Value:
         if not self.link.connected.is_set():
@@ -85,8 +87,9 @@ class Mqtt(Driver):
         if prop.name not in self.heard:
             raise NothingYet(f"nothing was heard of {prop.name} so far")
         at, payload = self.heard[prop.name]
-        if self.max_age_s and time.monotonic() - at > self.max_age_s:
-            raise DeviceError(f"nothing was heard of {prop.name} for {self.max_age_s:g} s")
+        max_age_s = prop.settings.number("maxAge", self.max_age_s)
+        if max_age_s and time.monotonic() - at > max_age_s:
+            raise DeviceError(f"nothing was heard of {prop.name} for {max_age_s:g} s")
         return extract(payload, prop)
 
     async def write(self, prop: Property, value: Value) -> None:
@@ -94,6 +97,8 @@ class Mqtt(Driver):
         topic = settings.text("commandTopic")
         template = settings.get("template")
         text = str(template) if template is not None else "${value}"
+        if isinstance(value, bool) and "payloadOn" in settings:
+            value = settings.text("payloadOn") if value else settings.text("payloadOff", "OFF")
         if template is None and isinstance(value, str | bytes):
             payload = value if isinstance(value, bytes) else value.encode()
         else:
@@ -104,22 +109,30 @@ class Mqtt(Driver):
         await self.link.publish(topic, payload, qos=qos, retain=settings.flag("retain"))
 
     async def state(self) -> str:
-        if not self.link.connected.is_set() or self.available is False:
+        if not self.link.connected.is_set() or self.presence.present is False:
             return "offline"
-        return "online" if self.heard or self.available else "unknown"
+        return "online" if self.heard or self.presence.present else "unknown"
 
 
 def extract(payload: bytes, prop: Property) -> Value:
     """The value in a message: at the JSON path if one is given, else the whole text.  Raises: ValueRefused, DriverError."""
     path = prop.settings.text("jsonPath", "")
     if path:
-        return jsonpath.find(jsonpath.decode(payload), path)
+        return _boolean(jsonpath.find(jsonpath.decode(payload), path), prop)
     if prop.type == "BYTES":
         return payload
     try:
-        text = payload.decode().strip()
+        return _boolean(payload.decode().strip(), prop)
     except UnicodeDecodeError as error:
         raise ValueRefused("the message is not UTF-8") from error
-    if prop.type == "BOOLEAN" and text.lower() in ("on", "off"):
-        return text.lower() == "on"
-    return text
+
+
+def _boolean(value: Value, prop: Property) -> Value:
+    """A BOOLEAN as its device says it: by `stateOn` and `stateOff`, else `on` and `off`."""
+    if prop.type != "BOOLEAN":
+        return value
+    text = ("true" if value else "false") if isinstance(value, bool) else str(value)
+    for key, usual, here in (("stateOn", "on", True), ("stateOff", "off", False)):
+        if text.lower() == prop.settings.text(key, usual).lower():
+            return here
+    return value

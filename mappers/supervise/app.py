@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from beehive import clock, local
-from beehive.apis.hardware import MAX_SEEN, Rule, Seen, parse_each
+from beehive.apis.hardware import MAX_SEEN, MQTT, Rule, Seen, parse_each
 from beehive.errors import ConfigError, SkerryError, Unavailable
 from beehive.supervise import Part, supervise
 from mappers.supervise import plan
@@ -70,6 +70,9 @@ class Plugged:
             if fault not in self._faults:
                 log.warning("A rule is not used: %s", fault)
         self._faults = faults
+        rules = [
+            rule for rule in rules if rule.patterns.get("subsystem") != MQTT
+        ]  # edgecore hears that itself
         if rules != self._rules:
             self._rules = rules
             self._changed.set()

@@ -28,7 +28,7 @@ class Candidate:
     def seen(self) -> Seen:
         """It as it is told."""
         known = hardware.facts(self.found)
-        texts = {
+        texts: dict[str, Any] = {
             "identity": self.id,
             "subsystem": self.found.node.subsystem,
             "dev_node": self.found.dev_node,

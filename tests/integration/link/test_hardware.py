@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from beehive.apis import hardware
-from beehive.apis.hardware import REPORT, Report, Seen
+from beehive.apis.hardware import REPORT, Offer, OfferedProperty, Report, Seen
 from beehive.apis.twins import CALL, MethodCall, MethodResult
 from beehive.errors import NotFound
 from beehive.message import Group, InventoryEntry, Op, Source, new
@@ -272,5 +272,42 @@ def test_a_method_is_done_once_and_what_came_of_it_is_told(cloudcore: Process) -
             assert other.pushed(Op.UPDATE, where) == []
         state, why = await ended(cloud, await ask(cloud, call(times="3")))
         assert (state, "not connected" in why) == ("Failed", True)
+
+    in_cloud(cloudcore, test)
+
+
+def test_what_announces_itself_becomes_a_model_and_a_device(cloudcore: Process) -> None:
+    pump = Seen(
+        rule_name="announced",
+        identity="A1B2C3",
+        subsystem="mqtt",
+        name="Pump",
+        offer=Offer(
+            protocol_name="mqtt",
+            properties=[
+                OfferedProperty(name="power", type="DOUBLE", unit="W", config={"topic": "pump/power"})
+            ],
+        ),
+    )
+    name = hardware.object_name("edge-9", pump)
+
+    async def test(cloud: Cloud) -> None:
+        me = await cloud.node("edge-9")
+        async with edge.connected(cloud.hub, me) as link:
+            await link.request(Op.INSERT, "null/node/edge-9", node_body("edge-9"))
+            made = rule("announced")
+            made["spec"] = {"match": {"subsystem": "mqtt"}, "accept": True}
+            await cloud.create(HARDWARERULE, made)
+            await link.until(lambda it: "default/hardwarerule/announced" in it.paths(), WAIT_S)
+            await say(link, pump)
+            found = await shown(cloud, DEVICECANDIDATE, name, lambda c: phase(c) == "Present")
+            assert found["spec"]["offer"]["properties"][0]["config"] == {"topic": "pump/power"}
+            device = await shown(cloud, DEVICE, name)
+            assert device["spec"]["properties"][0]["visitors"]["configData"] == {"topic": "pump/power"}
+            model = await shown(cloud, DEVICEMODEL, name)
+            assert model["spec"]["properties"][0]["unit"] == "W"
+            await link.until(lambda it: f"default/device/{name}" in it.paths(), WAIT_S)
+            await say(link)
+            await shown(cloud, DEVICECANDIDATE, name, lambda c: phase(c) == "Absent")
 
     in_cloud(cloudcore, test)

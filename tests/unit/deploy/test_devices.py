@@ -175,3 +175,47 @@ def test_changes_are_told_once() -> None:
     after = status("22", "target: too hot", state="offline")
     assert devices.changes(status("21"), after) == ["is offline", "target 22", "target: too hot"]
     assert devices.changes(after, after) == []
+
+
+def test_a_candidate_in_full() -> None:
+    item = {
+        "metadata": {"name": "zigbee-1", "namespace": "default"},
+        "spec": {
+            "nodeName": "edge-1",
+            "subsystem": "mqtt",
+            "name": "Lamp\x1b[2J",
+            "identity": "0x1",
+            "offer": {
+                "protocolName": "mqtt",
+                "configData": {"availabilityMode": "all"},
+                "properties": [
+                    {
+                        "name": "on",
+                        "type": "BOOLEAN",
+                        "writable": True,
+                        "config": {"topic": "t", "jsonPath": "$.a", "commandTopic": "c"},
+                    },
+                    {
+                        "name": "level",
+                        "type": "INT",
+                        "minimum": "0",
+                        "maximum": "254",
+                        "config": {"topic": "t"},
+                    },
+                ],
+                "left": ["odd: its template is not understood"],
+            },
+        },
+        "status": {"phase": "Present"},
+    }
+    text = "\n".join(devices.describe_candidate(item))
+    assert "\x1b" not in text
+    for line in (
+        "Accepted:     not decided",
+        "0 to 254",
+        "t $.a",
+        "odd: its template",
+        "Phase:        Present",
+    ):
+        assert line in text
+    assert "2 properties" in devices.candidates_table([item])[1]

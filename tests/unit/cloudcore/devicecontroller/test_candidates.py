@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from beehive.apis import hardware
-from beehive.apis.hardware import CANDIDATE_ANNOTATION, Seen, parse
+from beehive.apis.hardware import CANDIDATE_ANNOTATION, Offer, OfferedMethod, OfferedProperty, Seen, parse
 from cloudcore.devicecontroller import candidates
-from cloudcore.devicecontroller.candidates import Action, Create, Key, Patch, TakeBack
+from cloudcore.devicecontroller.candidates import Action, Candidate, Create, Key, Patch, TakeBack
 from cloudcore.objects import DEVICE, DEVICECANDIDATE, Object, read
 
 TEMPLATE = {
@@ -27,10 +28,12 @@ class Api:
             "apiVersion": hardware.API_VERSION,
             "kind": "HardwareRule",
             "metadata": {"name": "meter"},
-            "spec": {"match": {"subsystem": "tty"}, **spec},
+            "spec": {"match": {"subsystem": "tty"}, **spec},  # or another
         }
         self.things: dict[tuple[str, Key], dict[str, Any]] = {}
         self.seen: dict[str, list[Seen]] = {}
+        self.declared = ["power"]
+        self.covered: Callable[[Candidate], bool] = lambda _: True
 
     def item(self, kind: str, key: Key) -> Object | None:
         found = self.things.get((kind, key))
@@ -48,7 +51,12 @@ class Api:
                 held[key] = candidate
         rules = {(rule.namespace, rule.name): rule for rule in parse([self.rule])}
         return candidates.plan(
-            held, self.seen, rules, lambda key: self.item("Device", key), lambda _: ["power"]
+            held,
+            self.seen,
+            rules,
+            lambda key: self.item("Device", key),
+            lambda _: self.declared,
+            self.covered,
         )
 
     def settle(self) -> list[Action]:
@@ -182,3 +190,88 @@ def test_a_node_cannot_speak_of_anothers_things() -> None:
         "spec": {**hardware.facts(METER), "nodeName": "edge-1", "accepted": True},
     }
     assert api.settle() == []
+
+
+PUMP = Seen(
+    rule_name="meter",
+    identity="A1B2C3",
+    subsystem="mqtt",
+    name="Pump",
+    offer=Offer(
+        protocol_name="mqtt",
+        config_data={"availability": [{"topic": "pump/LWT"}], "availabilityMode": "all"},
+        properties=[
+            OfferedProperty(
+                name="on", type="BOOLEAN", writable=True, config={"topic": "pump/s", "stateOn": "ON"}
+            ),
+            OfferedProperty(name="power", type="DOUBLE", unit="W", config={"topic": "pump/p"}),
+        ],
+        methods=[OfferedMethod(name="restart", property_names=["on"])],
+    ),
+)
+
+
+def offering(**spec: Any) -> Api:
+    api = Api(match={"subsystem": "mqtt"}, accept=True, **spec)
+    api.declared = []
+    api.seen = {"edge-1": [PUMP]}
+    return api
+
+
+def test_what_describes_itself_becomes_a_model_and_a_device() -> None:
+    api = offering()
+    api.settle()
+    name = hardware.object_name("edge-1", PUMP)
+    model = api.things["DeviceModel", ("default", name)]
+    assert model["spec"]["properties"][0] == {"name": "on", "type": "BOOLEAN", "accessMode": "ReadWrite"}
+    assert model["spec"]["properties"][1]["unit"] == "W"
+    device = api.things["Device", ("default", name)]["spec"]
+    assert device["deviceModelRef"] == {"name": name}
+    assert device["nodeName"] == "edge-1"
+    assert device["protocol"] == {"protocolName": "mqtt", "configData": PUMP.offer.config_data}  # type: ignore[union-attr]
+    assert device["properties"][0]["visitors"] == {"configData": {"topic": "pump/s", "stateOn": "ON"}}
+    assert device["methods"] == [{"name": "restart", "propertyNames": ["on"]}]
+
+
+def test_a_template_is_laid_over_what_is_offered() -> None:
+    api = offering(template={"protocol": {"configData": {"username": "drivers", "availabilityMode": "any"}}})
+    api.settle()
+    spec = api.things["Device", ("default", hardware.object_name("edge-1", PUMP))]["spec"]
+    assert spec["protocol"]["configData"] == {
+        "availability": [{"topic": "pump/LWT"}],
+        "availabilityMode": "any",
+        "username": "drivers",
+    }
+    own = offering(template={"deviceModelRef": {"name": "pump"}})
+    own.settle()
+    assert not any(kind == "DeviceModel" for kind, _ in own.things)
+    assert own.things["Device", ("default", hardware.object_name("edge-1", PUMP))]["spec"][
+        "deviceModelRef"
+    ] == {"name": "pump"}
+
+
+def test_a_changed_offer_shows_in_the_candidate_and_changes_no_device() -> None:
+    api = offering()
+    api.settle()
+    key = ("default", hardware.object_name("edge-1", PUMP))
+    before = api.things["Device", key]
+    less = Offer(protocol_name="mqtt", config_data={"availabilityMode": "any"}, left=["x: no"])
+    api.seen = {"edge-1": [msgspec.structs.replace(PUMP, offer=less)]}
+    api.settle()  # which ends only when the candidate says the same
+    assert api.things["DeviceCandidate", key]["spec"]["offer"] == msgspec.to_builtins(less)
+    assert api.things["Device", key] == before
+    api.seen = {"edge-1": [msgspec.structs.replace(PUMP, offer=None)]}
+    api.settle()
+    assert "offer" not in api.things["DeviceCandidate", key]["spec"]
+
+
+def test_a_source_that_is_not_known_makes_nothing_absent() -> None:
+    api = offering()
+    api.settle()
+    key = ("default", hardware.object_name("edge-1", PUMP))
+    api.seen = {"edge-1": []}
+    api.covered = lambda candidate: candidate.seen.subsystem != "mqtt"
+    assert api.settle() == []
+    api.covered = lambda _: True
+    api.settle()
+    assert api.things["DeviceCandidate", key]["status"]["phase"] == "Absent"
