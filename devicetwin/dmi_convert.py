@@ -10,6 +10,7 @@ from typing import Any
 from beehive._generated import dmi_pb2 as pb
 from beehive.apis.anyvalue import to_any
 from beehive.apis.devices import Device, DeviceModel, DeviceProperty, PushMethod
+from beehive.apis.twins import ANOMALY
 from devicetwin.twin import Reading
 
 
@@ -140,6 +141,7 @@ def readings(request: pb.ReportDeviceStatusRequest) -> list[Reading]:
             name=twin.propertyName,
             reported=twin.reported.value if twin.HasField("reported") else None,
             observed=twin.observedDesired.value if twin.HasField("observedDesired") else None,
+            anomaly=twin.reported.metadata.get(ANOMALY, "")[:256],
         )
         for twin in request.reportedDevice.twins
     ]

@@ -22,6 +22,7 @@ from beehive.apis.twins import (
     TwinProblem,
     TwinUpdate,
 )
+from devicetwin.anomaly import Turned, Verdict
 from devicetwin.errors import BAD_REQUEST, TwinError
 from devicetwin.membership import Record, is_id
 from devicetwin.twin import Change, Twins, delta, message, upward
@@ -230,8 +231,43 @@ def _member(id_: str, record: Record, *, state: bool) -> MemberDevice:
     )
 
 
-def edge_updated(event_id: str, now_ms: int, twins: Twins, problems: Mapping[str, str]) -> bytes:
-    """U1, for the cloud: every twin of the device, so that the newest message stands for all before it."""
+class _Anomaly(Struct, frozen=True, kw_only=True):
+    event_id: str
+    timestamp: int
+    property: str
+    kind: str
+    message: str
+    over: bool
+
+
+def anomaly(event_id: str, now_ms: int, turned: Turned) -> bytes:
+    """An anomaly begins, or is over.  Ours."""
+    return msgspec.json.encode(
+        _Anomaly(
+            event_id=event_id,
+            timestamp=now_ms,
+            property=turned.name,
+            kind=turned.verdict.kind,
+            message=turned.verdict.text,
+            over=turned.over,
+        )
+    )
+
+
+def anomaly_topic(id_: str) -> str:
+    return f"$hw/events/device/{id_}/anomaly"
+
+
+def edge_updated(
+    event_id: str,
+    now_ms: int,
+    twins: Twins,
+    problems: Mapping[str, str],
+    anomalies: Mapping[str, Verdict] | None = None,
+) -> bytes:
+    """U1, for the cloud: every twin of the device, so that the newest message stands for all before it.
+
+    anomalies: None for a device without rules."""
     twin: dict[str, MsgTwin | None] = {name: upward(t) for name, t in sorted(twins.items())}
     return msgspec.json.encode(
         TwinUpdate(
@@ -243,6 +279,12 @@ def edge_updated(event_id: str, now_ms: int, twins: Twins, problems: Mapping[str
                 for name, text in sorted(problems.items())
             ]
             or msgspec.UNSET,
+            anomalies=msgspec.UNSET
+            if anomalies is None
+            else [
+                TwinProblem(property=name[:128], reason=verdict.kind, message=verdict.text)
+                for name, verdict in sorted(anomalies.items())
+            ],
         )
     )
 

@@ -14,7 +14,7 @@ import logging
 import random
 import uuid
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ from beehive.apis.devices import Device, DeviceModel, ModelProperty, Problem
 from beehive.apis.hardware import CANDIDATE_ANNOTATION
 from beehive.errors import NotFound, ProtocolError, Refused, SkerryError, Unavailable
 from beehive.message import Group, Message, Op, Source, new
-from devicetwin import documents, membership, twin
+from devicetwin import anomaly, documents, membership, twin
+from devicetwin.anomaly import Watch
 from devicetwin.assign import ANNOTATION, Need, assign
 from devicetwin.dmi import Dmi, Leave, MapperInfo, Tell
 from devicetwin.dmi_convert import digest, to_device, to_model
@@ -52,6 +53,7 @@ MAX_CALL_S = 300.0
 MAX_RESULT = 64 * 1024  # characters
 SILENCE_LOOK_S = 5.0
 HISTORY = 32  # readings kept in memory per property
+WATCH_S = 1.0  # how often is looked whether readings are missing
 
 # What a note says is to be done for a device.
 SAVE, TWIN, STATE = 1, 2, 4
@@ -95,6 +97,8 @@ class DeviceTwin:
         self._heard: dict[str, float] = {}  # when a device spoke last, be it by its mapper
         self._present: frozenset[str] | None = None  # candidates whose hardware is there; None: not known
         self._calls = 0  # of methods, under way
+        self._watch = Watch()
+        self._watching = asyncio.Event()  # there is something to look at
         self._group: asyncio.TaskGroup | None = None
         self._texts: deque[tuple[str, bytes, int]] = deque(maxlen=MAX_PUBLISH)
         self._text = asyncio.Event()
@@ -114,6 +118,7 @@ class DeviceTwin:
                 group.create_task(self._notes.run(), name="twin flush")
                 group.create_task(self._save_late(), name="twin save")
                 group.create_task(self._watch_silence(), name="twin silence")
+                group.create_task(self._watch_forever(), name="anomalies")
                 if self._publisher is not None:
                     group.create_task(self._publish_forever(self._publisher), name="twin publish")
         finally:
@@ -276,6 +281,7 @@ class DeviceTwin:
                 self._adopt(id_, change, tell_cloud=False)
                 if change.changed:
                     self._announce(id_, change, event_id=_uuid(), result=False)
+                self._watch_device(id_, good)
         if problems != self._blocked.get(id_, []):
             for problem in problems:
                 log.warning("Device %s: %s", id_, problem)
@@ -291,6 +297,7 @@ class DeviceTwin:
         self._good.pop(id_, None)
         self._blocked.pop(id_, None)
         self._members(membership.object_deleted(self._records, id_))
+        self._watch.forget(id_)
         self._look(id_)
         self._owner.pop(id_, None)
         log.info("Device %s is gone", id_)
@@ -442,6 +449,41 @@ class DeviceTwin:
             documents.state_topic(id_), documents.state_result(_uuid(), self._clock.wall_ms(), record)
         )
 
+    # --- readings that are possible and still not right
+
+    def _watch_device(self, id_: str, good: Device) -> None:
+        """Take the rules of a device; what was wrong by others is not any more."""
+        rules = {}
+        for prop in good.spec.properties:
+            settings = prop.push_method.anomaly_detection if prop.push_method is not None else None
+            rule = anomaly.rule_of(settings) if settings else None
+            if rule is not None:
+                rules[prop.name] = rule
+        if self._watch.set_rules(id_, rules, self._clock.monotonic()):
+            self._notes.add(id_, TWIN)
+        if self._watch:
+            self._watching.set()
+
+    async def _watch_forever(self) -> None:
+        while True:
+            await self._watching.wait()
+            while self._watch:
+                self._judged(self._watch.look(self._clock.monotonic()))
+                await asyncio.sleep(WATCH_S)
+            self._watching.clear()
+
+    def _judged(self, turned: Iterable[anomaly.Turned]) -> None:
+        """Tell of what began and what is over: the log, local clients, the cloud."""
+        for each in turned:
+            verdict = each.verdict
+            if each.over:
+                log.info("Device %s, %s: as it should be again (%s)", each.id, each.name, verdict.kind)
+            else:
+                log.warning("Device %s, %s: %s: %s", each.id, each.name, verdict.kind, verdict.text)
+            text = documents.anomaly(_uuid(), self._clock.wall_ms(), each)
+            self._publish(documents.anomaly_topic(each.id), text, qos=1)
+            self._notes.add(each.id, TWIN)
+
     # --- mappers (the Host of devicetwin.dmi)
 
     def tell(self, mapper: str, id_: str) -> Tell | Leave | None:
@@ -546,6 +588,13 @@ class DeviceTwin:
         self._adopt(id_, change)
         if change.changed:
             self._announce(id_, change, event_id="", result=True)
+        for reading in read if self._watch else ():
+            if reading.reported is not None and reading.name not in change.refused:
+                self._judged(
+                    self._watch.heard(
+                        id_, reading.name, reading.reported, self._clock.monotonic(), reading.anomaly
+                    )
+                )
         if len(change.refused) < len({reading.name for reading in read}) and not self._is_absent(id_):
             alive, tell = membership.heard(self._records[id_], now, self._clock.rfc3339())
             self._set_state(id_, alive, tell=tell)
@@ -650,6 +699,9 @@ class DeviceTwin:
             await self._notes.flush(id_)  # the answer means that the wish is stored
         if id_ in self._records:  # not deleted meanwhile
             self._announce(id_, change, event_id=event_id, result=True)
+            for name, asked in (update.twin or {}).items() if self._watch else ():
+                if asked is not None and asked.actual is not None and asked.actual.value is not None:
+                    self._judged(self._watch.heard(id_, name, asked.actual.value, self._clock.monotonic()))
 
     def _mqtt_get(self, id_: str, payload: bytes) -> None:
         now = self._clock.wall_ms()
@@ -724,7 +776,9 @@ class DeviceTwin:
         now = self._clock.wall_ms()
         if what & TWIN:
             # What is wrong with the spec the cloud sees by itself; what was refused here it cannot.
-            content = documents.edge_updated(_uuid(), now, record.twins, self._bad.get(id_, {}))
+            content = documents.edge_updated(
+                _uuid(), now, record.twins, self._bad.get(id_, {}), self._watch.standing(id_)
+            )
             await self._send(f"device/{id_}/twin/edge_updated", content, coalesce=f"twin/{id_}")
         if what & STATE:
             # KubeEdge's edge sends this one as text that holds JSON.

@@ -67,11 +67,14 @@ Rows = Mapping[str, ModelProperty]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What a mapper says of one property: the value read, and the desired value it works towards.  None: not said."""
+    """What a mapper says of one property: the value read, and the desired value it works towards.  None: not said.
+
+    anomaly: what its driver finds wrong with it, empty for nothing."""
 
     name: str
     reported: str | None
     observed: str | None = None
+    anomaly: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

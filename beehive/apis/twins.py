@@ -52,12 +52,18 @@ class TwinUpdate(Struct, frozen=True, kw_only=True):
     """U1 `device/<ns>/<name>/twin/edge_updated`, and the body of MQTT's `twin/update`.  A twin of null asks for its removal.
 
     Our edge sends every twin of the device each time, so that the newest report alone is enough.
-    `problems` is ours: what the edge refuses at the moment.  KubeEdge's cloud ignores it."""
+    Ours are `problems`, what the edge refuses at the moment, and `anomalies`, what rules find wrong with readings that count;
+    they are left out for a device without rules.  KubeEdge's cloud ignores both."""
 
     event_id: str = ""
     timestamp: int = 0
     twin: dict[str, MsgTwin | None] | None = None
     problems: list[TwinProblem] | UnsetType = UNSET
+    anomalies: list[TwinProblem] | UnsetType = UNSET
+
+
+ANOMALY = "skerry.dev/anomaly"
+"""Key of a reading's metadata over DMI: what the driver finds wrong with a reading that is valid.  Ours."""
 
 
 class MemberDevice(Struct, frozen=True, kw_only=True, omit_defaults=True):

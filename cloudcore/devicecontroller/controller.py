@@ -87,6 +87,7 @@ class DeviceController:
         )
         self._events: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(MAX_EVENTS)
         self._told: dict[tuple[str, str], str] = {}
+        self._anomalies: dict[tuple[str, str], frozenset[tuple[str, str]]] = {}  # told, by device
         self._late: dict[str, tuple[Link, Inventory]] = {}  # by node: its newest connection
         caches.models.subscribe(self._on_model)
         caches.devices.subscribe(self._on_device)
@@ -112,6 +113,7 @@ class DeviceController:
         if change.new is None:
             self._writer.forget(change.newest.key)
             self._told.pop(change.newest.key, None)
+            self._anomalies.pop(change.newest.key, None)
         elif self.caches.synced:
             self._judge(change.new)
 
@@ -144,16 +146,31 @@ class DeviceController:
             log.warning("Device %s/%s: %s", *item.key, text[:256])
             if self._events.full():
                 return  # the condition says it too
-            made = event(
-                item.kind,
-                *item.key,
-                uid=item.uid,
-                version=item.version,
-                reason=problems[0].reason,
-                text=text,
-                component=self.name,
-            )
-            self._events.put_nowait(made)
+            self._event(item, problems[0].reason, text)
+
+    def _event(self, item: Object, reason: str, text: str) -> None:
+        made = event(
+            item.kind,
+            *item.key,
+            uid=item.uid,
+            version=item.version,
+            reason=reason,
+            text=text,
+            component=self.name,
+        )
+        self._events.put_nowait(made)
+
+    def _tell_anomalies(self, key: tuple[str, str], change: StatusChange) -> None:
+        """An event for each anomaly that begins.  A node repeats them with every report."""
+        if change.anomalies is None:
+            return
+        now = frozenset((each.property, each.reason) for each in change.anomalies)
+        before = self._anomalies.get(key, frozenset())
+        self._anomalies[key] = now
+        item = self.caches.devices.get(*key)
+        for each in change.anomalies:
+            if item is not None and (each.property, each.reason) not in before and not self._events.full():
+                self._event(item, "Anomaly", f"{each.property}: {each.message}")
 
     def _on_open(self, link: Link) -> None:
         before = link.on_deleted
@@ -236,6 +253,7 @@ class DeviceController:
         match what, verb:
             case "twin", "edge_updated":
                 change = from_twins(decode(content, TwinUpdate), device, self.placement.model_of(device))
+                self._tell_anomalies((namespace, name), change)
             case "state", "update":
                 change = from_state(decode(content, StateUpdate))
             case "call", uid if self.calls is not None:

@@ -4,7 +4,8 @@ Readings are checked against the model: one of the wrong type does not replace t
 The type of a twin is the model's: KubeEdge's mappers call everything `string`.  The conditions are ours:
 
     Valid               whether the Device and its model make sense
-    ReadingsAccepted    whether everything that was reported lately could be used"""
+    ReadingsAccepted    whether everything that was reported lately could be used
+    ReadingsNormal      of a device with rules of `anomalyDetection`: whether all is as they say"""
 
 from __future__ import annotations
 
@@ -23,11 +24,12 @@ from beehive.apis.devices import (
     Twin,
     check_value,
 )
-from beehive.apis.twins import StateUpdate, TwinUpdate, status_twin
+from beehive.apis.twins import StateUpdate, TwinProblem, TwinUpdate, status_twin
 from cloudcore.objects import Object
 
 VALID = "Valid"
 ACCEPTED = "ReadingsAccepted"
+NORMAL = "ReadingsNormal"
 MAX_MESSAGE = 1024
 _NAMED = 8
 """How many problems one condition names."""
@@ -36,13 +38,14 @@ _NAMED = 8
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusChange:
     """What is to be different in a status.  None: stays as it is.   twins: by property; they replace those of that name.
-    refused: what was wrong with the readings, empty when nothing was."""
+    refused: what was wrong with the readings, empty when nothing was.   anomalies: what rules find wrong."""
 
     twins: dict[str, Twin] = field(default_factory=dict)
     state: str | None = None
     last_online: str | None = None
     refused: tuple[str, ...] | None = None
     problems: tuple[Problem, ...] | None = None
+    anomalies: tuple[TwinProblem, ...] | None = None
 
     def then(self, later: StatusChange) -> StatusChange:
         """Both, the later one winning."""
@@ -52,6 +55,7 @@ class StatusChange:
             last_online=self.last_online if later.last_online is None else later.last_online,
             refused=self.refused if later.refused is None else later.refused,
             problems=self.problems if later.problems is None else later.problems,
+            anomalies=self.anomalies if later.anomalies is None else later.anomalies,
         )
 
 
@@ -74,7 +78,10 @@ def from_twins(update: TwinUpdate, device: Device, model: DeviceModel | None) ->
             continue
         found = status_twin(name, twin)
         twins[name] = _typed(found, row.twin_type) if row is not None else found
-    return StatusChange(twins=twins, refused=tuple(refused))
+    anomalies = None
+    if update.anomalies is not msgspec.UNSET:
+        anomalies = tuple(each for each in update.anomalies if each.property in names)
+    return StatusChange(twins=twins, refused=tuple(refused), anomalies=anomalies)
 
 
 def _typed(twin: Twin, type_: str) -> Twin:
@@ -111,6 +118,10 @@ def apply(status: DeviceStatusStatus, change: StatusChange, device: Device, now:
         conditions = _set(
             conditions, ACCEPTED, list(change.refused), "ReadingRefused" if change.refused else "AllGood", now
         )
+    if change.anomalies is not None:
+        texts = [f"{each.property}: {each.message}" for each in change.anomalies]
+        reason = _camel(change.anomalies[0].reason) if change.anomalies else "AsItShouldBe"
+        conditions = _set(conditions, NORMAL, texts, reason, now)
     return msgspec.structs.replace(
         status,
         twins=twins,
@@ -118,6 +129,11 @@ def apply(status: DeviceStatusStatus, change: StatusChange, device: Device, now:
         last_online_time=status.last_online_time if change.last_online is None else change.last_online,
         conditions=conditions,
     )
+
+
+def _camel(reason: str) -> str:
+    """A condition's reason of what a node says; a node may say anything."""
+    return reason[:64] if reason.isascii() and reason.isalnum() and not reason[0].isdigit() else "Anomaly"
 
 
 def _set(

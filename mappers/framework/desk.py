@@ -138,7 +138,8 @@ class _Printer:
             if self._last.get((id_, sample.name)) != sample.value:
                 self._last[id_, sample.name] = sample.value
                 wish = f"   (wanted: {sample.desired})" if sample.desired else ""
-                _say(f"{time.strftime('%H:%M:%S')}  {id_}  {sample.name} = {sample.value}{wish}")
+                odd = f"   (odd: {sample.anomaly})" if sample.anomaly else ""
+                _say(f"{time.strftime('%H:%M:%S')}  {id_}  {sample.name} = {sample.value}{wish}{odd}")
 
     def state(self, id_: str, state: str) -> None:
         if self._last.get((id_, "")) != state:

@@ -19,6 +19,7 @@ from beehive import clock, dmi
 from beehive._generated import dmi_pb2 as pb
 from beehive._generated import methods_pb2 as methods
 from beehive.apis.devices import TWIN_TYPES
+from beehive.apis.twins import ANOMALY
 from beehive.backoff import Backoff
 from beehive.errors import NotFound, Refused, SkerryError, Unavailable
 from mappers.framework.poller import Sample
@@ -393,6 +394,8 @@ def _request(id_: str, samples: Mapping[str, Sample]) -> pb.ReportDeviceStatusRe
         metadata = {"timestamp": now, "type": TWIN_TYPES.get(sample.type, "string")}
         twin.reported.value = sample.value
         twin.reported.metadata.update(metadata)
+        if sample.anomaly:
+            twin.reported.metadata[ANOMALY] = sample.anomaly
         twin.observedDesired.value = (
             sample.desired
         )  # both sides are always there: KubeEdge's edgecore dies of a missing one

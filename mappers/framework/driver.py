@@ -91,7 +91,7 @@ class Property:
     type: INT FLOAT DOUBLE STRING BOOLEAN BYTES STREAM.  minimum, maximum: text of the model, "" if there is none.
     settings: the visitor's configData.  desired: what is wanted, as text, "" for nothing.
     cycle_s: seconds between readings.  report: whether readings go to the twin.  pushes, push_cycle_s: where else they go, how
-    often."""
+    often.  anomaly: `pushMethod.anomalyDetection`, for `Driver.anomaly`."""
 
     name: str
     type: str = "STRING"
@@ -105,6 +105,7 @@ class Property:
     report: bool = True
     pushes: tuple[Target, ...] = ()
     push_cycle_s: float = 1.0
+    anomaly: Settings = field(default_factory=Settings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +156,14 @@ class Driver:
         method: one of the Device's `spec.methods`.   values: by property, of those that the method names; already of their
         properties' types and within their ranges."""
         raise NotImplementedError  # the framework writes them
+
+    async def anomaly(self, prop: Property, value: Value) -> str | None:
+        """Say in a few words what is wrong with a reading that is possible and still not right; None for nothing.
+
+        Called after each `read` of a property that has an `anomalyDetection`, which is `prop.anomaly`; the rules of range, rate
+        and so on are edgecore's.  What it says becomes a condition, an event and an MQTT message; the reading counts all the
+        same."""
+        return None
 
     @classmethod
     async def discover(cls, settings: Settings) -> list[Around]:

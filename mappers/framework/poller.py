@@ -10,7 +10,7 @@ import inspect
 import logging
 import random
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from beehive.apis.devices import check_value
@@ -27,17 +27,19 @@ log = logging.getLogger(__name__)
 CALL_TIMEOUT_S = 10.0  # of one read or write; a device on a slow line answers in a few seconds or not at all
 LOST_AFTER = 3
 RETRY_BASE_S, RETRY_CAP_S = 0.5, 30.0
+MAX_ANOMALY = 256
 MAX_HANGING = 4  # calls of one device that did not return; each keeps a thread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One reading as text, with the wish it was taken under."""
+    """One reading as text, with the wish it was taken under.  anomaly: what the driver finds wrong with it."""
 
     name: str
     type: str
     value: str
     desired: str
+    anomaly: str = ""
 
 
 class Reports(Protocol):
@@ -105,6 +107,7 @@ class Poller:
         self._refused: dict[str, str] = {}  # said once per property
         self._failing: set[str] = set()  # properties whose last read failed
         self._unanswered = 0  # reads in a row
+        self._hook_failures = 0  # in a row
         self._lost = False
         self._lock = asyncio.Lock()  # held while the driver is called
         self._driver: Driver | None = None
@@ -146,6 +149,7 @@ class Poller:
         self._written.clear()
         self._failing.clear()
         self._unanswered = 0
+        self._hook_failures = 0
         try:
             due = first_due(self.spec.properties.values(), self._now())
             next_state = self._now()
@@ -205,7 +209,8 @@ class Poller:
         failure: Exception | None = None
         for prop in ready:
             try:
-                sample = self._sample(prop, await self._do(driver.read, prop))
+                value = await self._do(driver.read, prop)
+                sample = self._sample(prop, value)
             except NothingYet:
                 self._failing.discard(prop.name)
                 continue
@@ -223,6 +228,8 @@ class Poller:
             self._failing.discard(prop.name)
             self._unanswered = 0
             self._refused.pop(prop.name, None)
+            if prop.anomaly and self._judges(driver):
+                sample = replace(sample, anomaly=await self._judged(driver, prop, value))
             samples.append(sample)
             self._push_on(prop, sample)
         reported = [s for s in samples if self.spec.properties[s.name].report] if samples else []
@@ -235,6 +242,25 @@ class Poller:
         # The wish may have changed while the device was read; this one is what the reading was taken under.
         text = to_text(value, prop.type)
         return Sample(name=prop.name, type=prop.type, value=text, desired=self._written.get(prop.name, ""))
+
+    def _judges(self, driver: Driver) -> bool:
+        return type(driver).anomaly is not Driver.anomaly and self._hook_failures < LOST_AFTER
+
+    async def _judged(self, driver: Driver, prop: Property, value: Value) -> str:
+        """What the driver finds wrong with a reading.  A hook that fails again and again is not asked any more."""
+        try:
+            said = await self._do(driver.anomaly, prop, value)
+        except Exception as error:  # its author's to fix; the reading counts
+            self._hook_failures += 1
+            gives_up = "; it is not asked again" if self._hook_failures >= LOST_AFTER else ""
+            said_before = self._refused.get(f"{prop.name} ")
+            text = f"`anomaly` fails: {type(error).__name__}: {error}{gives_up}"
+            if text != said_before:
+                self._refused[f"{prop.name} "] = text
+                log.warning("Device %s, property %s: %s", self.spec.id, prop.name, text)
+            return ""
+        self._hook_failures = 0
+        return str(said)[:MAX_ANOMALY] if said else ""
 
     def _pushed(self, name: str, value: Value) -> None:
         prop = self.spec.properties.get(name)

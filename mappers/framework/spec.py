@@ -73,6 +73,7 @@ def from_proto(device: pb.Device, model: pb.DeviceModel | None) -> DeviceSpec:
             report=prop.reportToCloud,
             pushes=push.from_proto(prop.pushMethod, id_),
             push_cycle_s=_cycle(prop.reportCycle),
+            anomaly=_settings(prop.pushMethod.anomalyDetection),
         )
     return DeviceSpec(
         id=id_,
@@ -109,6 +110,7 @@ def from_objects(device: Device, model: DeviceModel) -> DeviceSpec:
             report=prop.report_to_cloud,
             pushes=push.from_api(prop.push_method, device.id),
             push_cycle_s=_cycle(prop.report_cycle),
+            anomaly=Settings((prop.push_method.anomaly_detection if prop.push_method else None) or {}),
         )
         for prop in good.spec.properties
     }
@@ -122,7 +124,7 @@ def from_objects(device: Device, model: DeviceModel) -> DeviceSpec:
     )
 
 
-def _settings(value: pb.CustomizedValue) -> Settings:
+def _settings(value: pb.CustomizedValue | pb.AnomalyDetection) -> Settings:
     return Settings({key: from_any(packed) for key, packed in value.data.items()})
 
 

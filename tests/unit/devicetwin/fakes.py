@@ -77,9 +77,10 @@ class ManualClock:
 
     def __init__(self, start_ms: int = 1_800_000_000_000) -> None:
         self.start_ms = start_ms
+        self.ahead_s = 0.0  # of the loop's time
 
     def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
+        return asyncio.get_running_loop().time() + self.ahead_s
 
     def wall_ms(self) -> int:
         return self.start_ms + int(self.monotonic() * 1000)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import msgspec
 
 from beehive.apis.devices import DeviceStatusStatus, Problem, decode_device, decode_model
-from beehive.apis.twins import StateUpdate, TwinUpdate
+from beehive.apis.twins import StateUpdate, TwinProblem, TwinUpdate
 from cloudcore.devicecontroller.reports import StatusChange, apply, from_state, from_twins, patch
 
 DEVICE = decode_device(b'{"metadata":{"name":"room"},"spec":{"properties":[{"name":"t"},{"name":"s"}]}}')
@@ -82,3 +82,25 @@ def test_a_patch_has_only_what_differs() -> None:
     assert patch(before, before) is None
     after = apply(before, StatusChange(state="offline"), DEVICE, "")
     assert patch(before, after) == b'{"status":{"state":"offline"}}'
+
+
+def test_anomalies_are_a_condition_of_their_own() -> None:
+    wrong = [TwinProblem(property="t", reason="Range", message="99 is above 40")]
+    change = from_twins(
+        TwinUpdate(twin={}, anomalies=[*wrong, TwinProblem(property="other", reason="x", message="y")]),
+        DEVICE,
+        MODEL,
+    )
+    status = apply(DeviceStatusStatus(), change, DEVICE, "now")
+    found = {condition.type: condition for condition in status.conditions}
+    assert (found["ReadingsNormal"].status, found["ReadingsNormal"].reason) == ("False", "Range")
+    assert found["ReadingsNormal"].message == "t: 99 is above 40"
+    assert found["ReadingsAccepted"].status == "True"
+    over = apply(status, from_twins(TwinUpdate(twin={}, anomalies=[]), DEVICE, MODEL), DEVICE, "now")
+    assert {c.type: c.status for c in over.conditions}["ReadingsNormal"] == "True"
+    odd = [TwinProblem(property="t", reason="no word\n", message="m" * 5000)]
+    told = apply(status, from_twins(TwinUpdate(twin={}, anomalies=odd), DEVICE, MODEL), DEVICE, "now")
+    condition = next(c for c in told.conditions if c.type == "ReadingsNormal")
+    assert (condition.reason, len(condition.message)) == ("Anomaly", 1024)
+    without = apply(DeviceStatusStatus(), from_twins(TwinUpdate(twin={}), DEVICE, MODEL), DEVICE, "now")
+    assert "ReadingsNormal" not in {c.type for c in without.conditions}

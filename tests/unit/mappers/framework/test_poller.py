@@ -346,3 +346,56 @@ def test_a_driver_that_hangs_does_not_keep_its_process_from_ending() -> None:
         "asyncio.run(main())\n"
     )
     assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0
+
+
+class Judging(Fake):
+    asked = 0
+    hangs = False
+
+    async def anomaly(self, prop: Property, value: Value) -> str | None:
+        Judging.asked += 1
+        if self.hangs:
+            await asyncio.sleep(1000)
+        if value == 13:
+            raise RuntimeError("no idea")
+        limit = prop.anomaly.number("limit")
+        return f"{value} is odd" if isinstance(value, int) and value > limit else None
+
+
+def judged_spec() -> DeviceSpec:
+    plain = spec()
+    properties = {
+        "a": Property(name="a", type="INT", anomaly=Settings({"limit": "5"})),
+        "b": plain.properties["b"],  # without settings the driver is not asked
+    }
+    return DeviceSpec(id="n/d", settings=plain.settings, properties=properties)
+
+
+def test_a_driver_judges_readings() -> None:
+    async def scenario(poller: Poller, reports: Reports) -> None:
+        await asyncio.sleep(0.5)
+        Fake.instances[0].values["a"] = Fake.instances[0].values["b"] = 7
+        await asyncio.sleep(1)
+
+    reports = play(scenario, judged_spec(), Judging)
+    found = {(s.name, s.value, s.anomaly) for _, s in reports.samples}
+    assert found == {("a", "1", ""), ("b", "2", ""), ("a", "7", "7 is odd"), ("b", "7", "")}
+
+
+def test_a_judge_that_fails_or_hangs_is_given_up_and_the_readings_count(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for hangs, value in ((False, 13), (True, 7)):
+        Judging.asked, Judging.hangs = 0, hangs
+        caplog.clear()
+
+        async def scenario(poller: Poller, reports: Reports, value: int = value) -> None:
+            await asyncio.sleep(0.01)
+            Fake.instances[0].values["a"] = value
+            await asyncio.sleep(60)
+
+        reports = play(scenario, judged_spec(), Judging)
+        assert Judging.asked <= 4
+        assert len([v for v in reports.values("a") if v == str(value)]) > 20
+        assert "it is not asked again" in caplog.text
+    Judging.hangs = False
