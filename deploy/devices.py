@@ -15,6 +15,7 @@ from enum import Enum
 from typing import Any
 
 from beehive.apis.devices import check_value
+from beehive.apis.hardware import NAME_ANNOTATION
 from deploy.errors import TrialError
 
 Object = Mapping[str, Any]
@@ -345,8 +346,8 @@ def describe_candidate(item: Object) -> list[str]:
                 "ReadWrite" if row.get("writable") else "ReadOnly",
                 row.get("unit") or "-",
                 f"{low or ''} to {high or ''}" if low or high else "-",
-                _shown(printable(read_at) or None),
-                _shown(printable(config.get("commandTopic") or "") or None),
+                printable(read_at) or "-",  # in full: whoever accepts should know
+                printable(config.get("commandTopic") or "") or "-",
             )
         )
     lines += columns(cells)
@@ -390,8 +391,10 @@ def describe(found: Found, device: Object, now: float) -> list[str]:
     status, model = found.statuses.get((namespace, name)), found.model_of(device)
     spec = device["spec"]
     seen = _status(status)
+    known_as = (device["metadata"].get("annotations") or {}).get(NAME_ANNOTATION)
     lines = [
         f"Name:         {namespace}/{name}",
+        *([f"Known as:     {printable(known_as)}"] if known_as else []),
         f"Node:         {spec.get('nodeName') or 'none'}",
         f"Model:        {(spec.get('deviceModelRef') or {}).get('name') or 'none'}{'' if model else ' (not there)'}",
         f"Protocol:     {(spec.get('protocol') or {}).get('protocolName') or 'none'}",

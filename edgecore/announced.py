@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 SETTLE_S = 1.0
 """Of messages: a device announces itself in many."""
+HELLO_TOPIC = "homeassistant/status"
 KNOWN_AFTER_S = 30.0
 """How long a broker that is away keeps what is announced unknown; then it counts as not there."""
 
@@ -33,6 +34,8 @@ class Bus(Protocol):
     def connected(self) -> asyncio.Event: ...
 
     def listen(self, filters: Sequence[str], hear: Callable[[str, bytes], None] | None) -> None: ...
+
+    async def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> None: ...
 
 
 class Announced:
@@ -97,6 +100,9 @@ class Announced:
                 await self._bus.connected.wait()
         except TimeoutError:
             log.warning("The broker is away: what announces itself over MQTT counts as not there")
+        else:
+            # Home Assistant says so when it starts, and devices whose announcement the broker did not keep announce again
+            await self._bus.publish(HELLO_TOPIC, b"online", qos=1)
         await asyncio.sleep(2 * SETTLE_S)
 
     def _hear(self, topic: str, payload: bytes) -> None:

@@ -19,6 +19,8 @@ API_VERSION = "skerry.dev/v1alpha1"
 DEVICE_API_VERSION = "devices.kubeedge.io/v1beta1"
 RULE_LABEL = "skerry.dev/hardware-rule"
 CANDIDATE_ANNOTATION = "skerry.dev/candidate"
+NAME_ANNOTATION = "skerry.dev/known-as"
+"""What a thing that announces itself calls itself."""
 REPORT = "hardware/seen"
 """Resource of the message in which an edge says what it sees."""
 MAX_SEEN = 256
@@ -295,6 +297,7 @@ def device_object(node: str, seen: Seen, rule: Rule) -> dict[str, Any] | None:
         spec = _over(spec, _filled(rule.template, template_values(seen)))
     if not spec:
         return None
+    called = {NAME_ANNOTATION: seen.name} if seen.offer is not None and seen.name else {}
     return {
         "apiVersion": DEVICE_API_VERSION,
         "kind": "Device",
@@ -302,7 +305,7 @@ def device_object(node: str, seen: Seen, rule: Rule) -> dict[str, Any] | None:
             "name": name,
             "namespace": seen.rule_namespace,
             "labels": {RULE_LABEL: seen.rule_name},
-            "annotations": {CANDIDATE_ANNOTATION: name},
+            "annotations": {CANDIDATE_ANNOTATION: name, **called},
         },
         "spec": {**spec, "nodeName": node},
     }

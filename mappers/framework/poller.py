@@ -19,7 +19,7 @@ from beehive.errors import SkerryError
 from mappers.framework.caller import Caller
 from mappers.framework.convert import Value, from_text, to_text
 from mappers.framework.driver import Driver, Property
-from mappers.framework.errors import DeviceError, NothingYet, ValueRefused
+from mappers.framework.errors import DeviceError, DriverError, NothingYet, ValueRefused
 from mappers.framework.spec import DeviceSpec
 
 log = logging.getLogger(__name__)
@@ -192,8 +192,8 @@ class Poller:
             try:
                 value = from_text(prop.desired, prop.type)
                 await self._do(driver.write, prop, value)
-            except ValueRefused as error:
-                self._refuse(prop.name, error)
+            except (ValueRefused, DriverError) as error:  # the other properties are read all the same
+                self._refuse(prop.name, error, "set to what is wanted: ")
             else:
                 wrote = True
                 log.debug("> %s %s", self.spec.id, prop.name)
@@ -397,8 +397,9 @@ class Poller:
         if self.state != "offline":
             self._tell("offline")
 
-    def _refuse(self, name: str, error: Exception) -> None:
+    def _refuse(self, name: str, error: Exception, doing: str = "") -> None:
+        """Say it once.  doing: what was tried; a property that can neither be read nor set has two lines, not ever new ones."""
         text = str(error) or type(error).__name__
-        if self._refused.get(name) != text:
-            self._refused[name] = text
-            log.warning("Device %s, property %s: %s", self.spec.id, name, text)
+        if self._refused.get(doing + name) != text:
+            self._refused[doing + name] = text
+            log.warning("Device %s, property %s: %s%s", self.spec.id, name, doing, text)

@@ -6,11 +6,13 @@ import importlib.util
 import logging
 import random
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 
 from beehive.supervise import Part, supervise
+from mappers.framework import threads
 from mappers.framework.builtin import builtin, drivers
 from mappers.framework.config import MapperConfig
 from mappers.framework.dmi import EdgeLink, Identity
@@ -33,10 +35,22 @@ def load_driver(name: str) -> type[Driver]:
     except DriverError:
         raise
     except Exception as error:  # the file is somebody else's code: whatever it raises, say where it is from
-        raise DriverError(f"cannot import {name}: {type(error).__name__}: {error}") from error
+        where = _line_in(name, error)
+        raise DriverError(f"cannot import {name}: {where}{type(error).__name__}: {error}") from error
     except SystemExit as error:
         raise DriverError(f"cannot import {name}: it ends the process") from error
     return find_driver(vars(module), module.__name__)
+
+
+def _line_in(name: str, error: Exception) -> str:
+    """Where in a driver's own file it went wrong; a syntax error says so itself."""
+    if isinstance(error, SyntaxError):
+        return ""
+    own = (name, str(Path(name).resolve()))
+    lines = [
+        number for frame, number in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename in own
+    ]
+    return f"line {lines[-1]}: " if lines else ""
 
 
 def _import(name: str) -> ModuleType:
@@ -152,6 +166,7 @@ async def run_mapper(
         [
             Part(name="push", run=pusher.run),
             Part(name="devices", run=runner.run),
+            Part(name="threads", run=lambda: threads.watch(runner.pollers)),
             Part(name="edgecore", run=link.run),
         ],
         stop=stop,

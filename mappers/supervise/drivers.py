@@ -32,7 +32,7 @@ def protocol_of(source: str) -> str:
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return ""
+        return ""  # `fault_of` says why
     found = ""
     for node in tree.body:
         if not isinstance(node, ast.ClassDef):
@@ -52,12 +52,24 @@ def protocol_of(source: str) -> str:
     return found
 
 
+def fault_of(source: str) -> str:
+    """Why a text is no Python, with the line; empty when it is.  Pure."""
+    try:
+        ast.parse(source)
+    except SyntaxError as error:
+        return f"line {error.lineno}: {error.msg}"
+    except (ValueError, RecursionError, MemoryError) as error:
+        return str(error) or type(error).__name__
+    return ""
+
+
 class Drivers:
     """Those that can be run here.  Reads the folder's files again when they change."""
 
     def __init__(self, folder: Path = DEFAULT_FOLDER) -> None:
         self._folder = folder
         self._known: dict[Path, tuple[int, str]] = {}  # file -> stamp, protocol
+        self._faulty: dict[Path, int] = {}  # file -> stamp of what is no Python
 
     def find(self, protocol: str) -> Found | None:
         """Blocking, but for a few small files only."""
@@ -71,6 +83,24 @@ class Drivers:
         points = metadata.entry_points(group=ENTRY_POINTS)
         return next((Found(name=point.value) for point in points if point.name == protocol), None)
 
+    def _read(self, path: Path, stamp: int, old: tuple[int, str] | None) -> tuple[int, str]:
+        """A file that is new or has changed.  One that is no Python at the moment counts as it was: what runs goes on.
+
+        Raises: OSError, UnicodeDecodeError."""
+        with path.open(encoding="utf-8") as file:
+            source = file.read(MAX_SOURCE_BYTES)
+        if fault := fault_of(source):
+            if self._faulty.get(path) != stamp:
+                goes_on = "; what runs goes on" if old is not None and old[1] else ""
+                log.warning("%s is not used: %s%s", path, fault, goes_on)
+            self._faulty[path] = stamp
+            return old or (stamp, "")
+        self._faulty.pop(path, None)
+        spoken = protocol_of(source)
+        if not spoken:
+            log.warning("%s is no driver: it has no class with a protocol", path)
+        return stamp, spoken
+
     def _files(self) -> dict[Path, tuple[int, str]]:
         try:
             paths = [path for path in self._folder.iterdir() if path.suffix == ".py"]
@@ -82,10 +112,7 @@ class Drivers:
                 stamp = path.stat().st_mtime_ns
                 old = self._known.get(path)
                 if old is None or old[0] != stamp:
-                    with path.open(encoding="utf-8") as file:
-                        old = (stamp, protocol_of(file.read(MAX_SOURCE_BYTES)))
-                    if not old[1]:
-                        log.warning("%s is no driver: it has no class with a protocol", path)
+                    old = self._read(path, stamp, old)
             except (OSError, UnicodeDecodeError) as error:
                 log.warning("Cannot read %s: %s", path, error)
                 continue

@@ -92,6 +92,7 @@ def test_heard_while_a_rule_wants_it(folder: Path) -> None:
         port = free_port()
         async with broker(folder, port), running(Node(port)) as node:
             local = Local(port)
+            local.client.subscribe("homeassistant/status", qos=1)
             try:
                 for topic, message in {**TASMOTA, **ESPHOME}.items():
                     local.say(topic, message, retain=True)
@@ -100,6 +101,7 @@ def test_heard_while_a_rule_wants_it(folder: Path) -> None:
                 assert node.told == []  # nobody wants to know
                 node.wants(RULE)
                 await until(lambda: node.names == ["kitchen", "Pump"])
+                await until(lambda: ("homeassistant/status", b"online") in local.seen)
                 local.say("homeassistant/sensor/x/y/config", {"stat_t": "x", "name": "New"})
                 await until(lambda: node.names is not None and "x" in node.names)
                 for topic in ESPHOME:
@@ -163,14 +165,14 @@ def test_an_announced_device_is_read_and_set_and_goes_and_comes_back(folder: Pat
                     )
                     local.say("tasmota/pump/tele/STATE", {"POWER": "OFF"}, retain=True)
                     await until(lambda: reports.values == {"pump": "false", "pump-energy-power": "41.5"})
-                    await until(lambda: reports.states[-1] == "online")
+                    await until(lambda: reports.states[-1:] == ["online"])
                     await until(lambda: ("tasmota/pump/cmnd/POWER", b"ON") in local.seen)
                     local.say("tasmota/pump/tele/STATE", {"POWER": "ON"})
                     await until(lambda: reports.values["pump"] == "true")
                     local.say("tasmota/pump/tele/LWT", "Offline", retain=True)
-                    await until(lambda: reports.states[-1] == "offline")  # at once, not in its next cycle
+                    await until(lambda: reports.states[-1:] == ["offline"])  # at once, not in its next cycle
                     local.say("tasmota/pump/tele/LWT", "Online", retain=True)
-                    await until(lambda: reports.states[-1] == "online")
+                    await until(lambda: reports.states[-1:] == ["online"])
             finally:
                 local.close()
 

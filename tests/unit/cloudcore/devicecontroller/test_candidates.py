@@ -226,6 +226,7 @@ def test_what_describes_itself_becomes_a_model_and_a_device() -> None:
     assert model["spec"]["properties"][0] == {"name": "on", "type": "BOOLEAN", "accessMode": "ReadWrite"}
     assert model["spec"]["properties"][1]["unit"] == "W"
     device = api.things["Device", ("default", name)]["spec"]
+    assert api.only("Device")["metadata"]["annotations"]["skerry.dev/known-as"] == "Pump"
     assert device["deviceModelRef"] == {"name": name}
     assert device["nodeName"] == "edge-1"
     assert device["protocol"] == {"protocolName": "mqtt", "configData": PUMP.offer.config_data}  # type: ignore[union-attr]

@@ -107,7 +107,7 @@ def test_reading_writing_and_being_notified(air: Air) -> None:
             assert reports.values["temperature"] == "25"  # read once; from then on it is told
             thing.notify(TEMPERATURE, b"\x18\xfc")
             await until(lambda: reports.values.get("temperature") == "-10")
-            assert reports.states[-1] == "online"
+            await until(lambda: reports.states[-1:] == ["online"])
         assert thing.clients == []
 
     asyncio.run(scenario())
@@ -120,11 +120,11 @@ def test_a_device_that_goes_and_comes_back(air: Air, caplog: pytest.LogCaptureFi
         async with polled(Poller(Ble, device(TEMP, LEVEL), reports, rng=random.Random(0))):
             await until(lambda: reports.values.get("battery") == "90")
             thing.leave()
-            await until(lambda: reports.states[-1] == "offline")
+            await until(lambda: reports.states[-1:] == ["offline"])
             thing.values[BATTERY] = b"\x10"
             thing.here = True
             await until(lambda: reports.values.get("battery") == "16")
-            await until(lambda: reports.states[-1] == "online")
+            await until(lambda: reports.states[-1:] == ["online"])
             await until(lambda: bool(thing.clients and thing.clients[0].listening))
             thing.notify(TEMPERATURE, b"\x64\0")
             await until(lambda: reports.values.get("temperature") == "1")
@@ -162,9 +162,9 @@ def test_what_is_advertised_needs_no_connection(air: Air) -> None:
                 lambda: reports.values.get("temperature") == "0" and reports.values["signal"] == "-70"
             )
             beacon.here = False
-            await until(lambda: reports.states[-1] == "offline")
+            await until(lambda: reports.states[-1:] == ["offline"])
             beacon.here = True
-            await until(lambda: reports.states[-1] == "online")  # a new scan hears it
+            await until(lambda: reports.states[-1:] == ["online"])  # a new scan hears it
         assert air.scanners == []
 
     asyncio.run(scenario())

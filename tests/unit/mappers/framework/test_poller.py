@@ -399,3 +399,20 @@ def test_a_judge_that_fails_or_hangs_is_given_up_and_the_readings_count(
         assert len([v for v in reports.values("a") if v == str(value)]) > 20
         assert "it is not asked again" in caplog.text
     Judging.hangs = False
+
+
+class ReadOnly(Driver):
+    protocol = "readonly"
+
+    async def read(self, prop: Property) -> Value:
+        return 4
+
+
+def test_a_wish_that_the_driver_cannot_write_leaves_the_readings(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(poller: Poller, reports: Reports) -> None:
+        await asyncio.sleep(5.5)
+
+    reports = play(scenario, spec("7"), ReadOnly)
+    assert len(reports.values("a")) > 4
+    assert "offline" not in reports.states
+    assert caplog.text.count("ReadOnly cannot write") == 1

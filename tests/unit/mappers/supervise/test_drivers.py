@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,28 @@ def test_the_operators_own_come_first_and_changes_are_seen(tmp_path: Path) -> No
     own.unlink()
     assert drivers.find("knx") is None
     assert Drivers(tmp_path / "none").find("modbus") == Found(name="modbus")
+
+
+def test_a_file_that_is_no_python_for_a_while_counts_as_it_was(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    drivers = Drivers(tmp_path)
+    path = tmp_path / "mine.py"
+    good = 'class Mine:\n    protocol = "mine"\n'
+    path.write_text(good)
+    before = drivers.find("mine")
+    assert before is not None
+    path.write_text(good + "def broken(:\n")
+    os.utime(path, ns=(1, 1))
+    for _ in range(3):
+        assert drivers.find("mine") == before
+    assert caplog.text.count("line 3: ") == 1
+    assert "what runs goes on" in caplog.text
+    path.write_text(good + "# mended\n")
+    os.utime(path, ns=(2, 2))
+    after = drivers.find("mine")
+    assert after is not None
+    assert after.stamp == 2
+    path.write_text("x = = 1")
+    os.utime(path, ns=(3, 3))
+    assert Drivers(tmp_path).find("mine") is None  # of one that never was right nothing is known
