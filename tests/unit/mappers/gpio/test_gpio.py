@@ -27,10 +27,11 @@ def board(tmp_path: Path) -> Iterator[Path]:
             number = (folder / "export").read_text()
             if number:
                 (folder / "export").write_text("")
-                pin = folder / f"gpio{number}"
+                pin = folder / f".gpio{number}"
                 pin.mkdir()
                 for name, text in (("active_low", "0"), ("direction", "in"), ("value", "0")):
                     (pin / name).write_text(text + "\n")
+                pin.rename(folder / f"gpio{number}")  # a pin appears with all it has
 
     thread = threading.Thread(target=kernel)
     thread.start()
