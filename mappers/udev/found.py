@@ -1,8 +1,9 @@
 """What the kernel says about a piece of hardware, and what it is called.  Pure.
 
 A device is known by an identity that stays when it is unplugged and plugged in again: what it says about itself (vendor,
-product, serial number) if it has a serial number, else the socket it sits in.  The kernel's own names (`ttyUSB0`, the number
-of a USB bus) change and are no part of it.  All of it comes from sysfs, with udev's properties preferred where a udevd runs."""
+product, serial number) if it has a serial number, else the socket it sits in.  A serial number that whole series share
+(`0001`, all zeros) is none: by it two adapters would be one.  The kernel's own names (`ttyUSB0`, the number of a USB bus)
+change and are no part of it.  All of it comes from sysfs, with udev's properties preferred where a udevd runs."""
 
 import re
 from collections.abc import Mapping
@@ -16,6 +17,13 @@ __all__ = ["ATTRIBUTES", "EMPTY", "Facts", "Found", "Node", "facts", "identity"]
 EMPTY: Mapping[str, str] = MappingProxyType({})
 _USB_INTERFACE = re.compile(r".*:\d+\.(\d+)")
 _USB_DEVICE = re.compile(r"\d+-(\d+(\.\d+)*)")
+# What cheap things have in place of a serial number: CP210x 0001, RTL-SDR 00000001, FTDI's copies 00000000, LTE modems
+# 0123456789ABCDEF.
+_NO_SERIAL = re.compile(
+    r"0*[01]?|(.)\1*|0?123456(7(8(90?|9abcdef)?)?)?|0?123456789a?|(0?1234567890?|0123456789)abcdef|deadbeef|none|n/?a|serial|"
+    r"default|unknown|not[_ -]?(set|specified|available)",
+    re.IGNORECASE,
+)
 _PCI = re.compile(r"0x([0-9a-f]{4})")
 
 
@@ -67,6 +75,8 @@ def facts(found: Found) -> Facts:
     vendor = said.get("ID_VENDOR_ID") or own.get("idVendor") or _pci(found, "vendor")
     product = said.get("ID_MODEL_ID") or own.get("idProduct") or _pci(found, "device")
     serial = said.get("ID_SERIAL_SHORT") or own.get("serial") or ""
+    if is_no_serial(serial):
+        serial = ""
     if usb is None and not serial and found.node.subsystem == "net":
         serial = _mac(found.node)
     return Facts(
@@ -78,6 +88,11 @@ def facts(found: Found) -> Facts:
         port=said.get("ID_PATH") or _port(found),
         interface=_interface(found),
     )
+
+
+def is_no_serial(text: str) -> bool:
+    """Whether a text that stands for a serial number tells no two devices apart."""
+    return _NO_SERIAL.fullmatch(text.strip()) is not None
 
 
 def identity(found: Found, *, by: str = "serial") -> str:

@@ -2,15 +2,19 @@
 
 Plugging in one thing makes the kernel send several events, and a bad contact makes it send many.  A thing is told of when
 nothing has happened to it for `settle_s`, and is told to be gone when it has been away for `grace_s`; what comes back sooner
-was never away.  The events only say "look": what is told follows from what is there, so a lost event is made good by the next
+was never away.  Two things with one identity in two sockets are two: the later one is known by its socket as well, as long as
+it is there.  The events only say "look": what is told follows from what is there, so a lost event is made good by the next
 `sync`."""
 
+import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from mappers.udev.found import Found
+from mappers.udev.found import Found, facts
 from mappers.udev.rules import Candidate, Rule, candidate
+
+log = logging.getLogger(__name__)
 
 MAX_TRACKED = 4096
 
@@ -46,11 +50,14 @@ class Tracker:
         self._grace_s = grace_s
         self._entries: dict[_Key, _Entry] = {}
         self._keys: dict[str, _Key] = {}  # by path
+        self._warned = False
         self.dropped = 0  # devices beyond MAX_TRACKED
 
     def see(self, found: Found, now: float) -> None:
         """A device is there, is new, or has changed."""
         wanted = candidate(self._rules, found)
+        if wanted is not None:
+            wanted = self._told_apart(wanted)
         key = _key(wanted) if wanted is not None else None
         if self._keys.get(found.path) not in (None, key):
             self.gone(found.path, now)
@@ -67,6 +74,27 @@ class Tracker:
             return  # nothing new
         entry.present[found.path] = wanted
         entry.due = now + self._settle_s
+
+    def _told_apart(self, wanted: Candidate) -> Candidate:
+        """A candidate, under a name of its own when another thing that is there has the same identity."""
+        path, port = wanted.found.path, facts(wanted.found).port
+        own = replace(wanted, id=f"{wanted.id}@{port}")
+        known = self._keys.get(path)
+        if known == _key(wanted):
+            return wanted
+        if known == _key(own):
+            return own  # as long as it is there: its twin that goes must not hand it its Device
+        entry = self._entries.get(_key(wanted))
+        others = entry.present.values() if entry is not None else ()
+        if not any(facts(other.found).port != port for other in others):
+            return wanted
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "Several things call themselves %s: a rule with `identity: port` tells them apart for good",
+                wanted.id,
+            )
+        return own
 
     def gone(self, path: str, now: float) -> None:
         """A device was removed."""

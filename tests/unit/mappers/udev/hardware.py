@@ -1,4 +1,5 @@
-"""Devices as Linux' sysfs shows them on boards: an FTDI adapter behind a hub, a camera, a GPIO chip, an I2C sensor, a NIC."""
+"""Devices as Linux' sysfs shows them on boards: serial adapters with and without serial numbers, Zigbee sticks, a modem with
+several ports, cameras, an RTL-SDR, GPIO chips, I2C buses and sensors, a NIC."""
 
 from mappers.udev.found import Found, Node
 
@@ -97,4 +98,128 @@ NIC = Found(
             attributes={"vendor": "0x8086", "device": "0x15be"},
         ),
     ),
+)
+
+
+def usb_serial(
+    vendor: str,
+    product: str,
+    *,
+    serial: str | None,
+    port: str = "1.3",
+    bus: int = 1,
+    name: str = "ttyUSB0",
+    driver: str = "ch341-uart",
+    called: str = "USB Serial",
+    interface: int = 0,
+) -> Found:
+    """A serial port of any adapter.  serial: None for one that has no such attribute."""
+    usb = f"{bus}-{port}"
+    at = f"{usb}:1.{interface}"
+    attributes = {"idVendor": vendor, "idProduct": product, "product": called}
+    if serial is not None:
+        attributes["serial"] = serial
+    return Found(
+        path=f"/devices/platform/scb/fd500000.pcie/usb{bus}/{usb}/{at}/{name}/tty/{name}",
+        node=Node(name=name, subsystem="tty"),
+        above=(
+            Node(name=name, subsystem="usb-serial", driver=driver),
+            Node(name=at, subsystem="usb", devtype="usb_interface", driver=driver),
+            Node(name=usb, subsystem="usb", devtype="usb_device", driver="usb", attributes=attributes),
+            Node(name=f"usb{bus}", subsystem="usb", devtype="usb_device", driver="usb"),
+            Node(name="fd500000.pcie", subsystem="platform", driver="brcm-pcie"),
+        ),
+        dev_node=f"/dev/{name}",
+    )
+
+
+def ch340(number: int = 0, *, port: str = "1.3") -> Found:
+    """Has no serial number at all."""
+    return usb_serial("1a86", "7523", serial=None, port=port, name=f"ttyUSB{number}")
+
+
+def cp2102(number: int = 0, *, port: str = "1.3", serial: str = "0001") -> Found:
+    """Many boards with it leave the maker's example for a serial number."""
+    return usb_serial(
+        "10c4",
+        "ea60",
+        serial=serial,
+        port=port,
+        name=f"ttyUSB{number}",
+        driver="cp210x",
+        called="CP2102 USB to UART",
+    )
+
+
+def pl2303(number: int = 0, *, port: str = "1.3") -> Found:
+    return usb_serial("067b", "2303", serial="", port=port, name=f"ttyUSB{number}", driver="pl2303")
+
+
+ZBDONGLE = usb_serial(
+    "10c4",
+    "ea60",
+    serial="0c9e31c2b5f0eb118f2d1a2e38a92db5",
+    driver="cp210x",
+    called="Sonoff Zigbee 3.0 USB Dongle Plus",
+)
+CONBEE = usb_serial("1cf1", "0030", serial="DE2132111", name="ttyACM0", driver="cdc_acm", called="ConBee II")
+
+
+def modem(number: int) -> Found:
+    """An LTE modem: several ports of one device, with a serial number that is none."""
+    return usb_serial(
+        "12d1",
+        "1506",
+        serial="0123456789ABCDEF",
+        name=f"ttyUSB{number}",
+        driver="option",
+        called="HUAWEI Mobile",
+        interface=number,
+    )
+
+
+def rtl_sdr(*, port: str = "1.2", number: int = 5) -> Found:
+    """Not a serial port: a program opens the USB device itself, whose node has another number each time."""
+    return Found(
+        path=f"/devices/platform/scb/fd500000.pcie/usb1/1-{port}",
+        node=Node(
+            name=f"1-{port}",
+            subsystem="usb",
+            devtype="usb_device",
+            driver="usb",
+            attributes={
+                "idVendor": "0bda",
+                "idProduct": "2838",
+                "product": "RTL2838UHIDIR",
+                "serial": "00000001",
+            },
+        ),
+        above=(
+            Node(name="usb1", subsystem="usb", devtype="usb_device", driver="usb"),
+            Node(name="fd500000.pcie", subsystem="platform", driver="brcm-pcie"),
+        ),
+        dev_node=f"/dev/bus/usb/001/{number:03d}",
+    )
+
+
+I2C_BUS = Found(
+    path="/devices/platform/soc/fe804000.i2c/i2c-1/i2c-dev/i2c-1",
+    node=Node(name="i2c-1", subsystem="i2c-dev", attributes={"name": "bcm2835 (i2c@7e804000)"}),
+    above=(
+        Node(name="i2c-1", subsystem="i2c"),
+        Node(name="fe804000.i2c", subsystem="platform", driver="i2c-bcm2835"),
+    ),
+    dev_node="/dev/i2c-1",
+)
+CSI_CAMERA = Found(
+    path="/devices/platform/soc/fe801000.csi/video4linux/video0",
+    node=Node(name="video0", subsystem="video4linux", attributes={"index": "0", "name": "unicam-image"}),
+    above=(Node(name="fe801000.csi", subsystem="platform", driver="unicam"),),
+    dev_node="/dev/video0",
+)
+UART = Found(
+    path="/devices/platform/soc/fe201000.serial/tty/ttyAMA0",
+    node=Node(name="ttyAMA0", subsystem="tty"),
+    above=(Node(name="fe201000.serial", subsystem="amba", driver="uart-pl011"),),
+    dev_node="/dev/ttyAMA0",
 )

@@ -9,10 +9,26 @@ from hypothesis import strategies as st
 
 from beehive.errors import ConfigError
 from mappers.udev import rules
-from mappers.udev.found import Found, Node, facts, identity
+from mappers.udev.found import Found, Node, facts, identity, is_no_serial
 from mappers.udev.rules import Candidate, Rule
 from mappers.udev.tracker import Kind, Tracker
-from tests.unit.mappers.udev.hardware import GPIO, I2C, NIC, camera, ftdi
+from tests.unit.mappers.udev.hardware import (
+    CONBEE,
+    CSI_CAMERA,
+    GPIO,
+    I2C,
+    I2C_BUS,
+    NIC,
+    UART,
+    ZBDONGLE,
+    camera,
+    ch340,
+    cp2102,
+    ftdi,
+    modem,
+    pl2303,
+    rtl_sdr,
+)
 
 SERIAL_RULE = Rule(name="adapters", patterns={"subsystem": "tty", "driver": "ftdi_sio"})
 
@@ -68,6 +84,53 @@ def test_other_hardware() -> None:
     assert (facts(I2C).driver, facts(I2C).model) == ("bmp280", "bme280")
     assert (facts(NIC).vendor, facts(NIC).product) == ("8086", "15be")
     assert identity(NIC) == "8086:15be:02:42:ac:11:00:02"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "0", "0001", "1", "00000001", "00000000", "ffffffff", "123456", "12345678", "1234567890", "0123456789ABCDEF",
+     "1234567890abcdef", "DEADBEEF", "none", "N/A", "XXXXXXXX", " 0001 "],
+)  # fmt: skip
+def test_what_whole_series_have_in_place_of_a_serial_number(text: str) -> None:
+    assert is_no_serial(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["A50285BI", "DE2132111", "0c9e31c2b5f0eb118f2d1a2e38a92db5", "0010", "10", "1001", "12345", "123457", "20230101",
+     "0000:01:00.0", "5A47012345", "100000001", "1234567891"],
+)  # fmt: skip
+def test_serial_numbers(text: str) -> None:
+    assert not is_no_serial(text)
+
+
+def test_adapters_without_a_serial_number_of_their_own() -> None:
+    for make in (ch340, cp2102, pl2303):
+        first, second = make(0), make(1, port="1.4")
+        assert identity(first).endswith("fd500000.pcie-usb-1.3-if00")
+        assert identity(first) != identity(second)
+        assert identity(make(7)) == identity(first)  # replugged
+        assert facts(first).serial == ""
+    assert identity(cp2102(serial="02A1B3C4")) == "10c4:ea60:02A1B3C4-if00"
+    assert identity(rtl_sdr()) == identity(rtl_sdr(number=9)) == "fd500000.pcie-usb-1.2"
+    assert len({identity(modem(n)) for n in range(3)}) == 3
+
+
+def test_boards_and_sticks() -> None:
+    assert identity(ZBDONGLE) == "10c4:ea60:0c9e31c2b5f0eb118f2d1a2e38a92db5-if00"
+    assert identity(CONBEE) == "1cf1:0030:DE2132111-if00"
+    assert facts(ZBDONGLE).model == "Sonoff_Zigbee_3.0_USB_Dongle_Plus"
+    assert identity(CSI_CAMERA) == "platform/soc/fe801000.csi/video4linux/video0-index0"
+    assert identity(UART) == "platform/soc/fe201000.serial/tty/ttyAMA0"
+    assert facts(I2C_BUS).driver == "i2c-bcm2835"
+    for patterns, found in (
+        ({"subsystem": "tty", "driver": "cdc_acm", "vendor": "1cf1"}, CONBEE),
+        ({"subsystem": "usb", "devtype": "usb_device", "vendor": "0bda", "product": "2838"}, rtl_sdr()),
+        ({"subsystem": "video4linux", "driver": "unicam"}, CSI_CAMERA),
+        ({"subsystem": "i2c-dev", "name": "i2c-1"}, I2C_BUS),
+        ({"subsystem": "tty", "port": "platform/soc/fe201000.serial/*"}, UART),
+    ):
+        assert rules.matches(Rule(name="r", patterns=patterns), found)
 
 
 # --- rules
@@ -171,7 +234,7 @@ def test_moved_within_the_grace_is_a_change() -> None:
     assert told(tracker, 12) == [(Kind.CHANGED, "/dev/ttyUSB1")]
 
 
-def test_two_devices_of_one_identity_are_one_until_both_are_gone() -> None:
+def test_two_devices_of_one_identity_in_one_socket_are_one_until_both_are_gone() -> None:
     tracker = Tracker([Rule(name="r", patterns={"subsystem": "tty"})], settle_s=0, grace_s=0)
     twins = [ftdi(10), ftdi(9)]
     tracker.sync(twins, 0)
@@ -180,6 +243,25 @@ def test_two_devices_of_one_identity_are_one_until_both_are_gone() -> None:
     assert told(tracker, 1) == [(Kind.CHANGED, "/dev/ttyUSB10")]
     tracker.gone(twins[0].path, 2)
     assert told(tracker, 2) == [(Kind.UNPLUGGED, "/dev/ttyUSB10")]
+
+
+def test_two_adapters_that_say_the_same_of_themselves_stay_two(caplog: pytest.LogCaptureFixture) -> None:
+    tracker = Tracker([SERIAL_RULE], settle_s=0, grace_s=5)
+    one, other = ftdi(0, port="1.3"), ftdi(1, port="1.4")
+    for now in (0, 1):
+        tracker.sync([one, other], now)
+    assert told(tracker, 1) == [(Kind.PLUGGED, "/dev/ttyUSB0"), (Kind.PLUGGED, "/dev/ttyUSB1")]
+    names = [c.id for c in tracker.here()]
+    assert names == ["0403:6001:A50285BI-if00", "0403:6001:A50285BI-if00@0000:01:00.0-usb-1.4"]
+    assert caplog.text.count("identity: port") == 1
+    tracker.gone(one.path, 10)
+    tracker.sync([other], 11)
+    assert told(tracker, 15) == [(Kind.UNPLUGGED, "/dev/ttyUSB0")]  # its twin does not become it
+    tracker.sync([other], 20)
+    assert told(tracker, 20) == []
+    assert [c.id for c in tracker.here()] == names[1:]
+    tracker.see(ftdi(2, port="1.3"), 30)
+    assert [(c.kind, c.candidate.id) for c in tracker.take(30)] == [(Kind.PLUGGED, names[0])]
 
 
 def test_a_device_that_no_longer_fits_is_gone() -> None:
