@@ -42,6 +42,9 @@ class _Group(Group):
         except TrialError as error:
             _fail(error)
             ctx.exit(1)
+        except BrokenPipeError:  # whoever reads has seen enough, as `head` has
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(141)
         except OSError as error:
             # a full disk, a file system that can no longer be written
             where = f"{error.filename}: " if error.filename else ""

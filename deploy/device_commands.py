@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -58,17 +61,31 @@ def device(ctx: click.Context, kubeconfig: Path | None) -> None:
     ctx.obj = trial.kubectl
 
 
+def _width() -> int | None:
+    """Of the terminal; None where the output goes elsewhere, and nothing may be left out of it."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
 @device.command("list")
+@click.argument("pattern", default="")
 @click.option("-n", "--namespace", default="", help="Of one namespace only.")
+@click.option("--node", default="", help="Of one node only.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="How to print it.")
 @click.pass_obj
-def list_(kubectl: Kubectl, namespace: str) -> None:
-    """Show every property: what is read, what is wanted, and for how long it has read so."""
-    rows = Found.of(kubectl.items(devices.KINDS)).rows(namespace)
+def list_(kubectl: Kubectl, pattern: str, namespace: str, node: str, output: str) -> None:
+    """Show every property: what is read, what is wanted, and for how long it has read so.  PATTERN: of names, e.g. 'room-*'.
+
+    On a narrow terminal columns are left out."""
+    rows = Found.of(kubectl.items(devices.KINDS)).rows(namespace, pattern, node)
+    if output == "json":
+        click.echo(json.dumps([dataclasses.asdict(row) for row in rows], indent=2, ensure_ascii=False))
+        return
     if not rows:
-        click.echo("there are no devices", err=True)
+        such = " of that name or place" if pattern or node or namespace else ""
+        click.echo(f"there are no devices{such}", err=True)
         return
     spaces = {row.namespace for row in rows} != {"default"} and not namespace
-    for line in devices.table(rows, time.time(), namespaces=spaces):
+    for line in devices.table(rows, time.time(), namespaces=spaces, width=_width()):
         click.echo(line)
 
 
@@ -87,7 +104,7 @@ def candidates(kubectl: Kubectl, name: str, namespace: str) -> None:
     if not items:
         click.echo("nothing was found: a HardwareRule says what is wanted", err=True)
         return
-    for line in devices.candidates_table(items):
+    for line in devices.candidates_table(items, _width()):
         click.echo(line)
 
 

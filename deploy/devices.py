@@ -6,8 +6,10 @@ before it is written."""
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +22,10 @@ from deploy.errors import TrialError
 
 Object = Mapping[str, Any]
 KINDS = "devices,devicemodels,devicestatuses"
+KEPT = 12
+"""Characters by which the first column, which names the thing, stays wider than the others."""
+NARROWEST = 6
+"""Characters of a column on a narrow terminal."""
 REFUSAL_STANDS_S = 3.0
 """A refusal that was there before a change counts as the answer to it when it is still there so long after: a status is
 written at most once a second."""
@@ -69,14 +75,22 @@ class Found:
         name = (device["spec"].get("deviceModelRef") or {}).get("name", "")
         return self.models.get((key(device)[0], name))
 
-    def rows(self, namespace: str = "") -> list[Row]:
-        """One for each property, in the order of the names; an empty namespace stands for all."""
+    def rows(self, namespace: str = "", pattern: str = "", node: str = "") -> list[Row]:
+        """One for each property, in the order of the names; an empty namespace, pattern (of names) or node stands for all."""
         return [
             row
-            for at, device in sorted(self.devices.items())
+            for at, device in sorted(self.devices.items(), key=lambda item: _natural(item[0]))
             if namespace in ("", at[0])
+            if not pattern or fnmatch.fnmatchcase(at[1], pattern)
+            if node in ("", device["spec"].get("nodeName") or "")
             for row in _rows(device, self.statuses.get(at), self.model_of(device))
         ]
+
+
+def _natural(at: tuple[str, str]) -> tuple[str, list[tuple[int, str]]]:
+    """So that room-2 comes before room-10."""
+    parts = re.split(r"(\d+)", at[1])
+    return at[0], [(int(part) if part.isdecimal() else -1, part) for part in parts if part]
 
 
 def key(item: Object) -> tuple[str, str]:
@@ -284,7 +298,7 @@ def candidate(items: Iterable[Object], namespace: str, name: str) -> Object:
     )
 
 
-def candidates_table(items: Iterable[Object]) -> list[str]:
+def candidates_table(items: Iterable[Object], width: int | None = None) -> list[str]:
     """Lines of text: a heading, then one for each candidate."""
     heading = ("NAME", "NODE", "PHASE", "ACCEPTED", "SERIAL", "MODEL", "DEVNODE", "DEVICE")
     cells = []
@@ -298,7 +312,7 @@ def candidates_table(items: Iterable[Object]) -> list[str]:
         where = f"{len(offer.get('properties') or ())} properties" if offer else spec.get("devNode")
         more = (spec.get("serial"), what, where, status.get("device"))
         cells.append((item["metadata"]["name"], *(_shown(text or None) for text in (*texts, *more))))
-    return columns([heading, *cells])
+    return columns([heading, *cells], width, spare=("SERIAL", "NODE", "DEVNODE", "MODEL"))
 
 
 def describe_candidate(item: Object) -> list[str]:
@@ -358,8 +372,8 @@ def describe_candidate(item: Object) -> list[str]:
 # --- to show -----------------------------------------------------------------------------------------------------------
 
 
-def table(rows: Sequence[Row], now: float, *, namespaces: bool) -> list[str]:
-    """Lines of text: a heading, then one for each property."""
+def table(rows: Sequence[Row], now: float, *, namespaces: bool, width: int | None = None) -> list[str]:
+    """Lines of text: a heading, then one for each property.   width: of the terminal; None when it is none."""
     heading = ("DEVICE", "NODE", "STATE", "PROPERTY", "READING", "DESIRED", "UNIT", "AGE")
     cells = [
         (
@@ -374,15 +388,36 @@ def table(rows: Sequence[Row], now: float, *, namespaces: bool) -> list[str]:
         )
         for row in rows
     ]
-    return columns([heading, *cells])
+    return columns([heading, *cells], width, spare=("NODE", "UNIT", "AGE", "STATE"))
 
 
-def columns(lines: Sequence[Sequence[str]]) -> list[str]:
+def columns(
+    lines: Sequence[Sequence[str]], width: int | None = None, *, spare: Sequence[str] = ()
+) -> list[str]:
+    """Lines of text of a table whose first line is the heading.
+
+    width: where it is too wide for that, columns of `spare` are left out in this order, then the widest become narrower."""
+    for name in spare:
+        total = sum(max(len(line[i]) for line in lines) + 2 for i in range(len(lines[0]))) - 2
+        if width is None or total <= width:
+            break
+        at = list(lines[0]).index(name)
+        lines = [[*line[:at], *line[at + 1 :]] for line in lines]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+    while width is not None and sum(widths) + 2 * (len(widths) - 1) > width and max(widths) > NARROWEST:
+        widest = max(
+            range(len(widths)), key=lambda i: widths[i] - (KEPT if i == 0 and widths[0] > KEPT else 0)
+        )
+        widths[widest] -= 1
+    laid_out = [
+        "  ".join(_cut(cell, at).ljust(at) for cell, at in zip(line, widths, strict=True)).rstrip()
         for line in lines
     ]
+    return laid_out if width is None else [_cut(line, max(width, 1)) for line in laid_out]
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def describe(found: Found, device: Object, now: float) -> list[str]:
@@ -477,7 +512,10 @@ def printable(text: str) -> str:
 
 
 def _near(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
+    begin = [other for other in known if name and other.startswith(name)]
+    near = begin if len(begin) == 1 else difflib.get_close_matches(name, known, n=1)
     if near:
         return f": did you mean {near[0]}?"
-    return f": there are {', '.join(sorted(known)[:10])}" if known else ""
+    shown = sorted(begin or known)
+    more = f" and {len(shown) - 10} more" if len(shown) > 10 else ""
+    return f": there are {', '.join(shown[:10])}{more}" if shown else ""

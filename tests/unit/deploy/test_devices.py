@@ -219,3 +219,37 @@ def test_a_candidate_in_full() -> None:
     ):
         assert line in text
     assert "2 properties" in devices.candidates_table([item])[1]
+
+
+def many() -> Found:
+    items: list[dict[str, Any]] = [MODEL]
+    for n in (10, 2, 1):
+        made = thermostat()
+        made["metadata"] = {"name": f"room-{n}", "namespace": "default"}
+        made["spec"]["nodeName"] = f"edge-{n % 2}"
+        items.append(made)
+    return Found.of(items)
+
+
+def test_many_devices_are_in_a_natural_order_and_can_be_chosen() -> None:
+    found = many()
+    assert [row.device for row in found.rows()][::2] == ["room-1", "room-2", "room-10"]
+    assert {row.device for row in found.rows(pattern="room-1*")} == {"room-1", "room-10"}
+    assert {row.device for row in found.rows(node="edge-1")} == {"room-1"}
+    assert found.rows(pattern="hall*") == []
+    with pytest.raises(TrialError, match=r"there are room-1, room-10, room-2$"):
+        found.device("default", "x")
+    with pytest.raises(TrialError, match="did you mean room-2"):
+        found.device("default", "room-2x")
+
+
+@pytest.mark.parametrize("width", [None, 200, 70, 50, 30, 8, 1])
+def test_a_table_fits_a_narrow_terminal(width: int | None) -> None:
+    lines = devices.table(many().rows(), 0.0, namespaces=False, width=width)
+    assert len(lines) == 7
+    if width is None or width == 200:
+        assert "NODE" in lines[0]
+    else:
+        assert all(len(line) <= max(width, 2) for line in lines)
+    if width == 30:
+        assert lines[1].split()[:2] == ["room-1", "tempe…"]
