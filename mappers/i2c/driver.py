@@ -3,7 +3,7 @@
 import re
 
 from mappers.framework.convert import Value
-from mappers.framework.driver import DeviceError, Driver, DriverError, Property
+from mappers.framework.driver import Around, DeviceError, Driver, DriverError, Property, Settings
 from mappers.framework.tree import Tree
 
 FOLDER = "sys/bus/iio/devices"
@@ -16,6 +16,8 @@ _FACTORS = {
     "voltage": 0.001,
     "current": 0.001,
 }
+_PART = re.compile(r"_(raw|input|scale|offset|oversampling_ratio|sampling_frequency|peak_raw)(_available)?$")
+_PLACE = re.compile(r"(\d{1,4})-([0-9a-f]{4})")
 _NAMES = {"temperature": "temp", "humidity": "humidityrelative"}
 
 
@@ -43,6 +45,26 @@ class I2C(Driver):
             self.folder = here
             return
         raise DeviceError(f"there is no iio device {name or place or 'at all'}")
+
+    @classmethod
+    async def discover(cls, settings: Settings) -> list[Around]:
+        """The iio devices that the kernel serves, with their channels."""
+        tree = Tree(settings)
+        found = []
+        for folder in tree.find(f"{FOLDER}/iio:device*"):
+            name = tree.text(str(folder.relative_to(tree.root)), "name")
+            files = tree.find(f"{folder.relative_to(tree.root)}/in_*")
+            channels = {_PART.sub("", path.name.removeprefix("in_")) for path in files}
+            about = {"channels": " ".join(sorted(channels))} if channels else {}
+            place = folder.resolve().parent.name
+            at = _PLACE.fullmatch(place)
+            where = (
+                {"bus": int(at[1]), "address": f"0x{int(at[2], 16):02x}"}
+                if at is not None
+                else {"name": name}
+            )
+            found.append(Around(identity=place, name=name, settings=where, about=about))
+        return found
 
     def _place(self) -> str:
         """`<bus>-<address>` as the kernel names an I2C device, "" if no address is given."""

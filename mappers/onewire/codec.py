@@ -6,6 +6,17 @@ _POWER_ON = 85000  # what the sensor holds before its first conversion
 _LINE = re.compile(r"t=(-?\d{1,7})$", re.MULTILINE)
 
 
+FAMILIES = {
+    "10": "DS18S20",
+    "12": "DS2406",
+    "22": "DS1822",
+    "28": "DS18B20",
+    "3b": "DS1825",
+    "42": "DS28EA00",
+}
+"""What the first two digits of an address say.  Source: Linux, drivers/w1/w1_family.h."""
+
+
 def temperature(text: str) -> float:
     """Degrees celsius of a file `w1_slave`.  Raises: ValueError saying what is wrong with the reading."""
     if not text:

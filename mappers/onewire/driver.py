@@ -3,7 +3,7 @@
 import re
 
 from mappers.framework.convert import Value
-from mappers.framework.driver import DeviceError, Driver, DriverError, Property
+from mappers.framework.driver import Around, DeviceError, Driver, DriverError, Property, Settings
 from mappers.framework.tree import Tree
 from mappers.onewire import codec
 
@@ -29,6 +29,15 @@ class OneWire(Driver):
         self.address = address
         if not self.tree.path(FOLDER, address).exists():
             raise DeviceError(f"there is no sensor {address}")
+
+    @classmethod
+    async def discover(cls, settings: Settings) -> list[Around]:
+        """The sensors on the bus."""
+        found = [path.name for path in Tree(settings).find(f"{FOLDER}/*-*") if _ADDRESS.fullmatch(path.name)]
+        return [
+            Around(identity=name, name=codec.FAMILIES.get(name[:2], ""), settings={"address": name})
+            for name in found
+        ]
 
     def read(self, prop: Property) -> Value:  # type: ignore[override]
         source = prop.settings.text("source", prop.name)

@@ -80,3 +80,17 @@ def test_what_is_not_there_is_said(root: Path) -> None:
     (root / "sys/bus/iio/devices/iio:device1/in_temp_input").write_text("")
     with pytest.raises(DeviceError):
         read(device, "temperature")
+
+
+def test_looking_around(root: Path) -> None:
+    found = asyncio.run(I2C.discover(Settings({"root": str(root)})))
+    assert [(each.identity, each.name) for each in found] == [
+        ("1-0048", "ads1115"),
+        ("1-0076", "bme280"),
+        ("1-0077", "bme280"),
+    ]
+    assert found[0].about == {"channels": "voltage voltage0 voltage1"}
+    assert found[1].settings == {"bus": 1, "address": "0x76"}
+
+    make(root, **found[2].settings)  # as it is told
+    assert asyncio.run(I2C.discover(Settings({"root": str(root / "nothing")}))) == []

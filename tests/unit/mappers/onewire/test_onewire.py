@@ -1,3 +1,4 @@
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,13 @@ def test_the_only_sensor_needs_no_address(tmp_path: Path) -> None:
         device.read(Property(name="../../../x"))
     with pytest.raises(DeviceError):
         make(tmp_path, address="28-00000000ffff")
+
+
+def test_looking_around(tmp_path: Path) -> None:
+    for address in ("28-0316a2795b12", "3b-000000000001", "w1_bus_master1"):
+        sensor(tmp_path, address)
+    found = asyncio.run(OneWire.discover(Settings({"root": str(tmp_path)})))
+    assert [(each.identity, each.name, dict(each.settings)) for each in found] == [
+        ("28-0316a2795b12", "DS18B20", {"address": "28-0316a2795b12"}),
+        ("3b-000000000001", "DS1825", {"address": "3b-000000000001"}),
+    ]
