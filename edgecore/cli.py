@@ -35,8 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logs.configure(chosen.log_level.upper(), "%(asctime)s %(levelname)s %(name)s: %(message)s")
     # its DEBUG would print every frame's payload, secrets included
     logging.getLogger("websockets").setLevel(logging.WARNING)
+    code = 0
     try:
-        code: int = chosen.command(chosen)
+        code = chosen.command(chosen)
+        sys.stdout.flush()
     except ConfigError as error:
         for fault in error.faults:
             print(f"edgecore: {fault}", file=sys.stderr)
@@ -46,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # `| head` has had enough; what is left must not be written at the exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
 
 
@@ -97,11 +102,15 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("--timestamps", action="store_true", help="with the time of each line")
     restart = verb("restart", _restart, "Stop a pod's containers; the daemon starts them again.")
     _pod_arguments(restart)
-    execute = verb(
-        "exec", _exec, "Run a program in a pod's container, without a terminal; its exit code is this one's."
-    )
+    execute = verb("exec", _exec, "Run a program in a pod's container; its exit code is this one's.")
     _pod_arguments(execute)
-    execute.add_argument("--timeout", type=float, default=60.0, metavar="S", help="end it after S seconds")
+    execute.add_argument(
+        "-t", "--tty", action="store_true", help="with this terminal; -it and -i mean the same"
+    )
+    execute.add_argument("-i", "--stdin", action="store_true", help=argparse.SUPPRESS)
+    execute.add_argument(
+        "--timeout", type=float, default=60.0, metavar="S", help="end it after S seconds, without a terminal"
+    )
     execute.add_argument("program", nargs="+", metavar="-- PROGRAM", help="what to run, after --")
     unhold = verb("unhold", _unhold, "Let a pod start that was sent on hold (edge.kubeedge.io/hold-upgrade).")
     unhold.add_argument("pod", metavar="POD")
@@ -211,7 +220,7 @@ def _held(config: EdgeConfig, kind: str) -> dict[str, Any]:
     """The daemon's answer about a kind, or without a daemon what the store has.  Raises: SkerryError."""
     import msgspec
 
-    from edgecore import local, questions
+    from edgecore import local, questions, tables
     from edgecore.metamanager import store
 
     try:
@@ -220,7 +229,24 @@ def _held(config: EdgeConfig, kind: str) -> dict[str, Any]:
         values = store.read_offline(config.database, questions.KINDS[kind])
         print(f"edgecore: {error}; this is what the store holds", file=sys.stderr)
         answer = {"items": [msgspec.json.decode(value) for value in values]}
+        if kind == "pods":
+            answer["running"] = tables.reported(answer["items"], _last_statuses(config.database))
     return answer
+
+
+def _last_statuses(database: Path) -> dict[str, Any]:
+    """How each pod ran when the daemon last wrote it down, by UID.  Raises: SkerryError."""
+    import msgspec
+
+    from edgecore.edged import record
+    from edgecore.metamanager import store
+
+    prefix = "edged/" + record.key("")
+    found = store.read_notes_offline(database, prefix)
+    return {
+        key.removeprefix(prefix): msgspec.json.decode(msgspec.json.encode(record.decode(value).status))
+        for key, value in found.items()
+    }
 
 
 def _get(chosen: argparse.Namespace) -> int:
@@ -343,6 +369,8 @@ def _restart(chosen: argparse.Namespace) -> int:
 def _exec(chosen: argparse.Namespace) -> int:
     from edgecore import onsite
 
+    if chosen.tty or chosen.stdin:
+        return _exec_here(chosen)
     if not 0 < chosen.timeout <= MAX_EXEC_S:
         raise ConfigError(f"--timeout: give seconds, {MAX_EXEC_S:.0f} at most")
     found = _at_pod(
@@ -353,6 +381,28 @@ def _exec(chosen: argparse.Namespace) -> int:
     os.write(sys.stdout.fileno(), found.stdout)
     os.write(sys.stderr.fileno(), found.stderr)
     return found.exit_code
+
+
+def _exec_here(chosen: argparse.Namespace) -> int:
+    """With this terminal."""
+    from edgecore import onsite, terminal
+    from edgecore.edgehub.websocket import dial_channels
+
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise ConfigError("-it needs a terminal: leave it out to run a program and see what it prints")
+
+    async def act(runtime: Any, pod: Any) -> int:
+        container = await onsite.running_container(runtime, pod, chosen.container)
+        url = await runtime.exec_url(
+            container, list(chosen.program), tty=True, stdin=True, stdout=True, stderr=False
+        )
+        connection = await dial_channels(url, terminal.SUBPROTOCOL)
+        try:
+            return await terminal.run(connection, sys.stdin.fileno(), sys.stdout.fileno())
+        finally:
+            await connection.close()
+
+    return _at_pod(chosen, act)
 
 
 def _unhold(chosen: argparse.Namespace) -> int:
@@ -396,9 +446,33 @@ def _reset(chosen: argparse.Namespace) -> int:
 def _status(chosen: argparse.Namespace) -> int:
     from edgecore import local, questions, tables
 
-    answer = local.ask(_load(chosen).socket, "status")
+    config = _load(chosen)
+    try:
+        answer = local.ask(config.socket, "status")
+    except Unavailable as error:
+        return _status_at_rest(chosen, config, str(error))
     print(questions.as_json(answer) if chosen.output == "json" else tables.render_status(answer))
     return 0
+
+
+def _status_at_rest(chosen: argparse.Namespace, config: EdgeConfig, error: str) -> int:
+    """What the files say while no daemon does.  Raises: SkerryError."""
+    from dataclasses import asdict
+
+    from edgecore import questions, tables
+    from edgecore.edgehub.certificate import Files
+    from edgecore.metamanager import store
+
+    try:
+        node = Files(config.pki).identity().node
+    except SkerryError:
+        node = config.node or ""
+    found = asdict(store.look_offline(config.database))
+    if chosen.output == "json":
+        print(questions.as_json({"node": node, "daemon": error, "store": found}))
+    else:
+        print(tables.render_rest(node, error, found))
+    return FAILED
 
 
 def _config(chosen: argparse.Namespace) -> int:

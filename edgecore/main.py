@@ -5,6 +5,7 @@ Pods start from the store before anybody looks for the network; without a link e
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 from collections.abc import Callable
@@ -41,6 +42,7 @@ from edgecore.metaserver.inject import TrustingObjects
 from edgecore.metaserver.module import MetaServer, MetaServerOptions
 from edgecore.nodestatus import NodeStatus
 from edgecore.podlogs import PodLogs
+from edgecore.podstreams import PodStreams
 from edgecore.questions import Questions
 from edgecore.resolver import Loop
 
@@ -69,6 +71,13 @@ def run(config: EdgeConfig) -> None:
 
 
 async def _run(config: EdgeConfig, store: Store, watchdog: Watchdog, last: LastEnd) -> None:
+    with contextlib.ExitStack() as at_end:
+        await _run_parts(config, store, watchdog, last, at_end)
+
+
+async def _run_parts(
+    config: EdgeConfig, store: Store, watchdog: Watchdog, last: LastEnd, at_end: contextlib.ExitStack
+) -> None:
     files = Files(config.pki)
     identity = _identity(files, config)
     name = config.node or (identity.node if identity else default_node_name())
@@ -109,6 +118,9 @@ async def _run(config: EdgeConfig, store: Store, watchdog: Watchdog, last: LastE
         if local_api is not None:
             judge = edged.worker
             local_api.api.logs = PodLogs(config.edged.log_dir, lambda uid: judge(uid) is not None)
+            if config.stream:
+                cri = at_end.enter_context(contextlib.closing(Cri(config.edged.runtime_endpoint)))
+                local_api.api.streams = PodStreams(EdgedRuntime(edged, cri, node=name))
         notify = edged.notify
         meta.on_change.append(lambda c: notify(c.resource.type, c.resource.namespace, c.resource.name))
         if hardware is not None:

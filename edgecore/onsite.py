@@ -153,6 +153,11 @@ async def execute(
     """Run a program in a running container and wait for it; without a terminal and without input.
 
     Raises: NotFound, Refused (which container?), CriError (also after `timeout_s`)."""
+    return await runtime.exec_sync(await running_container(runtime, pod, container), list(argv), timeout_s)
+
+
+async def running_container(runtime: Runtime, pod: Mapping[str, Any], container: str) -> str:
+    """The id of the container that is meant.  Raises: NotFound, Refused (which container?), CriError."""
     metadata = pod.get("metadata") or {}
     where = f"{metadata.get('namespace')}/{metadata.get('name')}"
     running = {
@@ -169,5 +174,4 @@ async def execute(
     declared = [one.get("name") for one in (pod.get("spec") or {}).get("containers") or []]
     if not container and len(declared) > 1:
         raise Refused(f"pod {where} has several containers: choose one with -c: {', '.join(sorted(running))}")
-    name = container or next((one for one in declared if one in running), next(iter(running)))
-    return await runtime.exec_sync(running[name], list(argv), timeout_s)
+    return running[container or next((one for one in declared if one in running), next(iter(running)))]

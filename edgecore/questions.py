@@ -114,6 +114,7 @@ class Questions:
                     "ip": pod.ip,
                     "ready": pod.ready,
                     "restarts": pod.restarts,
+                    "status": pod.status,
                 }
                 for pod in await self._edged.running_pods()
             ]

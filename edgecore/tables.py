@@ -50,7 +50,51 @@ def _pods(answer: Mapping[str, Any]) -> tuple[Sequence[str], list[list[str]]]:
 
 def _pod(pod: Mapping[str, Any]) -> list[str]:
     ready = "yes" if pod["ready"] else "no"
-    return [pod["namespace"], pod["name"], ready, pod["phase"], str(pod["restarts"]), pod["ip"] or _EMPTY]
+    state = pod_state(pod.get("status") or {}) or pod["phase"] or _EMPTY
+    return [pod["namespace"], pod["name"], ready, state, str(pod["restarts"]), pod["ip"] or _EMPTY]
+
+
+def reported(
+    items: Sequence[Mapping[str, Any]], statuses: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """How pods ran when the daemon last wrote it down, as the daemon itself would tell it.   statuses: by UID."""
+    found = []
+    for item in items:
+        status = statuses.get(str(_dig(item, "metadata", "uid")))
+        if status is None:
+            continue
+        ready = any(
+            c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ()
+        )
+        found.append(
+            {
+                "uid": _dig(item, "metadata", "uid"),
+                "namespace": _dig(item, "metadata", "namespace"),
+                "name": _dig(item, "metadata", "name"),
+                "phase": status.get("phase") or "",
+                "ip": status.get("podIP") or "",
+                "ready": ready,
+                "restarts": sum(c.get("restartCount") or 0 for c in status.get("containerStatuses") or ()),
+                "status": status,
+            }
+        )
+    return found
+
+
+def pod_state(status: Mapping[str, Any]) -> str:
+    """A pod's state in a word, as kubectl has it.   Source: kubernetes, pkg/printers/internalversion/printers.go."""
+    for each in status.get("initContainerStatuses") or ():
+        ended, waits = _dig(each, "state", "terminated"), _dig(each, "state", "waiting")
+        if ended and ended.get("exitCode"):
+            return f"Init:{ended.get('reason') or 'Error'}"
+        if waits and waits.get("reason") not in (None, "", "PodInitializing"):
+            return f"Init:{waits['reason']}"
+    for each in status.get("containerStatuses") or ():
+        for kind in ("waiting", "terminated"):
+            reason = _dig(each, "state", kind, "reason")
+            if reason and reason != "Completed":
+                return str(reason)
+    return str(status.get("reason") or status.get("phase") or "")
 
 
 def _nodes(answer: Mapping[str, Any]) -> tuple[Sequence[str], list[list[str]]]:
@@ -150,9 +194,84 @@ def describe(item: Mapping[str, Any], running: Sequence[Mapping[str, Any]]) -> s
     for pod in running:
         if pod["uid"] == uid:
             head, row = ("READY", "STATUS", "RESTARTS", "IP"), _pod(pod)[2:]
-            lines += [columns([head, row]), ""]
-    text: str = yaml.safe_dump(item, sort_keys=False, allow_unicode=True, default_flow_style=False)
+            lines += [columns([head, row]), "", *_how(pod.get("status") or {})]
+    text: str = yaml.safe_dump(
+        _without_noise(item), sort_keys=False, allow_unicode=True, default_flow_style=False
+    )
     return "\n".join([*lines, text.rstrip()])
+
+
+def _how(status: Mapping[str, Any]) -> list[str]:
+    """The containers of a pod, and what is wrong with it."""
+    rows, wrong = [], []
+    for kind in ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"):
+        for each in status.get(kind) or ():
+            state, text = _container(each)
+            rows.append(
+                [
+                    str(each.get("name")),
+                    "yes" if each.get("ready") else "no",
+                    state,
+                    str(each.get("restartCount") or 0),
+                    str(each.get("image") or _EMPTY),
+                ]
+            )
+            if text:
+                wrong.append(f"{each.get('name')}: {text}")
+    for each in status.get("conditions") or ():
+        if each.get("status") != "True" and each.get("message"):
+            wrong.append(f"{each.get('type')} is {each.get('status')}: {each['message']}")
+    if status.get("message"):
+        wrong.append(str(status["message"]))
+    lines = [columns([("CONTAINER", "READY", "STATE", "RESTARTS", "IMAGE"), *rows]), ""] if rows else []
+    return [*lines, *wrong, ""] if wrong else lines
+
+
+def _container(each: Mapping[str, Any]) -> tuple[str, str]:
+    """A container's state in a word, and what there is to say of it."""
+    waits, ended = _dig(each, "state", "waiting"), _dig(each, "state", "terminated")
+    before = _dig(each, "lastState", "terminated")
+    texts = []
+    if waits and waits.get("message"):
+        texts.append(str(waits["message"]))
+    for what, one in (("ended", ended), ("ended before", before)):
+        if one:
+            reason = one.get("reason") or ""
+            text = f"{what} with exit code {one.get('exitCode')} {f'({reason}) ' if reason else ''}at {one.get('finishedAt')}"
+            texts.append(text + (f": {one['message'].strip()}" if one.get("message") else ""))
+    if waits:
+        state = str(waits.get("reason") or "Waiting")
+    elif ended:
+        state = str(ended.get("reason") or "Terminated")
+    else:
+        state = "Running" if _dig(each, "state", "running") is not None else _EMPTY
+    return state, "; ".join(texts)
+
+
+def _without_noise(item: Mapping[str, Any]) -> dict[str, Any]:
+    """The object without what tools keep in it for themselves."""
+    metadata = dict(item.get("metadata") or {})
+    metadata.pop("managedFields", None)
+    annotations = dict(metadata.get("annotations") or {})
+    annotations.pop("kubectl.kubernetes.io/last-applied-configuration", None)
+    metadata.pop("annotations", None)
+    if annotations:
+        metadata["annotations"] = annotations
+    return {**item, "metadata": metadata}
+
+
+def render_rest(node: str, error: str, found: Mapping[str, Any]) -> str:
+    """What is known while no daemon runs, one fact a line.   found: as `store.AtRest`."""
+    return columns(
+        [
+            ["node", node or "this machine has not joined: edgecore join --cloud HOST:PORT --token ..."],
+            ["daemon", error],
+            ["", "start it: systemctl start edgecore;  its log: journalctl -u edgecore"],
+            ["pods", f"{found['pods']} are wanted here; those that run go on without the daemon"],
+            ["waiting to go up", f"{found['waiting']} ({found['bytes']} bytes)"],
+            ["store", f"{found['objects']} objects" + ("" if found["complete"] else ", not yet complete")],
+        ]
+    )
 
 
 def _clock(ahead_s: int) -> list[list[str]]:

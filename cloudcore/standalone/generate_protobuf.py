@@ -1,4 +1,4 @@
-"""Write `_generated/protobuf.json`: the field numbers of the built-in kinds.
+"""Write `beehive/_generated/protobuf.json`: the field numbers of the built-in kinds.
 
 Run by hand: `python -m cloudcore.standalone.generate_protobuf [path of kubectl]`.  kubectl carries the descriptors of the
 types it speaks, gzipped; they are taken from there.  Needs `protobuf`, which the server itself does not."""
@@ -16,9 +16,10 @@ from typing import Any
 from google.protobuf import descriptor_pb2
 from google.protobuf.message import DecodeError
 
+from beehive import protobuf
 from cloudcore.standalone.kinds import CORE
 
-OUT = Path(__file__).parent / "_generated" / "protobuf.json"
+OUT = Path(protobuf.__file__).parent / "_generated" / "protobuf.json"
 EXTRA = {
     "k8s.io.api.autoscaling.v1": ("Scale",),
     "k8s.io.api.policy.v1": ("Eviction",),

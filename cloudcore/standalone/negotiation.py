@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from cloudcore.standalone import protobuf
+from beehive import protobuf
 from cloudcore.standalone.status import bad_request, not_acceptable, unsupported_media_type
 
 Json = dict[str, Any]

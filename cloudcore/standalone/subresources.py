@@ -6,6 +6,7 @@ import asyncio
 import copy
 from typing import Any
 
+from beehive.jsonpatch import PatchError, PatchFailed, json_patch
 from cloudcore.standalone import disruptions, selectors
 from cloudcore.standalone import patch as patching
 from cloudcore.standalone.authn import ISSUER, BadToken, Tokens, User
@@ -93,8 +94,8 @@ class Subresources:
     ) -> Outcome:
         old = self.scale(kind, self._resources.read(kind, namespace, name))
         try:
-            new = patching.json_patch(old, body) if patch_type == "json" else patching.merge_patch(old, body)
-        except (patching.PatchError, patching.PatchFailed) as error:
+            new = json_patch(old, body) if patch_type == "json" else patching.merge_patch(old, body)
+        except (PatchError, PatchFailed) as error:
             raise bad_request(str(error)) from error
         if not isinstance(new, dict):
             raise bad_request("the patch does not leave an object")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from beehive.jsonpatch import PatchError, PatchFailed, json_patch
 from cloudcore.standalone import (
     coretypes,
     crds,
@@ -349,16 +350,16 @@ class Resources:
             old = present(kind, head.decode())
             try:
                 if patch_type == "json":
-                    new = patch.json_patch(old, body)
+                    new = json_patch(old, body)
                 elif patch_type == "merge":
                     if not isinstance(body, dict):
                         raise bad_request("the merge patch must be an object")
                     new = patch.merge_patch(old, body)
                 else:
                     new = patch.strategic_merge(old, body, kind.model)
-            except patch.PatchError as error:
+            except PatchError as error:
                 raise bad_request(str(error)) from error
-            except patch.PatchFailed as error:
+            except PatchFailed as error:
                 raise ApiError(
                     422,
                     "Invalid",

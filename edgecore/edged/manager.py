@@ -89,6 +89,7 @@ class RunningPod:
     ready: bool
     restarts: int
     containers: tuple[str, ...]
+    status: PodStatus
 
 
 class Devices(Protocol):
@@ -690,4 +691,5 @@ def _line(worker: Worker) -> RunningPod:
         ready=ready == "True",
         restarts=sum(s.restart_count for s in status.container_statuses),
         containers=tuple(s.name for s in status.container_statuses),
+        status=status,
     )

@@ -21,6 +21,7 @@ from websockets.exceptions import (
 )
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.proxy import parse_proxy
+from websockets.typing import Subprotocol
 
 from beehive import clock, stocktunnel, tunnel
 from beehive.codec import MAX_FRAME_BYTES
@@ -172,6 +173,27 @@ async def dial_tunnel(address: str, *, tls: ssl.SSLContext, headers: Mapping[str
     socket = await dial(f"wss://{address}/tunnel", tls=tls, headers=headers, bulk=True)
     socket.keep_queue_short(UNSENT_BYTES)
     return Binary(socket)
+
+
+async def dial_channels(url: str, protocol: str) -> Binary:
+    """Open a websocket of the runtime's streaming server, on this machine.  Raises: Unavailable."""
+    host = url.removeprefix("http://").split("/")[0].rpartition(":")[0].strip("[]")
+    if not url.startswith("http://") or host not in ("127.0.0.1", "::1", "localhost"):
+        raise Unavailable("the runtime's streaming server is not plain HTTP on this machine")
+    try:
+        connection = await connect(
+            "ws://" + url.removeprefix("http://"),
+            subprotocols=[Subprotocol(protocol)],
+            user_agent_header=None,
+            compression=None,
+            proxy=None,
+            open_timeout=OPEN_S,
+            close_timeout=CLOSE_S,
+            ping_interval=None,
+        )
+    except (OSError, TimeoutError, InvalidHandshake) as error:
+        raise Unavailable(f"cannot reach the runtime's streaming server: {error}") from error
+    return Binary(Socket(connection))
 
 
 async def dial(

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from beehive import clock, tunnel
 from beehive.errors import NotFound, Refused, SkerryError, Unavailable
@@ -90,8 +90,7 @@ class Kubelet:
     # -- exec, attach, port-forward
 
     async def _upgrade(self, stream: Served, route: Route) -> None:
-        url = await self._streaming_url(route)
-        made = await upgrade.upgrade(url, stream.head.method, stream.head.headers)
+        made = await self.open(route, stream.head.method, stream.head.headers)
         with made.connection:
             await stream.answer(made.answer)
             if made.answer.status != 101:
@@ -99,6 +98,12 @@ class Kubelet:
                 await stream.end()
                 return
             await upgrade.pipe(stream, made.connection, made.early)
+
+    async def open(self, route: Route, method: str, headers: Sequence[tuple[str, str]]) -> upgrade.Upgraded:
+        """Ask the runtime for the upgrade of an exec, attach or port-forward.  Raises SkerryError."""
+        if route.verb in self._off:
+            raise Refused(f"{route.verb.value} is switched off on this node", reason="Forbidden")
+        return await upgrade.upgrade(await self._streaming_url(route), method, list(headers))
 
     async def _streaming_url(self, route: Route) -> str:
         runtime = self._runtime

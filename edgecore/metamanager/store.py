@@ -784,5 +784,45 @@ def read_offline(path: Path, kind: str) -> list[bytes]:
         raise StoreError(f"cannot read {path}: {error}") from error
 
 
+def read_notes_offline(path: Path, prefix: str) -> dict[str, bytes]:
+    """The notes whose key begins with `prefix`, while no daemon runs.  Raises: StoreError."""
+    if not path.exists():
+        raise StoreError(f"there is no store at {path}")
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            found = connection.execute(
+                "SELECT key, value FROM state WHERE key >= ? AND key < ?", (prefix, prefix + _LAST)
+            )
+            return {str(key): bytes(value) for key, value in found}
+    except (sqlite3.Error, TypeError) as error:
+        raise StoreError(f"cannot read {path}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AtRest:
+    """What a store says while no daemon runs.   waiting, bytes: reports to go up.   complete: nothing is missing."""
+
+    objects: int
+    pods: int
+    waiting: int
+    bytes: int
+    complete: bool
+
+
+def look_offline(path: Path) -> AtRest:
+    """Raises: StoreError."""
+    if not path.exists():
+        raise StoreError(f"there is no store at {path}")
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+            one = "SELECT (SELECT count(*) FROM meta WHERE uid != ''), (SELECT count(*) FROM meta WHERE type = 'pod'), "
+            one += "count(*), coalesce(sum(length(message)), 0) FROM outbox"
+            objects, pods, waiting, size = db.execute(one).fetchone()
+            complete = db.execute("SELECT 1 FROM state WHERE key = ?", (_COMPLETE,)).fetchone() is not None
+    except sqlite3.Error as error:
+        raise StoreError(f"cannot read {path}: {error}") from error
+    return AtRest(objects=objects, pods=pods, waiting=waiting, bytes=size, complete=complete)
+
+
 if __name__ == "__main__":
     migrate(Path(sys.argv[1]))

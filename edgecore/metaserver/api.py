@@ -3,7 +3,7 @@
 | verb                          | online                                     | offline                              |
 |-------------------------------|--------------------------------------------|--------------------------------------|
 | get                           | the cloud's answer, which is kept          | what is held or was asked for        |
-| get, log of a pod here        | from its file                              | from its file                        |
+| log, exec … of a pod here     | from its file, by the runtime              | the same                             |
 | list                          | the cloud's answer, which is kept          | the same, selected here              |
 | watch                         | from here; the hub keeps it fresh          | from here                            |
 | create, update, patch, delete | the cloud's answer                         | 202 for kinds that the operator      |
@@ -19,7 +19,9 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Protocol
+from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -30,7 +32,7 @@ from beehive.message import UNREADABLE
 from beehive.selectors import BadSelector
 from edgecore.metaserver import discovery, objects, options, request, status, table
 from edgecore.metaserver.access import OWNER, Access, Caller
-from edgecore.metaserver.http import Answer, Request
+from edgecore.metaserver.http import Answer, Pipe, Request
 from edgecore.metaserver.mirror import Mirror, TooOld, Watch
 from edgecore.metaserver.objects import Filter, Gvr, Page
 from edgecore.metaserver.offline import OfflineWrites
@@ -58,7 +60,8 @@ FIRST_S = application.TIMEOUT_S
 """How long the first events of a watch wait for the cloud's."""
 
 _WAITS = '299 - "accepted on this node only: sent when the cloud can be reached, and dropped if the cloud refuses it then"'
-_REVIEWS = "selfsubjectaccessreviews"
+_REVIEWS, _WHO = "selfsubjectaccessreviews", "selfsubjectreviews"
+_STREAMS = frozenset({"exec", "attach", "portforward"})
 _HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
 
 
@@ -105,6 +108,23 @@ class _Review(msgspec.Struct, frozen=True, kw_only=True):
     spec: _ReviewSpec
 
 
+class Streams(Protocol):
+    """exec, attach and port-forward of pods that run on this node."""
+
+    async def open(
+        self,
+        what: str,
+        namespace: str,
+        name: str,
+        uid: str,
+        query: Sequence[tuple[str, str]],
+        method: str,
+        headers: Sequence[tuple[str, str]],
+    ) -> Pipe:
+        """Raises NotFound, Refused, Unavailable."""
+        ...
+
+
 class Api:
     """The handler of the HTTP server."""
 
@@ -126,6 +146,7 @@ class Api:
         self._store = store
         self._offline = offline
         self.logs: Logs | None = None
+        self.streams: Streams | None = None
         """Set where pods run."""
         self._monotonic = monotonic
         self._wall = wall
@@ -159,6 +180,8 @@ class Api:
 
     async def _resource(self, asked: Request, caller: Caller, info: Info, query: Query) -> Answer:
         # what of each object goes with its row, for a client that wants a table
+        if (info.group, info.resource) == ("", "pods") and info.subresource in _STREAMS:
+            return await self._open(asked, info)
         rows = query.get("includeObject", "Metadata") if table.wanted(asked.headers.get("accept", "")) else ""
         match info.verb:
             case "get":
@@ -237,6 +260,40 @@ class Api:
             raise status.bad_request(str(error)) from error
         return Answer(stream=_Stream(_begun(pieces)), content_type="text/plain; charset=utf-8")
 
+    async def _open(self, asked: Request, info: Info) -> Answer:
+        """exec, attach or port-forward of a pod here: nothing of it goes through the cloud."""
+        if "upgrade" not in asked.headers:
+            raise status.bad_request("Upgrade request required")
+        held = await self._store.held_one("pod", info.namespace, info.name)
+        if held is None or self.streams is None:
+            text = f'pod "{info.name}" does not run on this node: {info.subresource} of it needs the API of the cloud'
+            raise ApiError(404, "NotFound", text, details={})
+        query = parse_qsl(asked.target.partition("?")[2], keep_blank_values=True)
+        try:
+            pipe = await self.streams.open(
+                info.subresource,
+                info.namespace,
+                info.name,
+                held.uid,
+                query,
+                asked.method,
+                asked.fields,
+            )
+        except NotFound as error:
+            raise ApiError(404, "NotFound", str(error), details={}) from error
+        except Refused as error:
+            if error.reason == "Forbidden":
+                raise ApiError(403, "Forbidden", str(error), details={}) from error
+            raise status.bad_request(str(error)) from error
+        except Unavailable as error:
+            raise status.internal(str(error)) from error
+        if pipe.status == 101:
+            return Answer(code=101, pipe=pipe)
+        pipe.close()
+        raise ApiError(
+            pipe.status, "BadRequest", pipe.text.decode("utf-8", "replace").strip()[:512], details={}
+        )
+
     def _shape(self, gvr: Gvr, value: bytes, rows: str, *, head: bool = True) -> bytes:
         """One object, or its row.  Raises ProtocolError."""
         found = objects.read(value, gvr) if rows else None
@@ -249,7 +306,7 @@ class Api:
     async def _list(self, caller: Caller, info: Info, query: Query, rows: str) -> Answer:
         gvr = Gvr(info.group, info.version, info.resource)
         wanted = _filter(gvr, info, query)
-        options.read_version(query)
+        options.check_list(query, watch=False)
         asked = options.for_list(query)
         async with self._listing:
             return await self._made_list(caller, info, wanted, query, asked, rows)
@@ -267,6 +324,7 @@ class Api:
             if query.get("continue"):
                 raise status.expired(query["continue"][:16], max(1, self._mirror.history.version)) from None
             found, version = await self._mirror.select(wanted)
+            options.check_held(query, version)
             if rows:
                 return self._table(gvr, Page(objects=found, version=version, more=""), rows)
             pieces = objects.list_body(gvr, found, version)
@@ -328,6 +386,7 @@ class Api:
     async def _watch(self, caller: Caller, info: Info, query: Query, rows: str) -> Answer:
         gvr = Gvr(info.group, info.version, info.resource)
         wanted = _filter(gvr, info, query)
+        options.check_list(query, watch=True)
         version = options.read_version(query)
         seconds = options.read_integer(query, "timeoutSeconds") or self._rng.randint(*WATCH_S)
         name = caller.user.name
@@ -397,12 +456,13 @@ class Api:
     # -- writing -------------------------------------------------------------------------------------------------
 
     async def _write(self, asked: Request, caller: Caller, info: Info, query: Query) -> Answer:
-        review = (info.verb, info.group, info.resource) == ("create", "authorization.k8s.io", _REVIEWS)
-        if review and not asked.body.startswith(application.PROTOBUF_MARK):
-            return await self._review(caller, asked.body)
+        if (info.verb, info.group, info.resource) == ("create", "authorization.k8s.io", _REVIEWS):
+            return await self._review(caller, _as_json(asked.body))
+        if (info.verb, info.group, info.resource) == ("create", "authentication.k8s.io", _WHO):
+            return _who(caller)
         form = asked.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         if not self._remote.online or self._offline.waits(info):
-            code, answer = await self._offline.take(info, query, form, asked.body, caller.account)
+            code, answer = await self._offline.take(info, query, form, _as_json(asked.body), caller.account)
             return Answer(code=code, body=answer, headers={"warning": _WAITS})
         gvr = Gvr(info.group, info.version, info.resource)
         verb, subresource, body, code = info.verb, info.subresource, None, 200
@@ -533,6 +593,29 @@ def _where(info: Info) -> str:
 
 def _filter(gvr: Gvr, info: Info, query: Query) -> Filter:
     return Filter.parse(gvr, info.namespace, query.get("labelSelector", ""), query.get("fieldSelector", ""))
+
+
+def _as_json(body: bytes) -> bytes:
+    """What typed Go clients send as protobuf is read here as JSON.  Raises ApiError 400."""
+    if not body.startswith(application.PROTOBUF_MARK):
+        return body
+    from beehive import protobuf  # its table is 1 MB, and most clients send JSON
+
+    try:
+        return msgspec.json.encode(protobuf.decode(body))
+    except protobuf.BadProtobuf as error:
+        raise status.bad_request(f"the object provided is unrecognized: {error}") from error
+
+
+def _who(caller: Caller) -> Answer:
+    """Who somebody is here."""
+    answer = {
+        "kind": "SelfSubjectReview",
+        "apiVersion": "authentication.k8s.io/v1",
+        "metadata": {},
+        "status": {"userInfo": {"username": caller.user.name, "groups": list(caller.user.groups)}},
+    }
+    return Answer(code=201, body=msgspec.json.encode(answer))
 
 
 def _object(form: str, body: bytes) -> bytes:

@@ -13,9 +13,10 @@ import logging
 import os
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import h11
 
@@ -47,7 +48,9 @@ BACKLOG = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Header names are in lower case.  `local`: it came over the machine's own socket, whose mode says who may."""
+    """Header names are in lower case.  `local`: it came over the machine's own socket, whose mode says who may.
+
+    headers: the last of each name.   fields: all of them, since an upgrade offers its protocols in several."""
 
     method: str
     target: str
@@ -55,17 +58,42 @@ class Request:
     body: bytes
     client: str
     local: bool = False
+    fields: Sequence[tuple[str, str]] = ()
+
+
+class Pipe(Protocol):
+    """What a stream of a pod answered to an upgrade, and its bytes after that."""
+
+    @property
+    def status(self) -> int:
+        """101, or why not."""
+        ...
+
+    @property
+    def headers(self) -> Sequence[tuple[str, str]]: ...
+
+    @property
+    def text(self) -> bytes:
+        """What is wrong, unless the status is 101."""
+        ...
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, early: bytes) -> None:
+        """Until either end is over.   early: what the client sent already.  Raises OSError: the client went away."""
+        ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """Either `body` or `stream`, whose pieces are sent as they come."""
+    """Either `body`, or `stream`, whose pieces are sent as they come, or (with code 101) `pipe`, which takes the connection."""
 
     code: int = 200
     body: bytes = b""
     content_type: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
     stream: AsyncIterator[bytes] | None = None
+    pipe: Pipe | None = None
 
 
 Handler = Callable[[Request], Awaitable[Answer]]
@@ -218,6 +246,9 @@ class _Connection:
             failure = ApiError(hint, "BadRequest", str(error)[:256])
             await self._send(_failed(failure), closing=True)
             return False
+        if answer.pipe is not None:
+            await self._switch(answer, answer.pipe)
+            return False
         await self._send(answer, closing=self._http.their_state is not h11.DONE)
         if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
             return False
@@ -235,7 +266,8 @@ class _Connection:
                     left -= len(data)
 
     async def _answer(self, head: h11.Request, handler: Handler) -> Answer:
-        headers = {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}
+        fields = [(name.decode("ascii"), value.decode("latin-1")) for name, value in head.headers]
+        headers = dict(fields)
         try:
             body = await self._body(headers)
             request = Request(
@@ -245,6 +277,7 @@ class _Connection:
                 body=body,
                 client=self._client,
                 local=self._local,
+                fields=fields,
             )
             return await handler(request)
         except ApiError as error:
@@ -312,6 +345,16 @@ class _Connection:
                 await _close(answer.stream)
         self._write(h11.EndOfMessage())
         await self._drain()
+
+    async def _switch(self, answer: Answer, pipe: Pipe) -> None:
+        """Give the connection to what was asked for, until that is over."""
+        try:
+            self._write(h11.InformationalResponse(status_code=101, headers=list(pipe.headers)))
+            await self._drain()
+            early, _ = self._http.trailing_data
+            await pipe.carry(self._reader, self._writer, early)
+        finally:
+            pipe.close()
 
     async def _stream(self, stream: AsyncIterator[bytes]) -> None:
         await self._drain()  # the head, so that the client knows that it is heard

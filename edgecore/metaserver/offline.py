@@ -13,7 +13,7 @@ import string
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -22,6 +22,7 @@ from beehive import application, resource
 from beehive.application import Target
 from beehive.backoff import Backoff
 from beehive.errors import ProtocolError, Unavailable
+from beehive.jsonpatch import PatchError, PatchFailed
 from beehive.message import UNREADABLE
 from edgecore.metaserver import objects, options, status, writes
 from edgecore.metaserver.mirror import Mirror
@@ -144,21 +145,42 @@ class OfflineWrites:
             )
         if info.verb == "delete":
             query = query | _delete_options(body)
-        if info.subresource or query.get("dryRun"):
+        scale = info.subresource == "scale" and info.verb in ("patch", "update")
+        if (info.subresource and not scale) or query.get("dryRun"):
             raise status.unavailable("the cloud cannot be reached from this node now, and this needs it")
-        if body.startswith(application.PROTOBUF_MARK):
-            raise status.unsupported_media_type(
-                "application/json (protobuf cannot be kept for later: use kubectl with -f, or a client that sends JSON)"
-            )
         async with self._lock:
             try:
+                if scale:
+                    return await self._scale(info, query, form, body, account)
                 return await self._take(info, query, form, body, account)
+            except PatchFailed as error:
+                raise status.does_not_fit(str(error)) from error
+            except PatchError as error:
+                raise status.bad_request(str(error)) from error
             except CannotApply as error:
                 raise status.unavailable(
                     f"the cloud cannot be reached from this node now: {error}"
                 ) from error
             except Clash as error:
                 raise status.conflict(info, str(error)) from error
+
+    async def _scale(
+        self, info: Info, query: Query, form: str, body: bytes, account: str
+    ) -> tuple[int, bytes]:
+        """A write of `scale`, as one of the object's `spec.replicas`."""
+        known = await self._mirror.get(Gvr(info.group, info.version, info.resource), _where(info), info.name)
+        if known is None:
+            raise status.not_found(info)
+        now = writes.read_object(known.value)
+        scale = writes.scale_of(now)
+        if info.verb == "patch":
+            scale = writes.merge(scale, writes.as_merge_patch(form, body, scale))
+        else:
+            scale = writes.read_object(body)
+        patch = writes.encoded({"spec": {"replicas": writes.replicas(scale)}})
+        plain = replace(info, verb="patch", subresource="")
+        code, shown = await self._take(plain, query, writes.MERGE, bytes(patch), account)
+        return code, msgspec.json.encode(writes.scale_of(writes.read_object(shown)))
 
     async def _take(
         self, info: Info, query: Query, form: str, body: bytes, account: str
@@ -168,6 +190,11 @@ class OfflineWrites:
         name = info.name or self._name(sent, info)
         known = await self._mirror.get(gvr, namespace, name)
         before = self._of(gvr, namespace, name)
+        if info.verb == "patch" and form == writes.APPLY:
+            body = msgspec.json.encode(writes.read_apply(body))
+            if known is None and before is None:
+                sent = writes.read_object(body)
+                info = replace(info, verb="create")
         if info.verb == "create" and (known is not None or before is not None):
             raise status.already_exists(info, name)
         if info.verb != "create" and known is None:
@@ -192,10 +219,13 @@ class OfflineWrites:
             after = msgspec.structs.replace(after, uid=uid)
         else:
             if info.verb == "patch":
-                patch = writes.as_merge_patch(form, body)
                 assert known is not None, "checked above"
-                sent = patched = writes.merge(writes.read_object(known.value), patch)
+                now = writes.read_object(known.value)
+                patch = writes.as_merge_patch(form, body, now)
+                sent = patched = writes.merge(now, patch)
                 after = msgspec.structs.replace(after, body=writes.encoded(patch))
+                if form == writes.APPLY and writes.stays_apply(before, query.get("fieldManager", "")):
+                    after = msgspec.structs.replace(after, form=writes.APPLY)
                 claimed = (patch.get("metadata") or {}).get("resourceVersion")
             else:
                 after = msgspec.structs.replace(after, body=msgspec.Raw(body))
@@ -320,7 +350,7 @@ class OfflineWrites:
                 option = options.for_write(write.query, "UpdateOptions")
             case "patch":
                 info = Info(verb="patch", name=write.name)
-                option = options.for_patch(info, write.query, writes.MERGE, bytes(write.body))
+                option = options.for_patch(info, write.query, write.form, bytes(write.body))
             case "delete":
                 made: dict[str, Any] = msgspec.json.decode(options.for_delete(write.query, b""))
                 option = msgspec.json.encode({**made, "preconditions": {"uid": write.uid}})

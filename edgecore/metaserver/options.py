@@ -49,6 +49,61 @@ def read_version(query: Query) -> int | None:
     return int(text)
 
 
+def check_list(query: Query, *, watch: bool) -> None:
+    """What of the versions asked for makes no sense together.  Raises ApiError 422, 400.
+
+    Source: apimachinery, pkg/apis/meta/internalversion/validation."""
+    match, version = query.get("resourceVersionMatch", ""), query.get("resourceVersion", "")
+    read_version(query)
+    if "sendInitialEvents" in query:
+        if not watch:
+            raise status.bad_list_options(
+                "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list"
+            )
+        if match != "NotOlderThan":
+            raise status.bad_list_options(
+                "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+            )
+        return
+    if not match:
+        return
+    if watch:
+        raise status.bad_list_options(
+            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+        )
+    if not version:
+        raise status.bad_list_options(
+            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
+        )
+    if query.get("continue"):
+        raise status.bad_list_options(
+            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden when continue is provided"
+        )
+    if match not in ("Exact", "NotOlderThan"):
+        raise status.bad_list_options(
+            f'resourceVersionMatch: Unsupported value: "{match[:64]}": supported values: "Exact", "NotOlderThan", ""'
+        )
+    if match == "Exact" and version == "0":
+        raise status.bad_list_options(
+            'resourceVersionMatch: Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
+        )
+
+
+def check_held(query: Query, current: int) -> None:
+    """Whether a list of what is here now is what was asked for.  Raises ApiError 410 (another state), 504 (a later one)."""
+    wanted = read_version(query)
+    if wanted is None:
+        return
+    if query.get("resourceVersionMatch") == "Exact" and wanted != current:
+        raise (
+            status.expired(str(wanted), max(1, current))
+            if wanted < current
+            else status.too_new(wanted, current)
+        )
+    if query.get("resourceVersionMatch") == "NotOlderThan" and wanted > current:
+        raise status.too_new(wanted, current)
+
+
 def for_get(query: Query) -> bytes:
     return _encode({key: query[key] for key in ("resourceVersion",) if query.get(key)})
 

@@ -113,6 +113,29 @@ def conflict(info: Info, why: str) -> ApiError:
     return ApiError(409, "Conflict", message, details=_details(info))
 
 
+def does_not_fit(why: str) -> ApiError:
+    """A patch that is one, but not of this object."""
+    return ApiError(422, "Invalid", f"the patch cannot be applied: {why}", details={})
+
+
+def bad_list_options(why: str) -> ApiError:
+    """why: `<field>: <sentence>`."""
+    message = f'ListOptions.meta.k8s.io "" is invalid: {why}'
+    field, _, text = why.partition(": ")
+    reason = "FieldValueNotSupported" if text.startswith("Unsupported") else "FieldValueForbidden"
+    causes = [{"reason": reason, "message": text, "field": field}]
+    details = {"group": "meta.k8s.io", "kind": "ListOptions", "causes": causes}
+    return ApiError(422, "Invalid", message, details=details)
+
+
+def too_new(wanted: int, current: int) -> ApiError:
+    """A list or watch from a version that is not here yet.   Source: apiserver, pkg/storage/errors.go."""
+    causes = [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]
+    text = f"Too large resource version: {wanted}, current: {current}"
+    details = {"causes": causes, "retryAfterSeconds": 1}
+    return ApiError(504, "Timeout", f"Timeout: {text}", details=details, retry_after_s=1)
+
+
 def no_such_resource() -> ApiError:
     return ApiError(404, "NotFound", "the server could not find the requested resource", details={})
 

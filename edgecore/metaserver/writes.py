@@ -12,13 +12,16 @@ The rule when it is sent, and the cloud's object is another meanwhile:
 | update that says a resourceVersion | unless the object changed in the cloud since then: then the cloud's stays       |
 | update without one                 | always: the edge's replaces the cloud's                                         |
 | merge patch                        | always, for the members that it names; the others stay as the cloud has them    |
+| JSON patch                         | the same, for the members that it changed here; a list is one member            |
+| server-side apply                  | as the cloud judges it then, by who owns what                                   |
 | delete                             | for the object that was seen here, by its UID; one that was made anew stays     |
 
 What the cloud refuses for good is dropped and counted.  A write whose answer was lost is sent again: it counts as done when the
 cloud's object says all that it wanted.
 
-A strategic merge patch means the same as a merge patch as long as it has no list of objects and no directive.  Only such a
-one, a merge patch, or a whole object can be taken here: the others need the cloud's schemas."""
+A strategic merge patch means the same as a merge patch as long as it has no list of objects and no directive; others need the
+cloud's schemas and cannot be taken here.  A server-side apply is sent as what it is, so that its manager owns what it names;
+what it took back is removed then, and shown until then.  A scale is a merge patch of `spec.replicas`."""
 
 from __future__ import annotations
 
@@ -28,6 +31,8 @@ from typing import Any, Literal
 import msgspec
 
 from beehive.errors import ProtocolError
+from beehive.jsonpatch import PatchFailed, json_patch
+from beehive.message import UNREADABLE
 from edgecore.metaserver.objects import Gvr
 
 Verb = Literal["create", "update", "patch", "delete"]
@@ -37,6 +42,8 @@ PENDING = "skerry.dev/pending"
 """An annotation of what is shown: the verb that waits.  It is never sent."""
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
+APPLY = "application/apply-patch+yaml"
 MAX_DEPTH = 64
 NEVER = frozenset(
     {"pods", "nodes", "leases.coordination.k8s.io", "serviceaccounts", "tokenreviews.authentication.k8s.io"}
@@ -50,9 +57,10 @@ NOTHING = msgspec.Raw(b"null")
 class Write(msgspec.Struct, frozen=True, kw_only=True):
     """One that waits, as it is kept.
 
-    group … name: of the object.   account: who wrote.   body: the whole object, or the merge patch; none for a delete.
-    shown: the object as clients see it.   base: the cloud's resourceVersion that it builds on; conditional: whether it counts
-    only on that.   uid: of what is deleted.   query: options for the cloud.   at_ms: when the first of it was written."""
+    group … name: of the object.   account: who wrote.   body: the whole object, or the patch; none for a delete.
+    form: of a patch: a merge patch or a server-side apply.   shown: the object as clients see it.
+    base: the cloud's resourceVersion that it builds on; conditional: whether it counts only on that.   uid: of what is deleted.
+    query: options for the cloud.   at_ms: when the first of it was written."""
 
     seq: int
     verb: Verb
@@ -64,6 +72,7 @@ class Write(msgspec.Struct, frozen=True, kw_only=True):
     account: str
     at_ms: int
     body: msgspec.Raw = NOTHING
+    form: str = MERGE
     shown: msgspec.Raw = NOTHING
     base: str = ""
     conditional: bool = False
@@ -120,14 +129,62 @@ def merge(target: Any, patch: Any, *, keep_nulls: bool = False, depth: int = 0) 
     return merged
 
 
-def as_merge_patch(form: str, body: bytes) -> Json:
-    """Raises CannotApply, ProtocolError."""
-    if form not in (MERGE, STRATEGIC):
+def as_merge_patch(form: str, body: bytes, target: Json) -> Json:
+    """What a patch changes of `target`, as a merge patch.
+
+    Raises CannotApply, ProtocolError, PatchFailed (a JSON patch does not fit), PatchError (it is none)."""
+    if form == JSON_PATCH:
+        return diff(target, _patched(body, target))
+    if form not in (MERGE, STRATEGIC, APPLY):
         raise CannotApply(f"a patch of type {form} needs the cloud: use a merge patch, or replace the object")
     patch = read_object(body)
     if form == STRATEGIC and _has_directives(patch):
         raise CannotApply("a patch of a list needs the cloud: use --type=merge, or replace the object")
     return patch
+
+
+def _patched(body: bytes, target: Json) -> Json:
+    try:
+        operations = msgspec.json.decode(body)
+    except UNREADABLE as error:
+        raise ProtocolError(f"cannot read the patch: {error}") from error
+    found = json_patch(target, operations)
+    if not isinstance(found, dict):
+        raise PatchFailed("the patch leaves no object")
+    return found
+
+
+def diff(before: Json, after: Json) -> Json:
+    """The merge patch that leads from one to the other; a list is one value."""
+    found: Json = {key: None for key in before if key not in after}
+    for key, value in after.items():
+        old = before.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            if inner := diff(old, value):
+                found[key] = inner
+        elif key not in before or msgspec.json.encode(old) != msgspec.json.encode(value):  # 0 is not false
+            found[key] = value
+    return found
+
+
+def read_apply(body: bytes) -> Json:
+    """What a server-side apply wants: JSON, which is what kubectl sends, or YAML.  Raises ProtocolError."""
+    if body.lstrip()[:1] == b"{":
+        return read_object(body)
+    import yaml  # seldom needed, and 2 MB
+
+    try:
+        found = yaml.safe_load(body)
+    except (yaml.YAMLError, RecursionError, UnicodeError) as error:
+        raise ProtocolError(f"cannot read the object: {str(error)[:256]}") from error
+    return read_object(msgspec.json.encode(found) if isinstance(found, dict) else b"null")
+
+
+def stays_apply(before: Write | None, manager: str) -> bool:
+    """Whether a server-side apply can be sent as one after what waits; else it is folded into that as a merge patch."""
+    if before is None:
+        return True
+    return before.verb == "patch" and before.form == APPLY and before.query.get("fieldManager", "") == manager
 
 
 def _has_directives(value: Any, depth: int = 0) -> bool:
@@ -136,6 +193,29 @@ def _has_directives(value: Any, depth: int = 0) -> bool:
     if isinstance(value, dict):
         return any(key.startswith("$") or _has_directives(item, depth + 1) for key, item in value.items())
     return isinstance(value, list) and any(isinstance(item, dict | list) for item in value)
+
+
+def scale_of(item: Json) -> Json:
+    """The Scale of an object with `spec.replicas`, as far as its clients read it.   Source: autoscaling/v1."""
+    metadata = item.get("metadata") or {}
+    kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    return {
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {key: metadata[key] for key in kept if key in metadata},
+        "spec": {"replicas": (item.get("spec") or {}).get("replicas", 1)},
+        "status": {"replicas": (item.get("status") or {}).get("replicas", 0)},
+    }
+
+
+def replicas(scale: Json) -> int:
+    """How many a Scale asks for.  Raises ProtocolError."""
+    wanted = (
+        (scale.get("spec") or {}).get("replicas", 0) if isinstance(scale.get("spec") or {}, dict) else None
+    )
+    if not isinstance(wanted, int) or isinstance(wanted, bool) or wanted < 0:
+        raise ProtocolError("spec.replicas is not a number of replicas")
+    return wanted
 
 
 def fold(before: Write | None, after: Write, patched: Json | None = None) -> Write | None:
@@ -156,6 +236,10 @@ def fold(before: Write | None, after: Write, patched: Json | None = None) -> Wri
         body = after.body if after.verb == "update" else encoded(patched or {})
         return msgspec.structs.replace(after, verb="create", body=body, uid="", conditional=False, **kept)
     if after.verb == "delete":
+        return msgspec.structs.replace(after, **kept)
+    if after.verb == "patch" and before.verb == "patch" and APPLY in (before.form, after.form):
+        if before.form != after.form:
+            raise Clash("a server-side apply of it waits for the cloud")
         return msgspec.structs.replace(after, **kept)
     if after.verb == "patch" and before.verb == "patch":
         both = merge(read_object(bytes(before.body)), read_object(bytes(after.body)), keep_nulls=True)

@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import subprocess
+import termios
 
 from tests.e2e import footprint
-from tests.e2e.skerry import Skerry, eventually
+from tests.e2e.skerry import BIN, Skerry, eventually
 
 
 def edgecore(trial: Skerry, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     verb, *others = words
     config = str(trial.home / "edge" / "edgecore.yaml")
     return trial.program("edgecore", verb, "--config", config, *others, check=check)
+
+
+def at_a_terminal(trial: Skerry, pod: str, script: str) -> tuple[str, int]:
+    """What a program prints first with a terminal of 33 rows and 99 columns, and its exit code."""
+    ours, theirs = pty.openpty()
+    try:
+        termios.tcsetwinsize(theirs, (33, 99))
+        config = str(trial.home / "edge" / "edgecore.yaml")
+        program = [
+            str(BIN / "edgecore"),
+            "exec",
+            "-it",
+            "--config",
+            config,
+            pod,
+            "--",
+            "sh",
+            "-c",
+            f"sleep 1; {script}",
+        ]
+        child = subprocess.Popen(program, stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL)
+        code = child.wait(60)
+        return os.read(ours, 4096).decode().strip(), code
+    finally:
+        os.close(ours)
+        os.close(theirs)
 
 
 def test_logs_describe_and_restart(trial: Skerry) -> None:
@@ -32,6 +61,9 @@ def test_logs_describe_and_restart(trial: Skerry) -> None:
         assert (done.stdout, done.returncode) == ("seal-on-a-rock", 0)
         done = edgecore(trial, "exec", name, "--", "sh", "-c", "echo no >&2; exit 7", check=False)
         assert (done.stderr, done.returncode) == ("no\n", 7)
+        assert at_a_terminal(trial, name, "stty -F /dev/tty size; exit 9") == ("33 99", 9)
+        done = edgecore(trial, "exec", "-it", name, "--", "sh", check=False)
+        assert (done.returncode, "needs a terminal" in done.stderr) == (1, True)
         done = edgecore(trial, "unhold", name, check=False)
         assert (done.returncode, "on hold" in done.stderr) == (1, True)
         assert "stopped web" in edgecore(trial, "restart", name).stdout
@@ -48,7 +80,13 @@ def test_logs_describe_and_restart(trial: Skerry) -> None:
         # without the daemon, too
         trial.run("stop", "edgecore", "--kill")
         assert edgecore(trial, "logs", name, "--tail", "1").stdout
-        assert f"name: {name}" in edgecore(trial, "describe", "pod", name).stdout
+        described = edgecore(trial, "describe", "pod", name).stdout
+        assert f"name: {name}" in described
+        assert "CONTAINER" in described  # as it was when the daemon last wrote it down
+        assert "Running" in edgecore(trial, "get", "pods").stdout
+        done = edgecore(trial, "status", check=False)
+        assert (done.returncode, "systemctl start edgecore" in done.stdout) == (1, True)
+        assert trial.node_name in done.stdout
     finally:
         trial.run("start", "cloudcore")
         trial.run("start", "edgecore")

@@ -32,6 +32,7 @@ from tests.support.ports import free_port
 NODE = "edge-1"
 ACCOUNT = Kind("ServiceAccount", "serviceaccounts")
 CONFIGMAP = Kind("ConfigMap", "configmaps")
+DEPLOYMENT = Kind("Deployment", "deployments", "apps")
 NODE_KIND = Kind("Node", "nodes", namespaced=False)
 RBAC = "rbac.authorization.k8s.io"
 ROLE = Kind("Role", "roles", RBAC)
@@ -161,7 +162,12 @@ class Stage:
                 "apiGroups": [""],
                 "resources": ["configmaps", "pods", "pods/log"],
                 "verbs": ["get", "list", "watch", "create", "update", "patch", "delete"],
-            }
+            },
+            {
+                "apiGroups": ["apps"],
+                "resources": ["deployments", "deployments/scale"],
+                "verbs": ["get", "list", "watch", "patch"],
+            },
         ]
         await cloud.create(ROLE, {"metadata": {"name": "ann"}, "rules": rules})
         await cloud.create(
@@ -238,6 +244,14 @@ async def pod_token(edge: Edge) -> str:
     answer = json.loads(await edge.meta.token("default", "ann", json.dumps(request).encode()))
     token: str = answer["status"]["token"]
     return token
+
+
+def deployment(name: str, *, replicas: int) -> dict[str, Any]:
+    labels = {"app": name}
+    container = {"name": "c", "image": "skerry.local/busybox:1"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
+    spec = {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}
+    return {"metadata": {"name": name}, "spec": spec}
 
 
 def config_map(name: str, **data: str) -> dict[str, Any]:

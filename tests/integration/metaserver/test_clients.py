@@ -11,7 +11,16 @@ import kubernetes
 import pytest
 
 from edgecore.podlogs import PodLogs
-from tests.integration.metaserver.stage import CONFIGMAP, KUBECTL, Edge, Stage, config_map, pod_token
+from tests.integration.metaserver.stage import (
+    CONFIGMAP,
+    DEPLOYMENT,
+    KUBECTL,
+    Edge,
+    Stage,
+    config_map,
+    deployment,
+    pod_token,
+)
 
 pytestmark = pytest.mark.skipif(KUBECTL is None, reason="needs kubectl")
 
@@ -91,29 +100,37 @@ def test_kubectl_with_the_cloud_gone_and_back(tmp_path: Path) -> None:
 
 def test_kubectl_writes_while_the_cloud_is_gone(tmp_path: Path) -> None:
     async def story() -> None:
-        stage, kinds = Stage(tmp_path), frozenset({"configmaps"})
+        stage, kinds = Stage(tmp_path), frozenset({"configmaps", "deployments.apps"})
         async with stage.cloud() as cloud:
             await stage.furnish(cloud)
-            for name in ("settings", "contested"):
+            for name in ("settings", "contested", "owned"):
                 await cloud.create(CONFIGMAP, config_map(name, text="old"))
+            await cloud.create(DEPLOYMENT, deployment("web", replicas=0))
             async with stage.edge(offline_writes=kinds) as edge:
                 edge.token = await pod_token(edge)
                 code, out, err = await edge.kubectl("get", "configmaps", "-o", "name")
                 assert "configmap/contested" in out.split(), err
+                code, out, err = await edge.kubectl("get", "deployments", "-o", "name")
+                assert out == "deployment.apps/web\n", err
                 manifest = {"apiVersion": "v1", "kind": "ConfigMap", **config_map("applied", text="1")}
                 code, out, err = await edge.kubectl("apply", "-f", "-", stdin=json.dumps(manifest).encode())
                 assert code == 0, err
         async with stage.edge(offline_writes=kinds) as edge:
             edge.token = _token_of(tmp_path)
             manifest["data"] = {"text": "2"}
-            made = {**manifest, **config_map("made", a="1")}
-            code, _, err = await edge.kubectl("create", "configmap", "made", "--from-literal=a=1")
-            assert "kubectl with -f" in err  # this one sends protobuf
+            owned = {**manifest, **config_map("owned", edge="1")}
+            operations = [
+                {"op": "test", "path": "/data/text", "value": "old"},
+                {"op": "add", "path": "/data/edge", "value": "1"},
+            ]
             for arguments, stdin in (
-                (("create", "-f", "-"), json.dumps(made).encode()),
+                (("create", "configmap", "made", "--from-literal=a=1"), b""),  # this one sends protobuf
                 (("label", "configmap", "made", "color=red"), b""),
-                (("patch", "configmap", "settings", "-p", '{"data":{"edge":"1"}}'), b""),
+                (("annotate", "configmap", "made", "note=1"), b""),
+                (("patch", "configmap", "settings", "--type=json", "-p", json.dumps(operations)), b""),
                 (("apply", "-f", "-"), json.dumps(manifest).encode()),
+                (("apply", "--server-side", "-f", "-"), json.dumps(owned).encode()),
+                (("scale", "deployment", "web", "--replicas=3"), b""),
             ):
                 code, out, err = await edge.kubectl(*arguments, stdin=stdin)
                 assert code == 0, err
@@ -124,10 +141,24 @@ def test_kubectl_writes_while_the_cloud_is_gone(tmp_path: Path) -> None:
             assert code == 0, err
             code, out, err = await edge.kubectl("get", "configmaps", "-l", "color=red", "-o", "name")
             assert out == "configmap/made\n", err
+            code, out, err = await edge.kubectl("get", "deployment", "web", "-o", "jsonpath={.spec.replicas}")
+            assert out == "3", err
+            operations[0]["value"] = "other"
+            arguments = ("patch", "configmap", "settings", "--type=json", "-p", json.dumps(operations))
+            code, _, err = await edge.kubectl(*arguments)
+            assert "test failed" in err
+            code, out, err = await edge.kubectl("auth", "can-i", "delete", "configmaps")
+            assert (code, out) == (0, "yes\n"), err
+            code, out, err = await edge.kubectl("auth", "can-i", "delete", "nodes")
+            assert (code, out) == (1, "no\n"), err
+            code, out, err = await edge.kubectl("auth", "whoami", "-o", "json")
+            assert json.loads(out)["status"]["userInfo"]["username"] == "system:serviceaccount:default:ann", (
+                err
+            )
             code, _, err = await edge.kubectl("delete", "pod", "p")
             assert code == 1
             assert "offlineWrites" in err
-            assert len(edge.server.writes) == 4
+            assert len(edge.server.writes) == 6
         # the edge restarts, and meanwhile somebody changes one of the objects in the cloud
         async with stage.cloud() as cloud:
             await cloud.patch(CONFIGMAP, "contested", {"data": {"text": "cloud"}})
@@ -135,7 +166,7 @@ def test_kubectl_writes_while_the_cloud_is_gone(tmp_path: Path) -> None:
                 await edge.until(lambda: len(edge.server.writes) == 0, 40)
                 assert edge.server.writes.describe()["dropped"] == {"configmaps/Conflict": 1}
             texts = {}
-            for name in ("made", "settings", "applied", "contested"):
+            for name in ("made", "settings", "applied", "contested", "owned"):
                 found = json.loads((await cloud.api.get(CONFIGMAP, name, "default")).raw)
                 texts[name] = found["data"]
                 assert "skerry.dev/pending" not in found["metadata"].get("annotations", {})
@@ -144,7 +175,12 @@ def test_kubectl_writes_while_the_cloud_is_gone(tmp_path: Path) -> None:
                 "settings": {"text": "old", "edge": "1"},
                 "applied": {"text": "2"},
                 "contested": {"text": "cloud"},
+                "owned": {"text": "old", "edge": "1"},
             }
+            managers = {(one["manager"], one["operation"]) for one in found["metadata"]["managedFields"]}
+            assert ("kubectl", "Apply") in managers
+            web = json.loads((await cloud.api.get(DEPLOYMENT, "web", "default")).raw)
+            assert web["spec"]["replicas"] == 3
 
     asyncio.run(story())
 

@@ -18,6 +18,7 @@ RULES = [
         "resources": ["pods", "configmaps"],
         "verbs": ["get", "list", "watch", "create", "delete"],
     },
+    {"apiGroups": [""], "resources": ["pods/exec", "pods/portforward"], "verbs": ["create"]},
     {"apiGroups": ["devices.kubeedge.io"], "resources": ["devices"], "verbs": ["get", "list", "watch"]},
 ]
 OBJECTS = [
@@ -65,16 +66,38 @@ def pod(skerry: Skerry) -> Container:
 def test_kubectl_in_a_pod(trial: Skerry) -> None:
     asker = pod(trial)
     count = iter(range(1000))
+    web = trial.running_pod()["metadata"]["name"]
+
+    def inside(*arguments: str) -> list[str]:
+        program = ["ctr", "--address", str(trial.socket), "--namespace", "k8s.io", "tasks", "exec"]
+        return [*program, "--exec-id", f"ask{next(count)}", asker.id, *arguments]
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(inside(*arguments), capture_output=True, text=True, timeout=60, check=False)
 
     def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
-        program = ["ctr", "--address", str(trial.socket), "--namespace", "k8s.io", "tasks", "exec"]
-        return subprocess.run(
-            [*program, "--exec-id", f"ask{next(count)}", asker.id, "/kubectl", *arguments],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
+        return run("/kubectl", *arguments)
+
+    def streams() -> None:
+        """exec with its exit code, and a forwarded port: of a pod here, whether there is a cloud or not."""
+        done = ask("exec", "asker", "--", "sh", "-c", "echo said; exit 3")
+        assert (done.returncode, done.stdout) == (3, "said\n"), done.stderr
+        assert "not found" in ask("exec", "nobody", "--", "ls").stderr
+        assert "forbidden" in ask("attach", "asker").stderr
+        forward = subprocess.Popen(
+            inside("/kubectl", "port-forward", f"pod/{web}", "8081:8080"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
+        try:
+            eventually(
+                lambda: "Hello" in run("/bin/busybox", "wget", "-qO-", "http://127.0.0.1:8081/").stdout,
+                "the forwarded page",
+            )
+        finally:
+            run("/bin/busybox", "killall", "kubectl")
+            forward.kill()
+            forward.wait(30)
 
     def names(kind: str) -> set[str]:
         done = ask("get", kind, "-o", "name")
@@ -88,12 +111,19 @@ def test_kubectl_in_a_pod(trial: Skerry) -> None:
     assert ask("create", "configmap", "made", "--from-literal=a=b").returncode == 0
     assert trial.get("configmap", "made")["data"] == {"a": "b"}
     assert "made" in names("configmaps")
+    streams()
 
     trial.run("stop", "cloudcore", "--kill")
     eventually(lambda: {"asker"} <= names("pods"), "pods without the cloud")
     assert "made" in names("configmaps")
     assert "thermostat" in names("devices")
     assert "cloud cannot be reached" in ask("delete", "configmap", "made").stderr
+    assert ask("auth", "can-i", "create", "pods/exec").stdout == "yes\n"
+    streams()
+    path = "/api/v1/namespaces/default/pods?resourceVersionMatch=Exact&resourceVersion="
+    assert "too old resource version" in ask("get", "--raw", f"{path}1").stderr
+    assert "Too large resource version" in ask("get", "--raw", f"{path}999999999").stderr
+    assert "forbidden unless resourceVersion" in ask("get", "--raw", path).stderr
 
     trial.run("stop", "edgecore", "--kill")
     trial.run("start", "edgecore")

@@ -134,3 +134,70 @@ def test_readings_come_in_the_order_of_their_times() -> None:
     ]
     assert "rpm" not in tables.history(answer, "on")
     assert tables.history({"properties": {}}) == "no readings since the daemon started"
+
+
+def test_a_pods_state_in_a_word() -> None:
+    waiting = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+    ended = {"state": {"terminated": {"reason": "Error", "exitCode": 1}}}
+    for status, word in (
+        ({"phase": "Running"}, "Running"),
+        ({"phase": "Running", "containerStatuses": [waiting]}, "CrashLoopBackOff"),
+        ({"phase": "Failed", "containerStatuses": [ended]}, "Error"),
+        ({"phase": "Failed", "reason": "Evicted"}, "Evicted"),
+        ({"phase": "Pending", "initContainerStatuses": [ended]}, "Init:Error"),
+        (
+            {
+                "phase": "Pending",
+                "initContainerStatuses": [{"state": {"waiting": {"reason": "ErrImagePull"}}}],
+            },
+            "Init:ErrImagePull",
+        ),
+        ({}, ""),
+    ):
+        assert tables.pod_state(status) == word
+
+
+def test_describe_says_what_is_wrong_with_a_pod() -> None:
+    status = {
+        "phase": "Running",
+        "conditions": [
+            {"type": "Ready", "status": "False", "message": "containers with unready status: [c]"},
+            {"type": "Initialized", "status": "True"},
+        ],
+        "containerStatuses": [
+            {
+                "name": "c",
+                "ready": False,
+                "restartCount": 4,
+                "image": "i:1",
+                "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 80s"}},
+                "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled", "finishedAt": "T"}},
+            }
+        ],
+    }
+    item = {
+        "metadata": {
+            "name": "p",
+            "namespace": "d",
+            "uid": "u",
+            "managedFields": [{"manager": "m"}],
+            "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "{}"},
+        }
+    }
+    (running,) = tables.reported([item], {"u": status})
+    assert (running["ready"], running["restarts"]) == (False, 4)
+    text = tables.describe(item, [running])
+    assert "back-off 80s; ended before with exit code 137 (OOMKilled) at T" in text
+    assert "Ready is False: containers with unready status: [c]" in text
+    assert "managedFields" not in text
+    assert "last-applied" not in text
+    assert tables.reported([item], {}) == []
+
+
+def test_without_a_daemon_the_status_says_what_to_do() -> None:
+    found = {"objects": 3, "pods": 2, "waiting": 1, "bytes": 10, "complete": False}
+    text = tables.render_rest("", "edgecore does not run", found)
+    assert "edgecore join" in text
+    assert "systemctl start edgecore" in text
+    assert "not yet complete" in text
+    assert "edge-7" in tables.render_rest("edge-7", "x", found)

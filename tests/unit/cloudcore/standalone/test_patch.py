@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudcore.standalone.patch import PatchError, PatchFailed, json_patch, merge_patch, strategic_merge
+from beehive.jsonpatch import PatchError, PatchFailed, json_patch
+from cloudcore.standalone.patch import merge_patch, strategic_merge
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.text("ab", max_size=2),

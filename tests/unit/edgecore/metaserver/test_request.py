@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beehive.errors import ProtocolError
-from edgecore.metaserver import request
+from edgecore.metaserver import options, request
 from edgecore.metaserver.request import Info
+from edgecore.metaserver.status import ApiError
 
 POD = {"version": "v1", "resource": "pods", "namespace": "a"}
 
@@ -84,3 +85,48 @@ def test_any_target_is_read_or_refused(method: str, text: str) -> None:
         assert "/" not in part
         assert ".." not in part
         assert "\0" not in part
+
+
+@pytest.mark.parametrize(
+    ("query", "watch", "code"),
+    [
+        ({}, False, 0),
+        ({"resourceVersion": "5"}, False, 0),
+        ({"resourceVersion": "5", "resourceVersionMatch": "Exact"}, False, 0),
+        ({"resourceVersion": "0", "resourceVersionMatch": "NotOlderThan"}, False, 0),
+        ({"resourceVersion": "0", "resourceVersionMatch": "Exact"}, False, 422),
+        ({"resourceVersionMatch": "Exact"}, False, 422),
+        ({"resourceVersion": "5", "resourceVersionMatch": "Newest"}, False, 422),
+        ({"resourceVersion": "5", "resourceVersionMatch": "Exact", "continue": "x"}, False, 422),
+        ({"resourceVersion": "five"}, False, 400),
+        ({"sendInitialEvents": "true"}, False, 422),
+        ({"sendInitialEvents": "true"}, True, 422),
+        ({"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}, True, 0),
+        ({"resourceVersion": "5", "resourceVersionMatch": "NotOlderThan"}, True, 422),
+    ],
+)
+def test_which_versions_may_be_asked_for_together(query: dict[str, str], watch: bool, code: int) -> None:
+    found = 0
+    try:
+        options.check_list(query, watch=watch)
+    except ApiError as error:
+        found = error.code
+    assert found == code
+
+
+def test_a_list_of_what_is_here_is_an_answer_to_some_versions_only() -> None:
+    for query, code, reason in (
+        ({}, 0, ""),
+        ({"resourceVersion": "3"}, 0, ""),
+        ({"resourceVersion": "7", "resourceVersionMatch": "Exact"}, 0, ""),
+        ({"resourceVersion": "6", "resourceVersionMatch": "Exact"}, 410, "Expired"),
+        ({"resourceVersion": "8", "resourceVersionMatch": "Exact"}, 504, "Timeout"),
+        ({"resourceVersion": "6", "resourceVersionMatch": "NotOlderThan"}, 0, ""),
+        ({"resourceVersion": "8", "resourceVersionMatch": "NotOlderThan"}, 504, "Timeout"),
+    ):
+        found, said = 0, ""
+        try:
+            options.check_held(query, 7)
+        except ApiError as error:
+            found, said = error.code, error.reason
+        assert (found, said) == (code, reason), query

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from beehive.errors import ProtocolError
+from beehive.jsonpatch import PatchError, PatchFailed
 from edgecore.metaserver import writes
 from edgecore.metaserver.objects import Gvr
 from edgecore.metaserver.writes import MERGE, STRATEGIC, CannotApply, Clash, Write
@@ -97,8 +99,7 @@ def test_a_patch_that_is_too_deep_is_not_applied() -> None:
 @pytest.mark.parametrize(
     ("form", "patch"),
     [
-        ("application/json-patch+json", [{"op": "remove", "path": "/data"}]),
-        ("application/apply-patch+yaml", {}),
+        ("application/unheard-of", {}),
         (STRATEGIC, {"spec": {"containers": [{"name": "c"}]}}),
         (STRATEGIC, {"data": {"$patch": "replace"}}),
         (STRATEGIC, {"metadata": {"$setElementOrder/finalizers": ["x"]}}),
@@ -106,13 +107,84 @@ def test_a_patch_that_is_too_deep_is_not_applied() -> None:
 )
 def test_what_only_the_cloud_can_apply(form: str, patch: Any) -> None:
     with pytest.raises(CannotApply):
-        writes.as_merge_patch(form, json.dumps(patch).encode())
+        writes.as_merge_patch(form, json.dumps(patch).encode(), {})
+
+
+def test_a_json_patch_is_what_it_changes() -> None:
+    before = {"data": {"a": "1", "b": "2"}, "list": [1, 2], "n": 1}
+    operations = [
+        {"op": "test", "path": "/data/a", "value": "1"},
+        {"op": "remove", "path": "/data/b"},
+        {"op": "add", "path": "/data/c", "value": "3"},
+        {"op": "add", "path": "/list/-", "value": 3},
+        {"op": "replace", "path": "/n", "value": True},
+    ]
+    patch = writes.as_merge_patch(writes.JSON_PATCH, json.dumps(operations).encode(), before)
+    assert patch == {"data": {"b": None, "c": "3"}, "list": [1, 2, 3], "n": True}
+    assert before == {"data": {"a": "1", "b": "2"}, "list": [1, 2], "n": 1}
+    for wrong, error in (
+        ([{"op": "test", "path": "/data/a", "value": "2"}], PatchFailed),
+        ([{"op": "replace", "path": "", "value": 5}], PatchFailed),
+        ({"op": "add"}, PatchError),
+    ):
+        with pytest.raises(error):
+            writes.as_merge_patch(writes.JSON_PATCH, json.dumps(wrong).encode(), before)
+    with pytest.raises(ProtocolError):
+        writes.as_merge_patch(writes.JSON_PATCH, b"[", before)
+
+
+@given(OBJECT, OBJECT)
+def test_a_difference_leads_from_one_to_the_other(before: Any, after: Any) -> None:
+    before, after = {"o": before}, {"o": _without_nulls(after)}
+    merged = writes.merge(before, writes.diff(before, after))
+    assert msgspec.json.encode(merged, order="sorted") == msgspec.json.encode(after, order="sorted")
+
+
+def _without_nulls(value: Any) -> Any:
+    """Which no merge patch can set."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return value
+
+
+def test_server_side_applies_stay_what_they_are_among_themselves() -> None:
+    manager = {"fieldManager": "m"}
+    one = write("patch", {"data": {"a": 1}}, form=writes.APPLY, query=manager)
+    two = write("patch", {"data": {"b": 1}}, seq=2, form=writes.APPLY, query=manager)
+    assert writes.stays_apply(None, "m")
+    assert writes.stays_apply(one, "m")
+    assert not writes.stays_apply(one, "other")
+    assert not writes.stays_apply(write("patch", {}), "m")
+    folded = writes.fold(one, two)
+    assert folded is not None
+    assert (folded.form, body_of(folded), folded.seq) == (writes.APPLY, {"data": {"b": 1}}, 1)
+    with pytest.raises(Clash):
+        writes.fold(one, write("patch", {"data": {"c": 1}}, seq=3))
+    assert writes.read_apply(b"data:\n  a: b\n") == {"data": {"a": "b"}}
+    with pytest.raises(ProtocolError):
+        writes.read_apply(b"a: [")
+    with pytest.raises(ProtocolError):
+        writes.read_apply(b"- a")
+
+
+def test_a_scale_is_a_number_of_replicas() -> None:
+    scale = writes.scale_of({"metadata": {"name": "web", "labels": {}}, "spec": {"replicas": 2, "x": 1}})
+    assert scale["metadata"] == {"name": "web"}
+    assert writes.replicas(scale) == 2
+    for bad in (
+        {"spec": {"replicas": -1}},
+        {"spec": {"replicas": "3"}},
+        {"spec": {"replicas": True}},
+        {"spec": 3},
+    ):
+        with pytest.raises(ProtocolError):
+            writes.replicas(bad)
 
 
 def test_a_plain_strategic_patch_is_a_merge_patch() -> None:
     patch = {"data": {"k": "v", "gone": None}, "metadata": {"finalizers": ["x"]}}
     for form in (MERGE, STRATEGIC):
-        assert writes.as_merge_patch(form, json.dumps(patch).encode()) == patch
+        assert writes.as_merge_patch(form, json.dumps(patch).encode(), {}) == patch
 
 
 def test_writes_to_one_object_fold_into_one() -> None:

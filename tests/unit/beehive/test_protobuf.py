@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudcore.standalone.protobuf import BadProtobuf, decode
+from beehive.protobuf import BadProtobuf, decode
 
 
 def field(number: int, data: bytes) -> bytes:

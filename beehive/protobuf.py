@@ -1,6 +1,7 @@
 """Read bodies in Kubernetes' protobuf, which typed Go clients send (kubectl create among them).  Pure.
 
-The answer is the object as JSON would have it.  We never write protobuf: those clients accept JSON too.
+The control plane in the box reads them, and an edge that keeps a write until the cloud is back.  The answer is the object as
+JSON would have it.  We never write protobuf: those clients accept JSON too.
 Source: apimachinery, pkg/runtime/serializer/protobuf; protobuf's encoding guide; `_generated/protobuf.json`."""
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-
-from cloudcore.standalone import coretypes
 
 Json = dict[str, Any]
 MAGIC = b"k8s\x00"
@@ -79,6 +78,24 @@ POINTERS = frozenset(
     ]
 )
 """Fields where zero or false means something; elsewhere Go sends zeros for what was left out, and JSON omits them."""
+
+
+EMBEDDED = {
+    "ConfigMapEnvSource": "localObjectReference",
+    "ConfigMapKeySelector": "localObjectReference",
+    "ConfigMapProjection": "localObjectReference",
+    "ConfigMapVolumeSource": "localObjectReference",
+    "EphemeralContainer": "ephemeralContainerCommon",
+    "IngressRule": "ingressRuleValue",
+    "PersistentVolumeSpec": "persistentVolumeSource",
+    "Probe": "handler",
+    "RuleWithOperations": "rule",
+    "SecretEnvSource": "localObjectReference",
+    "SecretKeySelector": "localObjectReference",
+    "SecretProjection": "localObjectReference",
+    "Volume": "volumeSource",
+}
+"""Messages with a struct in them whose fields JSON shows beside those of its holder."""
 
 
 class BadProtobuf(ValueError):
@@ -168,7 +185,7 @@ def _message(name: str, data: memoryview, depth: int) -> Any:
     known = _table()["messages"].get(name)
     if known is None:
         raise BadProtobuf(f"{name} is not known in protobuf")
-    shape = _shape(name)
+    embedded = EMBEDDED.get(name.rpartition(".")[2])
     found: Json = {}
     for number, _, value in _fields(data):
         entry = known.get(str(number))
@@ -182,8 +199,7 @@ def _message(name: str, data: memoryview, depth: int) -> Any:
             found.setdefault(field, []).append(_value(kind[2:], value, depth))
         else:
             item = _value(kind, value, depth)
-            if isinstance(item, dict) and shape is not None and field not in shape:
-                # an embedded struct, whose fields JSON shows beside those of its holder
+            if isinstance(item, dict) and field == embedded:
                 found.update(item)
             elif item is not None and not _left_out(field, item):
                 found[field] = item
@@ -195,15 +211,6 @@ def _left_out(field: str, item: Any) -> bool:
         return True
     zero = item is False or (isinstance(item, int) and item == 0)
     return zero and field not in POINTERS
-
-
-@cache
-def _shape(name: str) -> frozenset[str] | None:
-    """The JSON fields of a message, as far as coretypes knows it."""
-    short = name.rpartition(".")[2]
-    candidates = ("V1" + short, "V2" + short, "CoreV1" + short, "EventsV1" + short, "RbacV1" + short)
-    found = [coretypes.shapes()[model]["f"] for model in candidates if model in coretypes.shapes()]
-    return frozenset(field for fields in found for field in fields) if found else None
 
 
 def _value(kind: str, value: int | memoryview, depth: int) -> Any:
