@@ -112,6 +112,8 @@ class PodContext:
         self.sources = volumes.Sources()
         # variables of its namespace's Services
         self.service_links: Mapping[str, str] = {}
+        # what of it is not here, and why
+        self.missing: tuple[str, ...] = ()
         self._complaint = ""
         self._events = events.of_pod(pod.metadata, shared.node_name)
 

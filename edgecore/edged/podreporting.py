@@ -94,6 +94,7 @@ class PodReporter:
             infeasible=self._ctx.infeasible,
             held=self._ctx.on_hold,
             restart_all=self._ctx.restart_all,
+            missing=self._ctx.missing,
             terminated=terminated or self._ctx.machine.life in (Life.TERMINATED, Life.FINISHED),
         )
         return statuses.compute_status(self._ctx.pod, self._ctx.runtime, view)

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from beehive.errors import SkerryError
-from edgecore.edged import csi, env, persistent, record, servicelinks, spec, tree, volumes
+from edgecore.edged import closure, csi, env, persistent, record, servicelinks, spec, tree, volumes
 from edgecore.edged.errors import VolumeError
 from edgecore.edged.pod import Container, Volume
 from edgecore.edged.podcontext import PodContext
@@ -110,6 +110,7 @@ class PodVolumes:
         objects = self._s.objects
         get = objects.get if self._ctx.runtime.running() else objects.fetch
         found: dict[str, dict[str, dict[str, bytes] | None]] = {"configmap": {}, "secret": {}}
+        lacking: dict[tuple[str, str], str] = {}
         for kind, names, read in (
             ("configmap", config_maps, env.config_map_data),
             ("secret", secrets, env.secret_data),
@@ -119,15 +120,20 @@ class PodVolumes:
                     raw = await get(kind, self._ctx.pod.namespace, name)
                 except SkerryError as err:
                     self._ctx.complain(f"cannot get {kind} {name}: {err}")
+                    lacking[kind, name] = str(err)
                     raw = None
+                if raw is None:
+                    lacking.setdefault((kind, name), "not found")
                 found[kind][name] = read(msgspec.json.decode(raw)) if raw is not None else None
         tokens = {}
+        no_token = ""
         self.refresh_at = None
         for key in volumes.tokens_needed(self._ctx.pod):
             try:
                 token, expires = await self._token(key)
             except SkerryError as err:
                 self._ctx.complain(f"cannot get a token: {err}")
+                no_token = str(err)
                 self.refresh_at = self._s.clock.now() + RETRY_S
                 continue
             tokens[key] = token
@@ -137,6 +143,12 @@ class PodVolumes:
         self._ctx.service_links = await self._service_links()
         claims = {name: await self._claim(name) for name in volumes.claims_of(self._ctx.pod)}
         inline = {v.name: await self._inline(v) for v in self._ctx.pod.spec.volumes if v.csi is not None}
+        self._ctx.missing = closure.missing(
+            self._ctx.pod,
+            lacking,
+            tokens=no_token,
+            claims={name: why for name, why in claims.items() if isinstance(why, str)},
+        )
         return volumes.Sources(
             claims=claims,
             csi=inline,

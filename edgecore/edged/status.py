@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from edgecore.edged import restarts
+from edgecore.edged import closure, restarts
 from edgecore.edged.pod import (
     Condition,
     Container,
@@ -67,6 +67,7 @@ class View:
     restart_all: where a restart of all containers is, as in restarts.
     held: the pod waits for somebody at the edge to let it start.
     resizing: containers that run with other resources than their spec says.   infeasible: why they always will.
+    missing: what it needs to start again and is not on this node.
     waiting: container -> (reason, message) of those held back.  messages: container id -> termination message.
     """
 
@@ -82,6 +83,7 @@ class View:
     infeasible: str = ""
     held: bool = False
     restart_all: str = ""
+    missing: tuple[str, ...] = ()
 
 
 def timestamp(seconds: float) -> str:
@@ -393,6 +395,13 @@ def _conditions(pod: Pod, runtime: PodRuntime, status: PodStatus, view: View) ->
                 reason=reason,
                 observed_generation=generation,
             )
+        )
+    if view.missing or any(c.type == closure.CONDITION for c in view.previous.conditions):
+        add(
+            closure.CONDITION,
+            not view.missing,
+            closure.REASON if view.missing else "",
+            closure.sentence(view.missing) if view.missing else "",
         )
     before = {c.type: c for c in view.previous.conditions}
     out = []

@@ -26,6 +26,7 @@ from edgecore import local
 from tests.e2e.skerry import Container, Skerry, eventually, page
 from tests.fakes import edge
 from tests.support.badline import BadLine
+from tests.support.card import Card
 
 HERD = 9
 """With the sample's pod, the ten pods of the cases."""
@@ -58,9 +59,11 @@ spec:
 
 
 class Stage:
-    """A trial whose edge reaches its hub through `line`."""
+    """A trial whose edge reaches its hub through `line`.   card: its disk is one whose writes are counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, card: bool = False) -> None:
+        self.card: Card | None = None
+        self._wants_card = card
         self.skerry = Skerry()
         self.parts = Trial(Home.at(self.skerry.home))
         self._exits = contextlib.ExitStack()
@@ -68,9 +71,18 @@ class Stage:
 
     def open(self) -> None:
         self.edge.mkdir(parents=True, mode=0o700)
+        if self._wants_card:
+            self.card = self._exits.enter_context(Card(self.edge))
+        else:
+            self._mount_small_disk()
+        self.skerry.up()
+        self._begin()
+
+    def _mount_small_disk(self) -> None:
         size = f"size={DISK_MIB}m,nr_inodes={DISK_INODES},mode=0700"
         subprocess.run(["mount", "-t", "tmpfs", "-o", size, "edge", str(self.edge)], check=True)
-        self.skerry.up()
+
+    def _begin(self) -> None:
         self.line = self._exits.enter_context(BadLine("127.0.0.1", self.skerry.hub_port))
         self.kill("edgecore")
         config = self.edge / "edgecore.yaml"
@@ -88,12 +100,12 @@ class Stage:
             with open(os.devnull, "w") as nowhere:
                 return self.parts.down(Progress(nowhere))
         finally:
-            if self.edge.is_mount():
+            if self.edge.is_mount() and self.card is None:
                 subprocess.run(["umount", str(self.edge)], check=True)
+            self._exits.close()
             shutil.rmtree(self.skerry.home.parent)
             for daemon in self.parts.daemons.values():
                 daemon.pid()  # collects those that we started
-            self._exits.close()
 
     @property
     def edge(self) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from edgecore.edged import closure
 from edgecore.edged.runtime import ContainerState
 from tests.integration.edged.bench import Bench, container, pod, stage
 from tests.integration.edged.machine import IMAGE
@@ -234,6 +235,11 @@ def test_volumes_hold_what_they_should_and_follow_changes(play: Play) -> None:
     play(story)
 
 
+def stored(b: Bench, uid: str) -> dict[str, Any]:
+    """The condition that says whether this node has all that the pod needs."""
+    return next((c for c in b.status(uid).get("conditions", []) if c["type"] == closure.CONDITION), {})
+
+
 def test_what_is_missing_holds_the_pod_until_it_comes(play: Play) -> None:
     async def story(b: Bench) -> None:
         c = container(env=[{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "late", "key": "x"}}}])
@@ -255,11 +261,16 @@ def test_what_is_missing_holds_the_pod_until_it_comes(play: Play) -> None:
             await b.until(lambda: "FailedMount" in b.reports.reasons(), "FailedMount")
             assert b.container(vid)["state"]["waiting"]["reason"] == "ContainerCreating"
             assert b.status(vid)["phase"] == "Pending"
+            await b.until(
+                lambda: "secret late: not found" in stored(b, vid).get("message", ""), "the condition"
+            )
+            assert stored(b, uid)["message"] == "this node lacks: configmap late: not found"
             b.put("configmap", "late", data={"x": "1"})
             b.put("secret", "late", data={"y": ""})
             await b.running(uid)
             await b.running(vid)
             assert b.container(uid)["restartCount"] == 0
+            await b.until(lambda: stored(b, vid)["status"] == stored(b, uid)["status"] == "True", "all there")
 
     play(story)
 
