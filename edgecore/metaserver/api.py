@@ -321,14 +321,11 @@ class Api:
         try:
             body = await self._ask(caller, target, Verb.LIST, asked)
         except Unavailable:
-            if query.get("continue"):
-                raise status.expired(query["continue"][:16], max(1, self._mirror.history.version)) from None
-            found, version = await self._mirror.select(wanted)
-            options.check_held(query, version)
+            here = await self._page(wanted, query)
             if rows:
-                return self._table(gvr, Page(objects=found, version=version, more=""), rows)
-            pieces = objects.list_body(gvr, found, version)
-            if len(found) <= SMALL:
+                return self._table(gvr, here, rows)
+            pieces = objects.list_body(gvr, here)
+            if len(here.objects) <= SMALL:
                 return Answer(body=b"".join(pieces))
             return Answer(stream=_Stream(self._pieces(pieces)))
         page = objects.read_list(body, gvr)
@@ -340,6 +337,25 @@ class Api:
         else:
             self._mirror.told(page.version)
         return self._table(gvr, page, rows) if rows else Answer(body=body)
+
+    async def _page(self, wanted: Filter, query: Query) -> Page:
+        """What is here, or a part of it.  Raises ApiError 410: a list that was begun cannot be gone on with."""
+        found, version = await self._mirror.select(wanted)
+        options.check_held(query, version)
+        # "anything will do" is answered whole, as by an API server's cache
+        limit = (
+            0 if query.get("resourceVersion") == "0" else max(0, options.read_integer(query, "limit") or 0)
+        )
+        try:
+            return objects.page(
+                found,
+                version,
+                state=self._mirror.history.seq,
+                limit=limit,
+                token=query.get("continue", ""),
+            )
+        except ProtocolError as error:
+            raise ApiError(410, "Expired", f"The provided continue parameter is too old: {error}") from error
 
     def _table(self, gvr: Gvr, page: Page, rows: str) -> Answer:
         values = (item.value for item in page.objects)

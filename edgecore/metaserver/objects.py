@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import msgspec
 
 from beehive import kinds, selectors
 from beehive.errors import ProtocolError
+from beehive.message import UNREADABLE
 from beehive.selectors import FieldSelector, LabelSelector
 
 MAX_VERSION = 2**63 - 1
@@ -88,11 +90,12 @@ class Object:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """One answer to a list.  `more`: the token to go on with; empty when this is the end."""
+    """One answer to a list.  `more`: the token to go on with; empty when this is the end.   left: how many come after it."""
 
     objects: list[Object]
     version: int
     more: str
+    left: int = 0
 
 
 def read(value: bytes, gvr: Gvr) -> Object | None:
@@ -221,17 +224,47 @@ def tombstone(gvr: Gvr, namespace: str, name: str, uid: str, version: int) -> by
     return msgspec.json.encode({"kind": gvr.kind, "apiVersion": gvr.api_version, "metadata": metadata})
 
 
-def list_body(gvr: Gvr, found: list[Object], version: int) -> Iterator[bytes]:
+class _Where(msgspec.Struct, frozen=True, kw_only=True):
+    """What the token of a list says: the state of the mirror that it is of, and the last object that was sent."""
+
+    at: tuple[int, int]
+    last: tuple[str, str]
+
+
+def page(found: list[Object], version: int, *, state: int, limit: int, token: str = "") -> Page:
+    """The next `limit` of what was found here (0: all), after those that `token` says were sent.
+
+    state: changes whenever something here does.  Raises ProtocolError: the token is of another state, or of the cloud."""
+    at = (state, version)
+    rest = sorted(found, key=lambda item: (item.namespace, item.name))
+    if token:
+        try:
+            said = msgspec.json.decode(base64.urlsafe_b64decode(token), type=_Where)
+        except (*UNREADABLE, ValueError) as error:
+            raise ProtocolError("the continue token is not of this node") from error
+        if said.at != at:
+            raise ProtocolError("what is here has changed since the list began")
+        rest = [item for item in rest if (item.namespace, item.name) > said.last]
+    if not limit or len(rest) <= limit:
+        return Page(objects=rest, version=version, more="")
+    sent = rest[:limit]
+    where = _Where(at=at, last=(sent[-1].namespace, sent[-1].name))
+    more = base64.urlsafe_b64encode(msgspec.json.encode(where)).decode()
+    return Page(objects=sent, version=version, more=more, left=len(rest) - limit)
+
+
+def list_body(gvr: Gvr, found: Page) -> Iterator[bytes]:
     """A list as an API server answers it, in pieces of about PIECE bytes: the whole may be larger than everything else here."""
     head = msgspec.json.encode(
         {
             "kind": f"{gvr.kind}List",
             "apiVersion": gvr.api_version,
-            "metadata": {"resourceVersion": str(version)},
+            "metadata": {"resourceVersion": str(found.version)}
+            | ({"continue": found.more, "remainingItemCount": found.left} if found.more else {}),
         }
     )
     piece = bytearray(head[:-1] + b',"items":[')
-    for number, item in enumerate(found):
+    for number, item in enumerate(found.objects):
         if number:
             piece += b","
         piece += item.value

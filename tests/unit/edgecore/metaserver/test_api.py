@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -163,6 +164,36 @@ def test_a_silent_cloud_counts_as_gone() -> None:
 
         bench.cloud.request = never  # type: ignore[assignment,method-assign]
         assert await bench.names("/api/v1/pods") == ["p"]
+
+    run(test)
+
+
+def test_a_list_without_the_cloud_comes_in_parts_if_wanted() -> None:
+    async def test(bench: Bench) -> None:
+        for number in range(5):
+            bench.cloud.put("configmaps", body(name=f"c{number}", version=101 + number))
+        await bench.names(CM)
+        bench.cloud.online = False
+        seen: list[str] = []
+        token, left = "", []
+        while True:
+            answer = json.loads((await bench.call("GET", f"{CM}?limit=2&continue={token}")).body)
+            seen += [item["metadata"]["name"] for item in answer["items"]]
+            left.append(answer["metadata"].get("remainingItemCount", 0))
+            token = quote(answer["metadata"].get("continue", ""))
+            if not token:
+                break
+            last = token
+        assert (seen, left) == (["c0", "c1", "c2", "c3", "c4"], [3, 1, 0])
+        assert len(await bench.names(f"{CM}?limit=2&resourceVersion=0")) == 5
+        # what was begun cannot be gone on with once something changed, nor with the cloud's token
+        bench.cloud.online = True
+        bench.cloud.put("configmaps", body(name="c9", version=120))
+        await bench.names(CM)
+        bench.cloud.online = False
+        for token in (last, "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6NX0", "%00"):
+            refused = await bench.refused("GET", f"{CM}?limit=2&continue={token}")
+            assert (refused.code, refused.reason) == (410, "Expired")
 
     run(test)
 
