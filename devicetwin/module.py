@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 COALESCE_S = 0.1  # at most one row and one message per device in this time; the first goes at once
 READINGS_S = 300.0  # rows of which only readings changed are saved together, this often: a flash card wears out by the row
 UNSAVED = 1_000_000  # more readings of one property than come in that time
+STOPPED = "stopped"  # the kind and key of the row that says so: all readings were saved
 LAST_S = 2.0  # how long a stop may take for what was not saved yet
 MAX_PUBLISH = 1000  # MQTT texts waiting; the oldest go first
 MAX_CALLS = 64
@@ -95,6 +96,8 @@ class DeviceTwin:
         self._notes = Notes(self._work_off, clock, pace_s=COALESCE_S, quiet=SAVE)
         self._late: set[str] = set()  # devices of which only readings changed since their row was saved
         self._heard: dict[str, float] = {}  # when a device spoke last, be it by its mapper
+        self._unsure: set[str] = set()
+        """Devices whose stored readings may be older than what the cloud has: power was cut before they were saved."""
         self._present: frozenset[str] | None = None  # candidates whose hardware is there; None: not known
         self._calls = 0  # of methods, under way
         self._watch = Watch()
@@ -144,6 +147,10 @@ class DeviceTwin:
                 self._notes.add(key, SAVE)
             except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
                 log.error("Cannot use the stored twin %s, starting anew: %s", key, error)
+        if await self._store.load(STOPPED):
+            await self._store.drop(STOPPED, STOPPED)
+        else:
+            self._unsure.update(self._records)
         for key, value in await self._store.load("mapper"):
             try:
                 self.dmi.restore(msgspec.json.decode(value, type=MapperInfo))
@@ -237,7 +244,8 @@ class DeviceTwin:
         """The link to the cloud is up: say again how everything is, and ask which devices are ours."""
         await self._loaded.wait()
         for id_, record in self._records.items():
-            self._notes.add(id_, (TWIN if record.twins else 0) | (STATE if record.state else 0))
+            sure = record.twins and id_ not in self._unsure
+            self._notes.add(id_, (TWIN if sure else 0) | (STATE if record.state else 0))
         query = wire.MembershipQuery(event_id=_uuid(), group_id=self._node, timestamp=self._clock.wall_ms())
         await self._send(
             "membership/detail", msgspec.json.encode(query), op=Op.GET, coalesce="membership/detail"
@@ -391,6 +399,10 @@ class DeviceTwin:
     def _adopt(self, id_: str, change: Change, *, tell_cloud: bool = True) -> None:
         """Take over a change of a device's twins, and note what is to be done about it."""
         self._records[id_] = replace(self._records[id_], twins=change.twins)
+        if tell_cloud and id_ in self._unsure:
+            # what it says may be what is stored, and yet not what the cloud heard last
+            self._unsure.discard(id_)
+            self._notes.add(id_, TWIN)
         if not change.changed:
             return
         for name in change.changed:
@@ -808,6 +820,8 @@ class DeviceTwin:
                 for id_ in list(self._late):
                     if id_ in self._records:
                         group.create_task(self._save(id_, self._records[id_]))
+            if not self._unsure:
+                await self._store.save(STOPPED, STOPPED, b"1")
         except* (TimeoutError, SkerryError) as errors:
             log.warning("Stopping without the last readings on the disk: %s", errors.exceptions[0])
 

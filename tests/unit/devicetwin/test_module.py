@@ -310,6 +310,31 @@ def test_readings_that_change_are_saved_together_and_wishes_at_once(
     assert b'"20"' in world.store.rows["twin", ID]
 
 
+def test_after_a_power_cut_the_cloud_keeps_what_is_newer_until_the_device_speaks(folder: Path) -> None:
+    async def scenario(world: World, twin: DeviceTwin) -> None:
+        await world.put("devicemodel", recorded_object("devicemodel"))
+        await world.put("device", recorded_object("device"))
+        twin.reported(ID, [Reading(name="temperature", reported="20")])
+        await world.settle()
+
+    world = run(folder, scenario)
+
+    async def start(speak: bool) -> None:
+        world.uplink.latest.clear()
+        async with world.running() as twin:
+            await twin.on_connected()
+            await world.settle()
+            if speak:
+                assert world.uplink.twin(ID) == {}  # it may have said something newer before the cut
+                twin.reported(ID, [Reading(name="temperature", reported="20")])
+                await world.settle()
+            assert world.uplink.twin(ID)["temperature"][0] == "20"
+
+    asyncio.run(start(speak=False))  # after an orderly stop what is stored is the last word
+    del world.store.rows[module.STOPPED, module.STOPPED]
+    asyncio.run(start(speak=True))
+
+
 def test_unchanged_readings_write_and_send_nothing(folder: Path) -> None:
     async def scenario(world: World, twin: DeviceTwin) -> None:
         await world.put("devicemodel", recorded_object("devicemodel"))
