@@ -18,25 +18,20 @@ def edgecore(trial: Skerry, *words: str, check: bool = True) -> subprocess.Compl
 
 
 def at_a_terminal(trial: Skerry, pod: str, script: str) -> tuple[str, int]:
-    """What a program prints first with a terminal of 33 rows and 99 columns, and its exit code."""
+    """What a program prints once it knows that its terminal has 33 rows and 99 columns, and its exit code."""
     ours, theirs = pty.openpty()
     try:
         termios.tcsetwinsize(theirs, (33, 99))
         config = str(trial.home / "edge" / "edgecore.yaml")
-        program = [
-            str(BIN / "edgecore"),
-            "exec",
-            "-it",
-            "--config",
-            config,
-            pod,
-            "--",
-            "sh",
-            "-c",
-            f"sleep 1; {script}",
-        ]
-        child = subprocess.Popen(program, stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL)
-        code = child.wait(60)
+        until = 'until [ "$(stty -F /dev/tty size 2>/dev/null)" = "33 99" ]; do sleep 0.1; done'
+        program = [str(BIN / "edgecore"), "exec", "-it", "--config", config, pod, "--"]
+        child = subprocess.Popen(
+            [*program, "sh", "-c", f"{until}; {script}"],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=subprocess.DEVNULL,
+        )
+        code = child.wait(120)
         return os.read(ours, 4096).decode().strip(), code
     finally:
         os.close(ours)
@@ -61,7 +56,7 @@ def test_logs_describe_and_restart(trial: Skerry) -> None:
         assert (done.stdout, done.returncode) == ("seal-on-a-rock", 0)
         done = edgecore(trial, "exec", name, "--", "sh", "-c", "echo no >&2; exit 7", check=False)
         assert (done.stderr, done.returncode) == ("no\n", 7)
-        assert at_a_terminal(trial, name, "stty -F /dev/tty size; exit 9") == ("33 99", 9)
+        assert at_a_terminal(trial, name, "echo there; exit 9") == ("there", 9)
         done = edgecore(trial, "exec", "-it", name, "--", "sh", check=False)
         assert (done.returncode, "needs a terminal" in done.stderr) == (1, True)
         done = edgecore(trial, "unhold", name, check=False)
