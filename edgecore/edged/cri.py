@@ -577,6 +577,8 @@ def _mount(m: Mount) -> pb.Mount:
         host_path=m.host_path,
         readonly=m.readonly,
         propagation=_PROPAGATION[m.propagation],
+        image=pb.ImageSpec(image=m.image) if m.image else None,
+        image_sub_path=m.image_path,
     )
 
 

@@ -216,7 +216,7 @@ class Housekeeper:
         except BadPod:
             # its images cannot be read; whatever it needs must not be guessed
             return None
-        needed |= {c.image for pod in wanted for c in pod.every_container()}
+        needed |= {ref for pod in wanted for ref in pod.image_references()}
         return {*needed, self._sandbox_image} - {""}
 
     async def _remove_images(self, needed: Collection[str], to_free: int) -> int:

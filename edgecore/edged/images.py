@@ -22,7 +22,7 @@ from edgecore.edged.errors import CriError, Held
 from edgecore.edged.imagegc import Disk
 from edgecore.edged.pod import Container
 from edgecore.edged.ports import Clock
-from edgecore.edged.runtime import Image, ImageAuth, SandboxConfig
+from edgecore.edged.runtime import Image, ImageAuth, RuntimeVersion, SandboxConfig
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +78,18 @@ def should_pull(policy: str, *, present: bool) -> bool:
 def is_reference(text: str) -> bool:
     """Whether it can be the name of an image."""
     return len(text) <= 1024 and _REFERENCE.fullmatch(text) is not None
+
+
+def no_volumes(runtime: RuntimeVersion) -> str:
+    """Why a runtime cannot mount images as volumes; empty when it can, or when that is not known.
+
+    One that is too old would not see that an image is meant.  Source: containerd's release notes (2.1), CRI-O's (1.31)."""
+    least = {"containerd": (2, 1), "cri-o": (1, 31)}.get(runtime.name)
+    found = re.match(r"v?(\d+)\.(\d+)", runtime.version)
+    if least is None or found is None or (int(found[1]), int(found[2])) >= least:
+        return ""
+    needed = ".".join(map(str, least))
+    return f"image volumes need {runtime.name} {needed}, and this is {runtime.version[:32]}"
 
 
 def registry_of(ref: str) -> str:

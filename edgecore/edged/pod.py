@@ -335,8 +335,16 @@ class CsiVolume(Wire, frozen=True, kw_only=True):
     node_publish_secret_ref: NameRef | None = None
 
 
+class ImageVolume(Wire, frozen=True, kw_only=True):
+    """The files of an image, which the runtime mounts."""
+
+    reference: str = ""
+    pull_policy: str = ""
+
+
 class Volume(Wire, frozen=True, kw_only=True):
     name: str
+    image: ImageVolume | None = None
     csi: CsiVolume | None = None
     ephemeral: EphemeralVolume | None = None
     config_map: ConfigMapVolume | None = None
@@ -533,6 +541,12 @@ class Pod(Wire, frozen=True, kw_only=True):
     def every_container(self) -> list[Container]:
         """All of them and the ephemeral ones, which were added while it ran and count for nothing but themselves."""
         return [*self.all_containers(), *self.spec.ephemeral_containers]
+
+    def image_references(self) -> set[str]:
+        """The images that its containers run and its volumes are."""
+        return {c.image for c in self.every_container()} | {
+            v.image.reference for v in self.spec.volumes if v.image is not None
+        }
 
     def container(self, name: str) -> Container:
         """The container of that name; raises KeyError."""

@@ -218,6 +218,7 @@ def _check_volumes(volumes: list[Volume]) -> set[str]:
             v.projected,
             v.persistent_volume_claim,
             v.csi,
+            v.image,
         )
         if sum(k is not None for k in known) != 1:
             raise BadPod(f"{where} ({v.name}) is of a kind that is not supported here")

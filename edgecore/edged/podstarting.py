@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 
 import msgspec
 
@@ -96,7 +97,10 @@ class PodStarter:
             image = await self._ctx.unless_ending(self._image(container))
             if image is None:
                 return
-            await self._start_with(container, count, image)
+            volume_images = await self._ctx.unless_ending(self._volume_images(container))
+            if volume_images is None:
+                return
+            await self._start_with(container, count, image, volume_images)
         except Held as err:
             self._ctx.held[name] = (err.reason, str(err))
             # what is wrong with an image was told where it was found
@@ -176,7 +180,32 @@ class PodStarter:
             known=self._ctx.started_images.get(container.image, ""),
         )
 
-    async def _start_with(self, container: Container, count: int, image: Image) -> None:
+    async def _volume_images(self, container: Container) -> dict[str, str]:
+        """By volume that the container mounts, the id of the image that it is.  Raises Held, CriError."""
+        mounted = {m.name for m in container.volume_mounts}
+        wanted = [v for v in self._ctx.pod.spec.volumes if v.image is not None and v.name in mounted]
+        if not wanted:
+            return {}
+        why_not = images.no_volumes(await self._s.cri.version())
+        if why_not:
+            raise Held("CreateContainerError", f'volume "{wanted[0].name}" cannot be mounted: {why_not}')
+        found = {}
+        for volume in wanted:
+            assert volume.image is not None
+            like = Container(
+                name=container.name,
+                image=volume.image.reference,
+                image_pull_policy=volume.image.pull_policy,
+            )
+            image = await self._image(like)
+            if image.id:
+                self._ctx.started_images[like.image] = image.id
+            found[volume.name] = image.id or like.image
+        return found
+
+    async def _start_with(
+        self, container: Container, count: int, image: Image, volume_images: Mapping[str, str]
+    ) -> None:
         sandbox = self._ctx.runtime.sandbox
         assert sandbox is not None
         given = await self._s.plugins.allocate(self._ctx.pod, container)
@@ -184,7 +213,7 @@ class PodStarter:
         variables = env.environment(self._ctx.pod, container, self._ctx.sources.refs, facts)
         command, args = env.command(container, variables)
         try:
-            mounts = await asyncio.to_thread(self._volumes.mounts, container, count, variables)
+            mounts = await asyncio.to_thread(self._volumes.mounts, container, count, variables, volume_images)
         except VolumeError as err:
             raise Held(env.CONFIG_ERROR, str(err)) from err
         claimed = claims.resolve(self._ctx.pod, container, self._s.find_device)

@@ -66,8 +66,12 @@ class PodVolumes:
             return False
         return True
 
-    def mounts(self, container: Container, count: int, variables: Mapping[str, str]) -> list[Mount]:
-        """Everything that is mounted into a container.  Blocking.  Raises VolumeError, Held."""
+    def mounts(
+        self, container: Container, count: int, variables: Mapping[str, str], images: Mapping[str, str]
+    ) -> list[Mount]:
+        """Everything that is mounted into a container.  images: the ids of those that are volumes, by volume.
+
+        Blocking.  Raises VolumeError, Held."""
         root = self._ctx.config.root_dir
         # again: what a link leads to may be another since the container before this one
         held = self.held_paths()
@@ -81,8 +85,18 @@ class PodVolumes:
                 if path.startswith("/") or ".." in path.split("/") or "\0" in path:
                     raise VolumeError(f'volume "{m.name}": subPathExpr leads out of the volume')
                 relative[i] = path
+        in_images = {i: path for i, path in relative.items() if container.volume_mounts[i].name in images}
+        relative = {i: path for i, path in relative.items() if i not in in_images}
         bound = volumes.bind_sub_paths(self._ctx.pod, container.name, relative, root=root, held=held)
-        mounts = volumes.mounts(self._ctx.pod, container.name, root=root, sub_paths=bound, held=held)
+        mounts = volumes.mounts(
+            self._ctx.pod,
+            container.name,
+            root=root,
+            sub_paths=bound,
+            held=held,
+            images=images,
+            image_paths=in_images,
+        )
         taken = {m.container_path for m in mounts}
         if container.termination_message_path and container.termination_message_path not in taken:
             folder = tree.make_dirs(root, f"{self._ctx.pod.uid}/containers/{container.name}")

@@ -117,10 +117,14 @@ class SandboxConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mount:
+    """image: id of the image whose files are mounted in place of a path of this machine; image_path: what of them."""
+
     container_path: str
     host_path: str
     readonly: bool = False
     propagation: str = ""
+    image: str = ""
+    image_path: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

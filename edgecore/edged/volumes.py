@@ -12,6 +12,7 @@ import stat
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from edgecore.edged import quantity, tree
 from edgecore.edged.env import Facts, References, field_value, resource_value
@@ -36,6 +37,7 @@ _KINDS = {
     "projected": "projected",
     "persistent_volume_claim": "local-volume",
     "csi": "csi",
+    "image": "image",
 }
 # What the bytes of all files of one volume may add up to; an API object has at most 1 MiB, a projection a few of them.
 MAX_VOLUME_BYTES = 16 * 1024 * 1024
@@ -284,6 +286,9 @@ def _prepare(pod: Pod, volume: Volume, sources: Sources, root: Path, stamp: str)
         if fault:
             raise VolumeError(fault)
         return
+    if volume.image is not None:
+        # it is the runtime that mounts it, into each container
+        return
     files = payload(pod, volume, sources)
     relative = f"{pod.uid}/volumes/kubernetes.io~{kind_of(volume)}/{volume.name}"
     target = tree.make_dirs(root, relative)
@@ -405,8 +410,12 @@ def mounts(
     root: Path,
     sub_paths: Mapping[int, str],
     held: Collection[str] = (),
+    images: Mapping[str, str] = MappingProxyType({}),
+    image_paths: Mapping[int, str] = MappingProxyType({}),
 ) -> list[Mount]:
     """The volume mounts of a container.
+
+    images: volume -> id of the image that it is; image_paths: index of a mount -> subPath in it.
 
     sub_paths: index of a mount -> where its subPath was bound (see bind_sub_paths).  held: the volumes that `hold` bound.
     """
@@ -415,6 +424,17 @@ def mounts(
     out = []
     for i, m in enumerate(container.volume_mounts):
         volume = by_name[m.name]
+        if volume.image is not None:
+            out.append(
+                Mount(
+                    container_path=m.mount_path if m.mount_path.startswith("/") else "/" + m.mount_path,
+                    host_path="",
+                    readonly=True,
+                    image=images[m.name],
+                    image_path=image_paths.get(i, ""),
+                )
+            )
+            continue
         # files that the node writes are never a container's to change
         readonly = m.read_only or kind_of(volume) in ("configmap", "secret", "downward-api", "projected")
         if volume.persistent_volume_claim is not None:

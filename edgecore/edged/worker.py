@@ -118,7 +118,7 @@ class Worker:
 
     def image_refs(self) -> set[str]:
         """References and ids of the images it was started from or needs to be started again."""
-        return {c.image for c in self._ctx.pod.every_container()} | set(self._ctx.started_images.values())
+        return self._ctx.pod.image_references() | set(self._ctx.started_images.values())
 
     @property
     def held(self) -> bool:

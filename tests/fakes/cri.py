@@ -97,6 +97,10 @@ class FakeCri:
                 raise fault
             await fault()
 
+    def made(self, container_id: str) -> ContainerConfig:
+        """What a container was made of."""
+        return self._containers[container_id].config
+
     def _id(self, kind: str) -> str:
         self._number += 1
         return f"{kind}{self._number:04d}"
@@ -196,7 +200,11 @@ class FakeCri:
                 config.attempt,
             ):
                 raise CriError("name is reserved", retryable=True, code="UNKNOWN")
-        missing = [m.host_path for m in config.mounts if not os.path.exists(m.host_path)]  # noqa: ASYNC240
+        missing = [
+            m.host_path
+            for m in config.mounts
+            if not m.image and not os.path.exists(m.host_path)  # noqa: ASYNC240
+        ]
         if missing:
             raise CriError(f"no such path {missing[0]}", retryable=True, code="UNKNOWN")
         container_id = self._id("c")

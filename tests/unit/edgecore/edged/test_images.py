@@ -12,7 +12,7 @@ from edgecore.edged.errors import Held
 from edgecore.edged.imagegc import Disk
 from edgecore.edged.images import Images, credentials, registry_of, should_pull
 from edgecore.edged.ports import SystemClock
-from edgecore.edged.runtime import Image, SandboxConfig
+from edgecore.edged.runtime import Image, RuntimeVersion, SandboxConfig
 from tests.fakes.cri import FakeCri
 from tests.unit.edgecore.edged.builders import c, make
 
@@ -272,3 +272,20 @@ def test_what_goes_wrong_with_an_image_is_told_as_by_a_kubelet() -> None:
         'Warning InspectFailed: Failed to apply default image tag "A//": invalid reference format',
         'Warning ErrImageNeverPull: Container image "y" is not present with pull policy of Never',
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "why"),
+    [
+        ("containerd", "1.6.20~ds1", "image volumes need containerd 2.1, and this is 1.6.20~ds1"),
+        ("containerd", "v2.0.4", "image volumes need containerd 2.1, and this is v2.0.4"),
+        ("containerd", "v2.1.0-rc.1", ""),
+        ("containerd", "10.0.0", ""),
+        ("cri-o", "1.30.2", "image volumes need cri-o 1.31, and this is 1.30.2"),
+        ("cri-o", "1.31.0", ""),
+        ("containerd", "unknown", ""),
+        ("other", "0.1.0", ""),
+    ],
+)
+def test_a_runtime_that_is_too_old_for_image_volumes_is_named(name: str, version: str, why: str) -> None:
+    assert images.no_volumes(RuntimeVersion(name=name, version=version, api_version="v1")) == why
