@@ -9,6 +9,9 @@ import msgspec
 
 from edgecore.edged import quantity
 
+# of users and groups
+MAX_ID = 2**31 - 1
+
 HOLD_ANNOTATION = "edge.kubeedge.io/hold-upgrade"
 
 IntOrString = int | str

@@ -13,6 +13,7 @@ import msgspec
 from edgecore.edged import quantity
 from edgecore.edged.errors import BadPod
 from edgecore.edged.pod import (
+    MAX_ID,
     ClaimVolume,
     Container,
     DownwardFile,
@@ -130,6 +131,15 @@ def check(pod: Pod) -> None:
         raise BadPod(f"spec.restartPolicy: unknown value {spec.restart_policy[:32]!r}")
     for name, amount in spec.overhead.items():
         check_amount(f"spec.overhead[{name[:64]}]", amount)
+    context = spec.security_context
+    ids = [
+        ("runAsUser", context.run_as_user),
+        ("runAsGroup", context.run_as_group),
+        ("fsGroup", context.fs_group),
+    ]
+    for field, value in [*ids, *(("supplementalGroups", group) for group in context.supplemental_groups)]:
+        if value is not None and not 0 <= value <= MAX_ID:
+            raise BadPod(f"spec.securityContext.{field} must be between 0 and {MAX_ID}: {value}")
     volumes = _check_volumes(spec.volumes)
     seen: set[str] = set()
     for field, group in (
@@ -167,6 +177,11 @@ def _check_container(where: str, c: Container, volumes: set[str]) -> None:
             raise BadPod(f"{at}: subPath and subPathExpr exclude each other")
         if m.mount_propagation not in ("", "None", "HostToContainer", "Bidirectional"):
             raise BadPod(f"{at}.mountPropagation: unknown value {m.mount_propagation[:32]!r}")
+    for i, port in enumerate(c.ports):
+        if not 0 < port.container_port < 65536 or not 0 <= port.host_port < 65536:
+            raise BadPod(f"{where}.ports[{i}] must be between 1 and 65535")
+        if port.protocol not in ("TCP", "UDP", "SCTP"):
+            raise BadPod(f"{where}.ports[{i}].protocol: unknown value {port.protocol[:32]!r}")
     for kind, amounts in (("limits", c.resources.limits), ("requests", c.resources.requests)):
         for name, amount in amounts.items():
             check_amount(f"{where}.resources.{kind}[{name[:64]}]", amount)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 
 NANO = 10**9
+MOST = 2**63 - 1
+"""What Kubernetes has for anything larger."""
 
 _FORM = re.compile(
     r"([+-]?)(\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:([eE][+-]?\d{1,2})|([numkMGTPE]|[KMGTPE]i))?\Z"
@@ -39,12 +41,12 @@ def parse(text: str | int | float) -> int:
 
 def milli(nano: int) -> int:
     """Thousandths, rounded up."""
-    return -(-nano // 10**6)
+    return min(MOST, -(-nano // 10**6))
 
 
 def units(nano: int) -> int:
     """Whole units, rounded up."""
-    return -(-nano // NANO)
+    return min(MOST, -(-nano // NANO))
 
 
 def text(nano: int) -> str:

@@ -16,7 +16,7 @@ from edgecore.edged.claims import HostDevice
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.env import CONFIG_ERROR
 from edgecore.edged.errors import Held
-from edgecore.edged.pod import Container, Pod, Profile, SecurityContext, qos_class
+from edgecore.edged.pod import MAX_ID, Container, Pod, Profile, SecurityContext, qos_class
 from edgecore.edged.runtime import (
     ANNOTATION_DEVICES,
     ANNOTATION_GRACE_PERIOD,
@@ -84,7 +84,6 @@ SAFE_SYSCTLS = frozenset(
     }
 )
 
-MAX_ID = 2**31 - 1
 # of the kernel
 MAX_HOSTNAME = 64
 TOO_LONG = "HostnameTooLong"
@@ -384,7 +383,7 @@ def resources(
     # a limit without a request is the request too
     cpu_request = quantity.milli(requests["cpu"]) if "cpu" in requests else cpu_limit
     memory_limit = quantity.units(limits.get("memory", 0)) if memory_limits else 0
-    quota = max(MIN_QUOTA_US, cpu_limit * QUOTA_PERIOD_US // 1000) if cpu_limit else 0
+    quota = max(MIN_QUOTA_US, min(quantity.MOST, cpu_limit * QUOTA_PERIOD_US // 1000)) if cpu_limit else 0
     return Resources(
         cpu_period_us=QUOTA_PERIOD_US if quota else 0,
         cpu_quota_us=quota,

@@ -72,6 +72,8 @@ class FakeCri:
         self.registry: dict[str, Image] = {}
         self.faults: dict[str, list[Exception | Callable[[], Awaitable[None]]]] = {}
         self.image_dir = ""
+        # whether a program that the fake does not know is one that is not there
+        self.any_exec = False
         self.handlers: list[str] = []
         self.sandbox_image = "fake/pause:1"
         self.away = False
@@ -341,6 +343,8 @@ class FakeCri:
                 assert found is not None
                 found.unlink()
                 return _result(0)
+        if self.any_exec:
+            raise CriError(f"exec: {argv}: executable file not found", retryable=True, code="UNKNOWN")
         raise AssertionError(f"the fake does not know {argv}")
 
     async def update_resources(self, container_id: str, resources: Resources) -> None:

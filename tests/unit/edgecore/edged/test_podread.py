@@ -75,6 +75,12 @@ def test_null_is_absence() -> None:
         ({}, {"containers": [c(livenessProbe={"periodSeconds": -1, "exec": {}})]}, "is negative"),
         ({}, {"containers": [c(command="sh")]}, "$.spec.containers[0].command"),
         ({}, {"containers": [c(securityContext={"runAsUser": "root "})]}, "runAsUser"),
+        ({}, {"containers": [c(ports=[{"containerPort": 2**31}])]}, "ports[0] must be between"),
+        ({}, {"containers": [c(ports=[{"containerPort": 80, "hostPort": -1}])]}, "ports[0] must be between"),
+        ({}, {"containers": [c(ports=[{"containerPort": 80, "protocol": "ICMP"}])]}, "protocol"),
+        ({}, {"securityContext": {"runAsUser": 2**63}}, "runAsUser must be between"),
+        ({}, {"securityContext": {"fsGroup": -1}}, "fsGroup must be between"),
+        ({}, {"securityContext": {"supplementalGroups": [1, 2**31]}}, "supplementalGroups must be between"),
     ],
 )
 def test_what_cannot_be_run_names_the_field(meta: dict[str, Any], spec: dict[str, Any], says: str) -> None:

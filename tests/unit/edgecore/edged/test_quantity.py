@@ -45,6 +45,11 @@ def test_rounding_is_up() -> None:
     assert quantity.units(quantity.parse("1500m")) == 2
 
 
+def test_what_is_too_large_is_the_most_there_is() -> None:
+    assert quantity.units(quantity.parse("99999999999Ei")) == 2**63 - 1
+    assert quantity.milli(quantity.parse("9E")) == 2**63 - 1
+
+
 @given(st.integers(min_value=0, max_value=10**15))
 def test_whole_numbers_come_back(n: int) -> None:
     assert quantity.units(quantity.parse(str(n))) == n
