@@ -84,6 +84,7 @@ PERSISTENTVOLUME = Kind("PersistentVolume", "persistentvolumes", namespaced=Fals
 PERSISTENTVOLUMECLAIM = Kind("PersistentVolumeClaim", "persistentvolumeclaims")
 VOLUMEATTACHMENT = Kind("VolumeAttachment", "volumeattachments", "storage.k8s.io", namespaced=False)
 CSIDRIVER = Kind("CSIDriver", "csidrivers", "storage.k8s.io", namespaced=False)
+CSINODE = Kind("CSINode", "csinodes", "storage.k8s.io", namespaced=False)
 RUNTIMECLASS = Kind("RuntimeClass", "runtimeclasses", "node.k8s.io", namespaced=False)
 LEASE = Kind("Lease", "leases", "coordination.k8s.io")
 CSR = Kind("CertificateSigningRequest", "certificatesigningrequests", "certificates.k8s.io", namespaced=False)

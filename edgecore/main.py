@@ -142,6 +142,7 @@ async def _run_parts(
         meta.bind(link)
         if edged is not None:
             node_status = NodeStatus(meta, edged, report_s=config.report_s)
+            edged.on_storage(node_status.storage_changed)
             if hardware is not None:  # what is plugged in is part of it
                 hardware.changed.append(lambda *_: node_status.look())
             edged.on_node_change.append(node_status.look)

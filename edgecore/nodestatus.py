@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import logging
 import random
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
 from beehive import clock
 from beehive.backoff import Backoff
-from beehive.errors import Conflict, NotFound, SkerryError, Unavailable
+from beehive.errors import Conflict, NotFound, Refused, SkerryError, Unavailable
 from beehive.message import Op
 from edgecore import metrics
 from edgecore.edgehub.link import Session
@@ -36,6 +37,8 @@ class Facts(Protocol):
 
     async def node_status(self) -> bytes: ...
 
+    def storage_drivers(self) -> Sequence[Mapping[str, object]]: ...
+
 
 class NodeStatus:
     """A part.  report_s: how often an unchanged status is sent."""
@@ -53,6 +56,7 @@ class NodeStatus:
         self._since = ""
         self._away_s = 0.0
         self._told_dropped = ""
+        self._told_storage: Sequence[Mapping[str, object]] | None = None
         self._look = asyncio.Event()
         meta.on_connected.append(self._connected)
         meta.on_change.append(self._changed)
@@ -82,6 +86,11 @@ class NodeStatus:
         """Something about the node is different: tell it soon."""
         self._look.set()
 
+    def storage_changed(self) -> None:
+        """The node has other storage drivers, and may be called to be elsewhere by them: register its labels again."""
+        self._registered = False
+        self._look.set()
+
     def _connected(self, session: Session) -> None:
         self._since = clock.rfc3339()
         lost = self._meta.away_since
@@ -89,6 +98,7 @@ class NodeStatus:
         # the Node may have been deleted meanwhile, and a status may have been lost on its way
         self._registered = False
         self._lease = None
+        self._told_storage = None
         self._reporter.forget()
         self._look.set()
 
@@ -97,6 +107,7 @@ class NodeStatus:
             log.warning("The Node object of this node was deleted: registering again")
             self._registered = False
             self._told_dropped = ""
+            self._told_storage = None
             self._reporter.forget()
             self._look.set()
 
@@ -124,6 +135,8 @@ class NodeStatus:
         await self._tell_dropped()
         if not session.ours:
             await self._renew_lease()
+            return
+        await self._tell_storage()
 
     async def _tell_dropped(self) -> None:
         """Whoever looks at the Node sees that reports are missing.  Raises: SkerryError."""
@@ -135,6 +148,23 @@ class NodeStatus:
             Op.PATCH, f"null/nodepatch/{self._meta.node}", msgspec.json.encode(patch).decode()
         )
         self._told_dropped = text
+
+    async def _tell_storage(self) -> None:
+        """The node's CSINode, by which the cloud places and attaches volumes.  A stock hub takes none.
+
+        Raises: Unavailable, ProtocolError."""
+        drivers = self._facts.storage_drivers()
+        if drivers == self._told_storage or (not drivers and self._told_storage is None):
+            return
+        where = f"null/csinode/{self._meta.node}"
+        try:
+            await self._meta.ask(
+                Op.UPDATE, where, {"metadata": {"name": self._meta.node}, "spec": {"drivers": drivers}}
+            )
+        except Refused as error:
+            # a cloudcore that is older than this, or an API that does not take it: it is not asked again in this session
+            log.warning("The cloud does not take which storage drivers are here: %s", str(error)[:256])
+        self._told_storage = drivers
 
     async def _renew_lease(self) -> None:
         """Towards a stock hub.  Raises: Refused, Unavailable."""

@@ -30,6 +30,7 @@ from cloudcore.objects import (
     CLOUDCORE_ANNOTATION,
     CONFIGMAP,
     CSIDRIVER,
+    CSINODE,
     CSR,
     EVENT,
     HUB_ANNOTATION,
@@ -76,6 +77,7 @@ OBJECT_RESP = frozenset(
         ("pod", Op.INSERT),
         ("podpatch", Op.PATCH),
         ("certificatesigningrequest", Op.INSERT),
+        ("csinode", Op.UPDATE),
     }
 )
 """Requests whose answer, errors included, has the form of `ObjectResp`."""
@@ -173,6 +175,8 @@ class Upstream:
                 return await self._update_node(link, message)
             case "nodepatch", Op.PATCH:
                 return _object(message, await self._patch_node_status(message, target))
+            case "csinode", Op.UPDATE:
+                return _object(message, await self._storage(link, message))
             case "podpatch", Op.PATCH:
                 uid = await self._pod_of(link, target)
                 patch = _with_uid(message.text().encode(), uid)
@@ -245,6 +249,19 @@ class Upstream:
             held = self.caches["node"].get("", target.name)
             patch = await self.node_endpoint(target.name, patch, told_port(held.raw) if held else 0)
         return await self.kube.patch(NODE, target.name, patch, form=STRATEGIC, subresource="status")
+
+    async def _storage(self, link: Link, message: Message) -> Object:
+        """Which storage drivers the node has, as its CSINode, which goes with the Node.  Ours only: no stock edge asks."""
+        drivers = _mapping(message).get("spec", {}).get("drivers") or []
+        spec = {"spec": {"drivers": drivers}}
+        try:
+            return await self.kube.patch(CSINODE, link.node, msgspec.json.encode(spec))
+        except ApiNotFound:
+            owner = {"apiVersion": "v1", "kind": "Node", "name": link.node}
+            owner["uid"] = (await self.kube.get(NODE, link.node)).uid
+            meta = {"name": link.node, "ownerReferences": [owner]}
+            whole = {"apiVersion": "storage.k8s.io/v1", "kind": "CSINode", "metadata": meta, **spec}
+            return await self.kube.create(CSINODE, msgspec.json.encode(whole))
 
     # -- pods ----------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ certificate's; nothing in a frame is believed about who sent it.
 | configmap, secret query                   | a pod bound to this node refers to it                                         |
 | persistentvolumeclaim query               | a pod bound to this node uses it                                              |
 | persistentvolume, volumeattachment query  | claimed by such a claim; attached to this node (judged on the object read)    |
+| csinode update                            | own name; it says which drivers are there and nothing else                    |
 | runtimeclass, csidriver query             | one by name; they say how this cluster's nodes run pods, to all of them       |
 | serviceaccounttoken query                 | bound to a pod on this node, by name and UID, of that account, and no longer  |
 |                                           | and for nobody else than a volume of that pod asks                            |
@@ -38,6 +39,8 @@ from beehive.resource import Resource
 from cloudcore.errors import Forbidden
 from cloudcore.identity import pki
 
+MAX_DRIVERS = 64
+"""Of storage, on one node."""
 LEASE_NAMESPACE = "kube-node-lease"
 MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 SIGNERS = frozenset(
@@ -171,6 +174,23 @@ def _labels(node: str, wanted: dict[str, Any], held: dict[str, Any], *, whole: b
     for name in sorted(names):
         if wanted.get(name) != held.get(name) and restricted_label(name):
             raise Forbidden(f"node {node} may not change its label {name[:80]}")
+
+
+def _own_storage(node: str, message: Message, target: Resource, view: View) -> None:
+    del view
+    if target.name != node:
+        raise Forbidden(f"node {node} may not say what storage node {target.name or 'without name'} has")
+    body = _load(bytes(message.content))
+    meta, spec = _dict(body, "metadata"), _dict(body, "spec")
+    if meta.get("name", node) != node:
+        raise Forbidden(f"node {node} may not name itself {str(meta.get('name'))[:80]}")
+    extra = (set(body) - {"apiVersion", "kind", "metadata", "spec"}) | (set(meta) - {"name"})
+    extra |= set(spec) - {"drivers"}
+    if extra:
+        raise Forbidden(f"node {node} may only say which drivers it has, not {', '.join(sorted(extra))[:80]}")
+    drivers = spec.get("drivers") or []
+    if not isinstance(drivers, list) or len(drivers) > MAX_DRIVERS:
+        raise Forbidden(f"node {node} may not have more than {MAX_DRIVERS} drivers")
 
 
 def _own_lease(node: str, message: Message, target: Resource, view: View) -> None:
@@ -415,6 +435,7 @@ _RULES = {
     ("node", Op.UPDATE): _own_node,
     ("node", Op.QUERY): _own_node,
     ("nodepatch", Op.PATCH): _own_node,
+    ("csinode", Op.UPDATE): _own_storage,
     ("lease", Op.INSERT): _own_lease,
     ("lease", Op.UPDATE): _own_lease,
     ("lease", Op.QUERY): _own_lease,

@@ -6,17 +6,25 @@ Source: kubelet, volume/csi/csi_mounter.go, csi_attacher.go, csi_util.go; CSI 1.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
 
 from edgecore.edged.pod import Pod, Volume
+from edgecore.edged.podread import is_name
 
 # CSI's VolumeCapability.AccessMode.Mode and NodeServiceCapability.RPC.Type
 SINGLE_NODE_WRITER, SINGLE_NODE_READER_ONLY, MULTI_NODE_READER_ONLY = 1, 2, 3
 MULTI_NODE_MULTI_WRITER, SINGLE_NODE_SINGLE_WRITER, SINGLE_NODE_MULTI_WRITER = 5, 6, 7
 CAN_STAGE, CAN_SINGLE_NODE_MULTI_WRITER, CAN_MOUNT_GROUP = 1, 5, 6
+MOST_VOLUMES = 2**31 - 1
+# Kubernetes' bound on a nodeID, and a sane one
+MAX_NODE_ID, MAX_TOPOLOGY = 192, 32
+_OPEN_LABELS = frozenset({"topology.kubernetes.io/zone", "topology.kubernetes.io/region"})
+_LABEL_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?\Z")
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?\Z")
 KIND = "kubernetes.io~csi"
 DATA = "vol_data.json"
 
@@ -97,6 +105,51 @@ def attachment_name(wanted: Wanted, node_name: str) -> str:
     """What the attacher calls the VolumeAttachment of a volume to a node."""
     text = f"{wanted.handle}{wanted.driver}{node_name}"
     return "csi-" + hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeInfo:
+    """What a driver says of this machine.
+
+    node_id: its name for it; most: how many of its volumes may be here, 0 for any number; topology: where it is."""
+
+    node_id: str
+    most: int = 0
+    topology: Mapping[str, str] = field(default_factory=dict)
+
+
+def node_fault(node_id: str, topology: Mapping[str, str]) -> str:
+    """Why what a driver says of this machine cannot become a CSINode and labels; empty when it can."""
+    if not 0 < len(node_id) <= MAX_NODE_ID:
+        return f"its name for it has {len(node_id)} characters"
+    if len(topology) > MAX_TOPOLOGY:
+        return f"more than {MAX_TOPOLOGY} places"
+    for key, value in topology.items():
+        prefix, slash, name = key.rpartition("/")
+        if not _LABEL_NAME.match(name) or (slash and not is_name(prefix)) or not _LABEL_VALUE.match(value):
+            return f"{key[:64]!r}: {value[:64]!r} is no label"
+        if f".{prefix}".endswith((".kubernetes.io", ".k8s.io")) and key not in _OPEN_LABELS:
+            # the API lets no node set it, and would refuse all others with it
+            return f"label {key[:64]!r} is not a driver's to set"
+    return ""
+
+
+def node_drivers(found: Mapping[str, NodeInfo]) -> list[dict[str, object]]:
+    """spec.drivers of a CSINode.  Source: kubelet, volume/csi/nodeinfomanager."""
+    return [
+        {
+            "name": name,
+            "nodeID": info.node_id,
+            "topologyKeys": sorted(info.topology),
+            **({"allocatable": {"count": min(info.most, MOST_VOLUMES)}} if info.most > 0 else {}),
+        }
+        for name, info in sorted(found.items())
+    ]
+
+
+def topology_labels(found: Mapping[str, NodeInfo]) -> dict[str, str]:
+    """The labels by which volumes and nodes are matched."""
+    return {key: value for _, info in sorted(found.items()) for key, value in sorted(info.topology.items())}
 
 
 def staging_folder(handle: str) -> str:

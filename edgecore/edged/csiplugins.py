@@ -15,6 +15,7 @@ import logging
 import os
 import stat
 from collections import defaultdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,11 @@ class CsiPlugins:
         self._objects = objects
         self._node_name = node_name
         self._drivers: dict[str, dmi.Client] = {}
+        self._infos: dict[str, csi.NodeInfo] = {}
+        # of drivers that have not said yet what they call this machine
+        self._unasked: set[str] = set()
+        self.changed: list[Callable[[], None]] = []
+        """Called when what `nodes` says is another."""
         # socket's path -> (its inode, the driver)
         self._sockets: dict[Path, tuple[int, str]] = {}
         self._refused: dict[Path, int] = {}
@@ -99,12 +105,51 @@ class CsiPlugins:
             if found.get(path) != inode:
                 del self._sockets[path]
                 self._drivers.pop(name).close()
+                self._unasked.discard(name)
+                if self._infos.pop(name, None) is not None:
+                    self._tell()
                 self._staged = {(d, handle) for d, handle in self._staged if d != name}
                 log.info("CSI driver %s is away", name)
         self._refused = {p: i for p, i in self._refused.items() if found.get(p) == i}
         for path, inode in found.items():
             if path not in self._sockets and path not in self._refused and len(self._sockets) < MAX_PLUGINS:
                 await self._register(path, inode)
+        for name in sorted(self._unasked):
+            await self._ask_node(name)
+
+    @property
+    def nodes(self) -> Mapping[str, csi.NodeInfo]:
+        """What each driver says of this machine, by driver."""
+        return self._infos
+
+    async def _ask_node(self, name: str) -> None:
+        """What the driver calls this machine, once it says so; one that does not know the question is not in the CSINode."""
+        try:
+            told = await self._drivers[name].call(
+                _NODE["NodeGetInfo"], pb.NodeGetInfoRequest(), timeout_s=INFO_TIMEOUT_S
+            )
+        except Unavailable as err:
+            log.debug("Driver %s does not answer: %s", name, str(err)[:256])
+            return
+        except SkerryError as err:
+            self._unasked.discard(name)
+            log.warning("Driver %s does not say what it calls this machine: %s", name, str(err)[:256])
+            return
+        self._unasked.discard(name)
+        fault = csi.node_fault(told.node_id, dict(told.accessible_topology.segments))
+        if fault:
+            log.warning("What driver %s says of this machine is not used: %s", name, fault)
+            return
+        self._infos[name] = csi.NodeInfo(
+            node_id=told.node_id,
+            most=told.max_volumes_per_node,
+            topology=dict(told.accessible_topology.segments),
+        )
+        self._tell()
+
+    def _tell(self) -> None:
+        for told in self.changed:
+            told()
 
     async def _register(self, path: Path, inode: int) -> None:
         with dmi.Client(str(path)) as client:
@@ -118,6 +163,7 @@ class CsiPlugins:
                 else:
                     self._sockets[path] = (inode, info.name)
                     self._drivers[info.name] = dmi.Client(info.endpoint)
+                    self._unasked.add(info.name)
                 await client.call(
                     _REGISTRATION["NotifyRegistrationStatus"],
                     registration_pb.RegistrationStatus(plugin_registered=not fault, error=fault),

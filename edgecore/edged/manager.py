@@ -22,6 +22,7 @@ from beehive.watchdog import Vital
 from edgecore.edged import (
     admission,
     claims,
+    csi,
     evict,
     imagegc,
     images,
@@ -313,7 +314,17 @@ class Edged:
 
     async def node_object(self) -> bytes:
         """The whole Node as JSON, to register it."""
-        return msgspec.json.encode(self._node.object(await self._status()))
+        places = csi.topology_labels(self._csi.nodes) if self._csi is not None else {}
+        return msgspec.json.encode(self._node.object(await self._status(), places))
+
+    def storage_drivers(self) -> list[dict[str, object]]:
+        """spec.drivers of this node's CSINode."""
+        return csi.node_drivers(self._csi.nodes) if self._csi is not None else []
+
+    def on_storage(self, told: Callable[[], None]) -> None:
+        """Call `told` whenever `storage_drivers` or the Node's labels by them are others."""
+        if self._csi is not None:
+            self._csi.changed.append(told)
 
     async def _status(self) -> dict[str, Any]:
         return await self._node.status(

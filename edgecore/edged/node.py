@@ -107,12 +107,18 @@ def before(status: Mapping[str, Any]) -> Before:
     )
 
 
-def build_node(name: str, config: EdgedConfig, facts: Facts, status: Mapping[str, Any]) -> dict[str, Any]:
-    """The Node to register."""
+def build_node(
+    name: str,
+    config: EdgedConfig,
+    facts: Facts,
+    status: Mapping[str, Any],
+    places: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """The Node to register.  places: labels of where storage drivers say that it is."""
     return {
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": {"name": name, "labels": labels(name, config, facts)},
+        "metadata": {"name": name, "labels": {**places, **labels(name, config, facts)}},
         "spec": {},
         "status": dict(status),
     }

@@ -107,9 +107,9 @@ class NodeSide:
             await self.tell(told)
         return status
 
-    def object(self, status: Mapping[str, Any]) -> dict[str, Any]:
-        """The whole Node, to register it."""
-        return node.build_node(self._name, self._config, self.facts, status)
+    def object(self, status: Mapping[str, Any], places: Mapping[str, str]) -> dict[str, Any]:
+        """The whole Node, to register it.  places: labels of where storage drivers say that it is."""
+        return node.build_node(self._name, self._config, self.facts, status, places)
 
     async def tell(self, told: nodeevents.Told) -> None:
         """An event of the node itself."""

@@ -19,9 +19,13 @@ class Machine:
 
     def __init__(self) -> None:
         self.ready = "True"
+        self.drivers: list[dict[str, object]] = []
 
     async def node_status(self) -> bytes:
         return json.dumps({"conditions": [{"type": "Ready", "status": self.ready}]}).encode()
+
+    def storage_drivers(self) -> list[dict[str, object]]:
+        return self.drivers
 
     async def node_object(self) -> bytes:
         labels = {"node-role.kubernetes.io/edge": ""}
@@ -131,6 +135,32 @@ def test_what_was_dropped_is_said_on_the_node(tmp_path: Path, authority: Authori
                 return wanted in [json.loads(m.decode(str)) for m in hub.got(Op.PATCH, "nodepatch")]
 
             await hub.until(said)
+            task.cancel()
+
+    asyncio.run(story())
+
+
+def test_a_node_tells_which_storage_drivers_it_has_when_they_change(
+    tmp_path: Path, authority: Authority, files: Files
+) -> None:
+    async def story() -> None:
+        async with pair(tmp_path, authority, files, ours=True) as (hub, edge), asyncio.TaskGroup() as group:
+            hub.answers["insert node"] = lambda m: {"Object": m.decode(dict), "Err": None}
+            hub.answers["patch nodepatch"] = lambda m: {"Object": {}, "Err": None}
+            hub.answers["update csinode"] = lambda m: {"Object": {}, "Err": None}
+            machine = Machine()
+            status = NodeStatus(edge.meta, machine, report_s=300)
+            task = group.create_task(status.run())
+            await hub.until(lambda: hub.got(Op.PATCH, "nodepatch"))
+            assert hub.got(Op.UPDATE, "csinode") == []
+            for number, drivers in enumerate(([{"name": "d", "nodeID": "n"}], [])):
+                machine.drivers = drivers
+                status.storage_changed()
+                await hub.until(lambda n=number: len(hub.got(Op.UPDATE, "csinode")) == n + 1)
+                told = hub.got(Op.UPDATE, "csinode")[-1].decode(dict)
+                assert told == {"metadata": {"name": "edge-1"}, "spec": {"drivers": drivers}}
+                # its labels may be others, too
+                await hub.until(lambda n=number: len(hub.got(Op.INSERT, "node")) == n + 2)
             task.cancel()
 
     asyncio.run(story())

@@ -98,6 +98,10 @@ class Driver:
         can = pb.NodeServiceCapability(rpc=pb.NodeServiceCapability.RPC(type="STAGE_UNSTAGE_VOLUME"))
         return pb.NodeGetCapabilitiesResponse(capabilities=[can])
 
+    def NodeGetInfo(self, _: Any) -> pb.NodeGetInfoResponse:
+        where = pb.Topology(segments={"topology.disks.example.com/rack": "r1"})
+        return pb.NodeGetInfoResponse(node_id="machine-7", max_volumes_per_node=3, accessible_topology=where)
+
     def NodeStageVolume(self, asked: pb.NodeStageVolumeRequest) -> pb.NodeStageVolumeResponse:
         if not os.path.ismount(asked.staging_target_path):
             mount("-t", "tmpfs", "-o", "size=1m", "csi", asked.staging_target_path)
@@ -212,7 +216,7 @@ def test_volumes_of_a_driver(request: pytest.FixtureRequest, tmp_path: Path, fol
         driver = Driver(folder)
         disk(b, attach=True)
         one, two = using("one"), using("two")
-        async with b.edged():
+        async with b.edged() as agent:
             first = b.want(one)
             # neither the driver nor the disk is there yet
             await b.until(lambda: "FailedMount" in b.reports.reasons(), "no driver")
@@ -226,6 +230,17 @@ def test_volumes_of_a_driver(request: pytest.FixtureRequest, tmp_path: Path, fol
                     status={"attached": True, "attachmentMetadata": {"device": "sdx"}},
                 )
                 await b.until(lambda: driver.accepted == [True], "registered")
+                await b.until(agent.storage_drivers, "known")
+                assert agent.storage_drivers() == [
+                    {
+                        "name": NAME,
+                        "nodeID": "machine-7",
+                        "topologyKeys": ["topology.disks.example.com/rack"],
+                        "allocatable": {"count": 3},
+                    }
+                ]
+                labels = json.loads(await agent.node_object())["metadata"]["labels"]
+                assert labels["topology.disks.example.com/rack"] == "r1"
                 b.poke(first)
                 await b.running(first)
                 staged = driver.last["NodeStageVolume"]
@@ -245,10 +260,11 @@ def test_volumes_of_a_driver(request: pytest.FixtureRequest, tmp_path: Path, fol
                 assert "NodeUnstageVolume" not in driver.calls
         # an agent that starts anew finds what is mounted, and mounts nothing twice
         calls = list(driver.calls)
-        async with driver.serving(), b.edged():
+        async with driver.serving(), b.edged() as agent:
             await b.until(lambda: len(driver.accepted) == 2, "registered again")
             assert (await b.exec(second, "test", "-e", "/v/kept"))[0] == 0
-            assert driver.calls == calls
+            await b.until(agent.storage_drivers, "known again")
+            assert [name for name in driver.calls[len(calls) :] if name != "NodeGetInfo"] == []
             # a pod is not gone before its volume is
             driver.broken = "NodeUnpublishVolume"
             b.delete(two)
@@ -281,7 +297,8 @@ def test_a_volume_that_lives_as_long_as_its_pod(tmp_path: Path, folder: Path) ->
             asked = driver.last["NodePublishVolume"]
             assert asked.volume_context["csi.storage.k8s.io/ephemeral"] == "true"
             assert asked.volume_id.startswith("csi-")
-            assert driver.calls == ["NodeGetCapabilities", "NodePublishVolume"]
+            calls = [name for name in driver.calls if name != "NodeGetInfo"]
+            assert calls == ["NodeGetCapabilities", "NodePublishVolume"]
             b.delete(inline)
             await b.until(lambda: uid in b.reports.gone, "gone")
             assert driver.calls[-1] == "NodeUnpublishVolume"

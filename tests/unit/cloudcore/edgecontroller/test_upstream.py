@@ -149,3 +149,41 @@ def test_an_event_of_another_node_is_left_alone_whatever_it_is_to_become(
     api.event = json.dumps(_event("edge-1")).encode()
     _asked(api, operation, "default/event/e.1", content)
     assert len(api.written) == 1
+
+
+class _Storage:
+    """An API with a node, and its CSINode once it was made."""
+
+    def __init__(self) -> None:
+        self.made: dict[str, Any] = {}
+
+    async def patch(self, kind: Kind, name: str, body: bytes, *_: object, **__: object) -> Object:
+        if not self.made:
+            raise ApiNotFound(Status(message="none", reason="NotFound", code=404))
+        self.made["spec"] |= json.loads(body)["spec"]
+        return Object(kind, "", name, "c-1", "9", json.dumps(self.made).encode())
+
+    async def get(self, kind: Kind, name: str, namespace: str = "") -> Object:
+        del namespace
+        return Object(kind, "", name, "n-1", "7", b"{}")
+
+    async def create(self, kind: Kind, body: bytes, namespace: str = "") -> Object:
+        del namespace
+        self.made = json.loads(body)
+        return Object(kind, "", self.made["metadata"]["name"], "c-1", "8", body)
+
+
+def test_a_nodes_drivers_become_its_csinode() -> None:
+    api: Any = _Storage()
+    where = "null/csinode/edge-1"
+    one, two = {"name": "d", "nodeID": "n"}, {"name": "e", "nodeID": "n"}
+    answered = json.loads(_asked(api, Op.UPDATE, where, {"spec": {"drivers": [one]}}))
+    assert answered["Err"] is None
+    assert api.made["metadata"] == {
+        "name": "edge-1",
+        "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "edge-1", "uid": "n-1"}],
+    }
+    assert api.made["spec"] == {"drivers": [one]}
+    _asked(api, Op.UPDATE, where, {"spec": {"drivers": [one, two]}})
+    assert api.made["spec"] == {"drivers": [one, two]}
+    assert b"Forbidden" in _asked(api, Op.UPDATE, "null/csinode/edge-2", {"spec": {"drivers": []}})

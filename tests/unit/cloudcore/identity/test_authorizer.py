@@ -310,6 +310,26 @@ def test_what_all_nodes_run_pods_by_is_read_by_name(kind: str) -> None:
         denied(operation, f"null/{kind}/fast")
 
 
+def test_what_storage_a_node_has_is_its_own_to_say() -> None:
+    drivers = [{"name": "d", "nodeID": "n"}]
+    allowed(Op.UPDATE, "null/csinode/a", {"metadata": {"name": "a"}, "spec": {"drivers": drivers}})
+    allowed(Op.UPDATE, "null/csinode/a", {"spec": {"drivers": []}})
+    for path in ("null/csinode/b", "null/csinode"):
+        denied(Op.UPDATE, path, {"spec": {"drivers": drivers}})
+    for content in (
+        {"metadata": {"name": "b"}, "spec": {"drivers": drivers}},
+        {"metadata": {"name": "a", "ownerReferences": []}, "spec": {"drivers": drivers}},
+        {"metadata": {"name": "a", "labels": {"x": "y"}}},
+        {"spec": {"drivers": drivers, "more": 1}},
+        {"spec": {"drivers": drivers * 65}},
+        {"spec": {"drivers": {"a": 1}}},
+        {"status": {}},
+    ):
+        denied(Op.UPDATE, "null/csinode/a", content)
+    for operation in (Op.INSERT, Op.PATCH, Op.DELETE, Op.QUERY):
+        denied(operation, "null/csinode/a", {"spec": {"drivers": drivers}})
+
+
 def test_devices() -> None:
     authorizer.check_device("a", "ns", "room", View())
     for name in ("hall", "absent"):

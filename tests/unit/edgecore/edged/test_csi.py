@@ -120,3 +120,40 @@ def test_a_claim_that_was_made_for_the_pod_is_no_other_pods() -> None:
     owned = json.loads(CLAIM)
     owned["metadata"]["ownerReferences"] = [{"uid": "u", "controller": True}]
     assert persistent.resolve("c", json.dumps(owned).encode(), pv(), owner="u")
+
+
+def test_what_drivers_say_of_a_node_becomes_its_csinode_and_labels() -> None:
+    found = {
+        "b.example.com": csi.NodeInfo(node_id="2", topology={"example.com/rack": "r", "example.com/row": ""}),
+        "a.example.com": csi.NodeInfo(node_id="1", most=2**40),
+    }
+    assert csi.node_drivers(found) == [
+        {
+            "name": "a.example.com",
+            "nodeID": "1",
+            "topologyKeys": [],
+            "allocatable": {"count": 2**31 - 1},
+        },
+        {"name": "b.example.com", "nodeID": "2", "topologyKeys": ["example.com/rack", "example.com/row"]},
+    ]
+    assert csi.topology_labels(found) == {"example.com/rack": "r", "example.com/row": ""}
+
+
+@pytest.mark.parametrize(
+    ("node_id", "topology", "fault"),
+    [
+        ("n", {}, ""),
+        ("n", {"rack": "1", "topology.kubernetes.io/zone": "z"}, ""),
+        ("", {}, "its name for it has 0 characters"),
+        ("n" * 193, {}, "its name for it has 193 characters"),
+        ("n", {"a b": "1"}, "is no label"),
+        ("n", {"rack": "a/b"}, "is no label"),
+        ("n", {"/rack": "a"}, "is no label"),
+        ("n", {"node-role.kubernetes.io/x": "a"}, "is not a driver's to set"),
+        ("n", {"kubernetes.io/hostname": "other"}, "is not a driver's to set"),
+        ("n", {f"k{i}": "" for i in range(33)}, "more than 32 places"),
+    ],
+)
+def test_what_cannot_be_a_label_is_refused(node_id: str, topology: dict[str, str], fault: str) -> None:
+    assert fault in csi.node_fault(node_id, topology)
+    assert bool(fault) == bool(csi.node_fault(node_id, topology))
