@@ -93,9 +93,14 @@ def path_of(parent: str, driver: str) -> str:
 # -- on this machine
 
 
+def unified(root: Path = ROOT) -> bool:
+    """Whether there is one hierarchy for everything (version 2)."""
+    return (root / "cgroup.controllers").exists()
+
+
 def hierarchies(root: Path = ROOT) -> list[Path]:
     """Every mounted hierarchy: one on v2, one for each controller on v1."""
-    if (root / "cgroup.controllers").exists():
+    if unified(root):
         return [root]
     try:
         return [p for p in root.iterdir() if p.is_dir() and not p.is_symlink()]

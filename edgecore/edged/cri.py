@@ -589,6 +589,7 @@ def _resources(r: Resources) -> pb.LinuxContainerResources:
         cpu_shares=r.cpu_shares,
         memory_limit_in_bytes=r.memory_limit_bytes,
         oom_score_adj=r.oom_score_adj,
+        unified=r.unified,
     )
 
 

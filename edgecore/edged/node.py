@@ -46,7 +46,10 @@ _ARCH = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What was read of the machine.  Sizes in bytes.  memory_limits: whether the kernel enforces them."""
+    """What was read of the machine.  Sizes in bytes.
+
+    memory_limits: whether the kernel enforces them; unified: whether its cgroups are of version 2.
+    """
 
     hostname: str = ""
     ips: tuple[str, ...] = ()
@@ -66,6 +69,7 @@ class Facts:
     os_image: str = ""
     arch: str = ""
     memory_limits: bool = True
+    unified: bool = False
     reserved_cpu_milli: int = 0
     reserved_memory_bytes: int = 0
     reserved_disk_bytes: int = 0
@@ -347,6 +351,7 @@ def read_facts(config: EdgedConfig, *, node_name: str = "") -> Facts:
         os_image=parse_os_release(_read("/etc/os-release")),
         arch=_ARCH.get(uname.machine, uname.machine),
         memory_limits=cgroups.limits_memory(),
+        unified=cgroups.unified(),
         reserved_cpu_milli=config.system_reserved_cpu_milli,
         reserved_memory_bytes=config.system_reserved_memory_bytes,
         reserved_disk_bytes=reserved_disk(config, disk.f_blocks * disk.f_frsize),

@@ -55,6 +55,10 @@ class NodeSide:
         return self.facts.ips
 
     @property
+    def unified(self) -> bool:
+        return self.facts.unified
+
+    @property
     def memory_bytes(self) -> int:
         return self.facts.memory_bytes
 

@@ -46,6 +46,9 @@ class NodeFacts(Protocol):
     def memory_limits(self) -> bool: ...
 
     @property
+    def unified(self) -> bool: ...
+
+    @property
     def allocatable(self) -> Mapping[str, int]: ...
 
 

@@ -231,6 +231,7 @@ class PodStarter:
             config=self._ctx.config,
             memory_capacity=self._s.node.memory_bytes,
             memory_limits=self._s.node.memory_limits,
+            unified=self._s.node.unified,
             target_id=self._target(container),
             devices=claimed,
             given=given,

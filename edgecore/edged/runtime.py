@@ -149,13 +149,14 @@ class Given:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """0 means not limited, as in CRI."""
+    """0 means not limited, as in CRI.  unified: further files of a cgroup of version 2, which older ones refuse."""
 
     cpu_period_us: int = 0
     cpu_quota_us: int = 0
     cpu_shares: int = 0
     memory_limit_bytes: int = 0
     oom_score_adj: int = 0
+    unified: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

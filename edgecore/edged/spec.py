@@ -217,12 +217,14 @@ def container_config(
     config: EdgedConfig,
     memory_capacity: int,
     memory_limits: bool = True,
+    unified: bool = False,
     target_id: str = "",
     devices: Sequence[tuple[str, HostDevice]] = (),
     given: Given = Given(),  # noqa: B008  # frozen
 ) -> ContainerConfig:
     """One container of a pod.  image: what the runtime knows it by.  Raises Held for what a kubelet refuses.
 
+    unified: whether this machine has cgroups of version 2.
     target_id: id of the container whose processes an ephemeral one is to see.   devices: what it claims, by path in it.
     given: what device plugins give it.
     """
@@ -231,6 +233,9 @@ def container_config(
     # /proc is masked unless the container may do everything anyway
     unmasked = context.privileged or context.proc_mount == "Unmasked"
     own = resources(pod, container, memory_capacity, memory_limits=memory_limits)
+    if unified and memory_limits:
+        # out of memory it ends as a whole, and not one program of it (kubelet, kuberuntime_container_linux.go)
+        own = replace(own, unified={"memory.oom.group": "1"})
     annotations = {
         ANNOTATION_RESOURCES: resize.encode(resize.applied(own)),
         ANNOTATION_HASH: adopt.container_hash(container),

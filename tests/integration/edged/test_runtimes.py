@@ -87,6 +87,21 @@ def test_what_takes_too_much_memory_under_crun_is_told_as_such(
     on_containerd(tmp_path, containerd, story)
 
 
+@pytest.mark.skipif(not cgroups.unified(), reason="older cgroups end one program of a container")
+def test_a_container_out_of_memory_ends_as_a_whole(tmp_path: Path, containerd: Containerd) -> None:
+    async def story(b: Bench) -> None:
+        # the first program of it needs little, and would go on
+        hog = "sh -c 'x=x; while true; do x=$x$x; done' & trap '' TERM; while true; do sleep 1; done"
+        c = container(command=["sh", "-c", hog], resources={"limits": {"memory": "16Mi"}})
+        async with b.edged():
+            uid = b.want(pod("hog", c, restartPolicy="Never"))
+            await b.until(lambda: b.status(uid).get("phase") == "Failed", "killed")
+            ended = b.container(uid)["state"]["terminated"]
+            assert (ended["reason"], ended["exitCode"]) == ("OOMKilled", 137)
+
+    on_containerd(tmp_path, containerd, story)
+
+
 def test_a_runtime_that_the_machine_has_not_is_named(tmp_path: Path, containerd: Containerd) -> None:
     async def story(b: Bench) -> None:
         runtime_class(b, "odd", "nowhere")

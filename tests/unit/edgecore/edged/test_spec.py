@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edgecore.edged import spec
+from edgecore.edged import cri, spec
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.errors import Held
 from edgecore.edged.pod import Pod
@@ -262,3 +262,23 @@ def test_the_whole_name_as_hostname() -> None:
     assert box_of(make(hostname="web", subdomain="sub")).hostname == "web"
     with pytest.raises(Held, match="too long"):
         box_of(make(**{**asks, "subdomain": "s" * 60}))
+
+
+def test_a_container_out_of_memory_ends_as_a_whole_where_cgroups_can() -> None:
+    pod = make(c(resources={"limits": {"memory": "1Mi"}}))
+    for unified, files in ((False, {}), (True, {"memory.oom.group": "1"})):
+        made = spec.container_config(
+            pod,
+            pod.spec.containers[0],
+            restart_count=0,
+            image="sha256:1",
+            image_user=ImageUser(),
+            env={},
+            command=(),
+            args=(),
+            mounts=(),
+            config=CONFIG,
+            memory_capacity=2**30,
+            unified=unified,
+        )
+        assert dict(cri._container_config(made).linux.resources.unified) == files
