@@ -34,6 +34,7 @@ class Wanted:
     """One volume for one pod.
 
     spec_name: of the volume in the pod, or of the PersistentVolume.  handle: the driver's name for it.
+    block: as a device, without a file system.
     secrets are (namespace, name), for publishing and for staging.  modes: as the PersistentVolume says.
     """
 
@@ -41,6 +42,7 @@ class Wanted:
     driver: str
     handle: str
     ephemeral: bool
+    block: bool = False
     read_only: bool = False
     fs_type: str = ""
     mount_flags: tuple[str, ...] = ()
@@ -84,7 +86,9 @@ def access_mode(wanted: Wanted, capabilities: Collection[int]) -> int:
 
 def group_applies(wanted: Wanted) -> bool:
     """The kubelet's default for whose files a volume's are: one node writes to a file system of a known type."""
-    return bool(wanted.fs_type) and "ReadWriteOnce" in wanted.modes and not wanted.read_only
+    return (
+        bool(wanted.fs_type) and not wanted.block and "ReadWriteOnce" in wanted.modes and not wanted.read_only
+    )
 
 
 def context(pod: Pod, wanted: Wanted, *, pod_info: bool) -> dict[str, str]:

@@ -15,7 +15,7 @@ import logging
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -227,12 +227,9 @@ class CsiPlugins:
         if told.attach_required and not wanted.ephemeral:
             publish_context = await self._attached(wanted)
         can = await self._capabilities(client)
-        capability = pb.VolumeCapability(
-            mount=pb.VolumeCapability.MountVolume(fs_type=wanted.fs_type, mount_flags=wanted.mount_flags),
-            access_mode=pb.VolumeCapability.AccessMode(mode=csi.access_mode(wanted, can)),  # type: ignore[arg-type]
-        )
+        capability = _capability(wanted, can)
         group = pod.spec.security_context.fs_group
-        if group is not None and csi.CAN_MOUNT_GROUP in can:
+        if group is not None and csi.CAN_MOUNT_GROUP in can and not wanted.block:
             capability.mount.volume_mount_group = str(group)
         # first what tells a later agent to undo it
         await asyncio.to_thread(_note, root, target.parent, data)
@@ -250,7 +247,8 @@ class CsiPlugins:
             volume_context=csi.context(pod, wanted, pod_info=told.pod_info),
         )
         await client.call(_NODE["NodePublishVolume"], request, timeout_s=CALL_TIMEOUT_S)
-        if not await asyncio.to_thread(target.is_dir):
+        there = target.is_block_device if wanted.block else target.is_dir
+        if not await asyncio.to_thread(there):
             raise VolumeError(f"driver {wanted.driver} published nothing at {target}")
         log.info("Volume %s of driver %s is there for pod %s/%s", wanted.spec_name, wanted.driver, *_who(pod))
 
@@ -370,6 +368,14 @@ class CsiPlugins:
         if raw is None:
             raise VolumeError(f'secret "{where[1]}" not found')
         return {key: value.decode() for key, value in env.secret_data(msgspec.json.decode(raw)).items()}
+
+
+def _capability(wanted: csi.Wanted, can: Collection[int]) -> pb.VolumeCapability:
+    mode = pb.VolumeCapability.AccessMode(mode=csi.access_mode(wanted, can))  # type: ignore[arg-type]
+    if wanted.block:
+        return pb.VolumeCapability(block=pb.VolumeCapability.BlockVolume(), access_mode=mode)
+    mount = pb.VolumeCapability.MountVolume(fs_type=wanted.fs_type, mount_flags=wanted.mount_flags)
+    return pb.VolumeCapability(mount=mount, access_mode=mode)
 
 
 def _who(pod: Pod) -> tuple[str, str]:

@@ -22,13 +22,14 @@ class Claim:
     """Where a claim's data is on this machine.
 
     create: the folder is made when it is missing.  own: whether a pod's fsGroup becomes its group.
-    held: the path has no links, and must be found without any.
+    held: the path has no links, and must be found without any.  block: it is a device, not a folder.
     """
 
     path: str
     create: bool = False
     own: bool = True
     held: bool = False
+    block: bool = False
 
 
 class _Owner(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +82,7 @@ class _Csi(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class _VolumeSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     claim_ref: _Meta | None = None
     csi: _Csi | None = None
+    volume_mode: str | None = None
     access_modes: list[str] = []
     mount_options: list[str] = []
     local: _Place | None = None
@@ -99,8 +101,6 @@ def volume_name(claim: str, raw: bytes | msgspec.Raw | None) -> str:
     pvc = _read(raw, _Pvc, f'persistentvolumeclaim "{claim}"')
     if pvc.status.phase != "Bound" or not pvc.spec.volume_name:
         raise VolumeError(f'persistentvolumeclaim "{claim}" is not bound')
-    if pvc.spec.volume_mode == "Block":
-        raise VolumeError(f'persistentvolumeclaim "{claim}": block volumes are not supported here')
     return pvc.spec.volume_name
 
 
@@ -118,6 +118,9 @@ def resolve(
     pvc, pv = _read(claim_raw, _Pvc, f'persistentvolumeclaim "{claim}"'), _read(volume_raw, _Pv, what)
     if owner and not any(o.uid == owner and o.controller for o in pvc.metadata.owners):
         raise VolumeError(f'persistentvolumeclaim "{claim}" was not created for this pod')
+    block = pvc.spec.volume_mode == "Block"
+    if block != (pv.spec.volume_mode == "Block"):
+        raise VolumeError(f'{what} is of another volumeMode than persistentvolumeclaim "{claim}"')
     ref = pv.spec.claim_ref
     if ref is None or (ref.namespace, ref.name, ref.uid) != (
         pvc.metadata.namespace,
@@ -127,22 +130,24 @@ def resolve(
         # another claim's data must not be shown to this one
         raise VolumeError(f'{what} is bound to another claim than "{claim}"')
     if pv.spec.csi is not None:
-        return _of_driver(name, what, pv.spec, pv.spec.csi)
+        return _of_driver(name, what, pv.spec, pv.spec.csi, block=block)
     place = pv.spec.local or pv.spec.host_path
     if place is None:
         raise VolumeError(f"{what} is of a kind that is not supported here")
     if not place.path.startswith("/") or ".." in place.path.split("/") or "\0" in place.path:
         raise VolumeError(f"{what}: path cannot be used: {place.path[:64]!r}")
+    if block and pv.spec.local is None:
+        raise VolumeError(f"{what}: only local volumes and those of drivers can be block volumes here")
     kind = place.type or ""
     if pv.spec.host_path is not None and kind not in ("", "Directory", "DirectoryOrCreate"):
         raise VolumeError(f"{what}: hostPath type {kind[:32]!r} is not supported for claims")
     # a hostPath without a type is made when it is missing, as elsewhere; a local volume must be there: an empty folder
     # in place of a disk that is not mounted would take the data
     create = pv.spec.local is None and kind in ("", "DirectoryOrCreate")
-    return Claim(path=place.path, create=create)
+    return Claim(path=place.path, create=create, block=block)
 
 
-def _of_driver(name: str, what: str, spec: _VolumeSpec, source: _Csi) -> Wanted:
+def _of_driver(name: str, what: str, spec: _VolumeSpec, source: _Csi, *, block: bool) -> Wanted:
     if not is_name(name) or not is_name(source.driver):
         raise VolumeError(f"{what}: its name or its driver cannot be used")
 
@@ -154,6 +159,7 @@ def _of_driver(name: str, what: str, spec: _VolumeSpec, source: _Csi) -> Wanted:
         driver=source.driver,
         handle=source.volume_handle,
         ephemeral=False,
+        block=block,
         read_only=source.read_only,
         fs_type=source.fs_type or "",
         mount_flags=tuple(spec.mount_options),

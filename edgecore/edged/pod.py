@@ -93,6 +93,13 @@ class VolumeMount(Wire, frozen=True, kw_only=True):
     mount_propagation: str = ""
 
 
+class VolumeDevice(Wire, frozen=True, kw_only=True):
+    """A volume as a raw device."""
+
+    name: str
+    device_path: str
+
+
 class ResourceRequirements(Wire, frozen=True, kw_only=True):
     limits: dict[str, Quantity] = {}
     requests: dict[str, Quantity] = {}
@@ -224,6 +231,7 @@ class Container(Wire, frozen=True, kw_only=True):
     restart_policy: str = ""
     restart_policy_rules: list[RestartRule] = []
     volume_mounts: list[VolumeMount] = []
+    volume_devices: list[VolumeDevice] = []
     liveness_probe: Probe | None = None
     readiness_probe: Probe | None = None
     startup_probe: Probe | None = None

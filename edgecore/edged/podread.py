@@ -153,6 +153,7 @@ def check(pod: Pod) -> None:
                 raise BadPod(f"{where}.name: {c.name[:64]!r} is there twice")
             seen.add(c.name)
             _check_container(where, c, volumes)
+            _check_devices(where, c, spec.volumes)
 
 
 def _check_container(where: str, c: Container, volumes: set[str]) -> None:
@@ -192,6 +193,20 @@ def _check_container(where: str, c: Container, volumes: set[str]) -> None:
     ):
         if probe is not None:
             _check_probe(f"{where}.{field}", probe)
+
+
+def _check_devices(where: str, c: Container, volumes: list[Volume]) -> None:
+    claims = {v.name for v in volumes if v.persistent_volume_claim is not None}
+    mounted = {m.name for m in c.volume_mounts}
+    for i, d in enumerate(c.volume_devices):
+        at = f"{where}.volumeDevices[{i}]"
+        if d.name not in claims:
+            raise BadPod(f"{at}.name: no volume {d.name[:64]!r} that is a claim")
+        if d.name in mounted:
+            raise BadPod(f"{at}.name: {d.name[:64]!r} is in volumeMounts, too")
+        path = d.device_path
+        if not path.startswith("/") or ".." in path.split("/") or ":" in path or "\0" in path:
+            raise BadPod(f"{at}.devicePath cannot be used: {path[:64]!r}")
 
 
 def check_amount(where: str, amount: Quantity) -> None:

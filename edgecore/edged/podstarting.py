@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from edgecore.edged import adopt, backoff, claims, env, images, loglinks, prober, spec, tree
+from edgecore.edged import adopt, backoff, claims, env, images, loglinks, prober, spec, tree, volumes
 from edgecore.edged.errors import CriError, Held, VolumeError
 from edgecore.edged.node import NO_LIMITS
 from edgecore.edged.pod import Container
@@ -214,6 +214,9 @@ class PodStarter:
         command, args = env.command(container, variables)
         try:
             mounts = await asyncio.to_thread(self._volumes.mounts, container, count, variables, volume_images)
+            blocks = await asyncio.to_thread(
+                volumes.devices, self._ctx.pod, container.name, self._ctx.sources
+            )
         except VolumeError as err:
             raise Held(env.CONFIG_ERROR, str(err)) from err
         claimed = claims.resolve(self._ctx.pod, container, self._s.find_device)
@@ -235,6 +238,7 @@ class PodStarter:
             target_id=self._target(container),
             devices=claimed,
             given=given,
+            blocks=blocks,
         )
         before = self._ctx.runtime.latest(container.name)
         if image.id:

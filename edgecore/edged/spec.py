@@ -221,12 +221,13 @@ def container_config(
     target_id: str = "",
     devices: Sequence[tuple[str, HostDevice]] = (),
     given: Given = Given(),  # noqa: B008  # frozen
+    blocks: Sequence[DeviceMap] = (),
 ) -> ContainerConfig:
     """One container of a pod.  image: what the runtime knows it by.  Raises Held for what a kubelet refuses.
 
     unified: whether this machine has cgroups of version 2.
     target_id: id of the container whose processes an ephemeral one is to see.   devices: what it claims, by path in it.
-    given: what device plugins give it.
+    given: what device plugins give it.   blocks: its volumes that are raw devices.
     """
     context = container.security_context or SecurityContext()
     user, group, username = _user(pod, container.name, context, image_user)
@@ -271,6 +272,7 @@ def container_config(
                 for inside, device in devices
             ),
             *given.devices,
+            *blocks,
         ),
         cdi=given.cdi,
         labels={

@@ -26,7 +26,7 @@ from edgecore.edged.pod import (
     Volume,
 )
 from edgecore.edged.resources import pod_limit
-from edgecore.edged.runtime import Mount
+from edgecore.edged.runtime import DeviceMap, Mount
 from edgecore.edged.tree import File
 
 _KINDS = {
@@ -361,6 +361,19 @@ def _claim(pod: Pod, volume: Volume, sources: Sources, root: Path) -> None:
     if isinstance(claim, str):
         raise VolumeError(claim)
     path = Path(claim.path)
+    is_of, where = ("Block", "volumeMounts") if claim.block else ("Filesystem", "volumeDevices")
+    used = [
+        entry.name
+        for c in pod.every_container()
+        for entry in (c.volume_mounts if claim.block else c.volume_devices)
+    ]
+    if volume.name in used:
+        raise VolumeError(f"volume {volume.name} has volumeMode {is_of}, but is specified in {where}")
+    if claim.block:
+        info = os.lstat(path) if claim.held else os.stat(path)
+        if not stat.S_ISBLK(info.st_mode):
+            raise VolumeError(f"{claim.path} is no block device")
+        return
     target = tree.make_dirs(root, f"{pod.uid}/volumes/kubernetes.io~local-volume/{volume.name}")
     if claim.held:
         mode = tree.bind_path(claim.path, target, make="folder" if claim.create else "")
@@ -401,6 +414,27 @@ def _host_path(volume: Volume) -> None:
     if not kind and not path.exists():
         # what a kubelet leaves to the runtime, which makes a folder
         path.mkdir(mode=0o755, parents=True, exist_ok=True)
+
+
+def devices(pod: Pod, container_name: str, sources: Sources) -> list[DeviceMap]:
+    """The volumes that a container is given as raw devices.  Raises VolumeError.
+
+    Source: kubelet, kubelet_pods.go (makeBlockVolumes)."""
+    by_name = {v.name: v.persistent_volume_claim for v in pod.spec.volumes}
+    found = []
+    for d in pod.container(container_name).volume_devices:
+        volume = by_name[d.name]
+        claim = sources.claims.get(volume.claim_name) if volume is not None else None
+        if volume is None or claim is None or isinstance(claim, str) or not claim.block:
+            raise VolumeError(f'volume "{d.name}" is no block volume')
+        permissions = "mr" if volume.read_only else "mrw"
+        # what the path leads to: the runtime looks at the device itself
+        found.append(
+            DeviceMap(
+                container_path=d.device_path, host_path=os.path.realpath(claim.path), permissions=permissions
+            )
+        )
+    return found
 
 
 def mounts(

@@ -35,12 +35,24 @@ def test_kinds() -> None:
     assert found(pvc(), pv(hostPath={"path": "/srv/a", "type": "Directory"})) == Claim(path="/srv/a")
 
 
+def test_a_device_is_no_folder() -> None:
+    device = found(pvc(volumeMode="Block"), pv(volumeMode="Block", local={"path": "/dev/x"}))
+    assert device == Claim(path="/dev/x", block=True)
+    assert found(pvc(volumeMode="Filesystem"), pv(volumeMode="Filesystem", local={"path": "/a"})).path == "/a"
+
+
 @pytest.mark.parametrize(
     ("claim", "volume", "words"),
     [
         (pvc(volumeName=""), pv(), "is not bound"),
         ({**pvc(), "status": {"phase": "Pending"}}, pv(), "is not bound"),
-        (pvc(volumeMode="Block"), pv(), "block volumes"),
+        (pvc(volumeMode="Block"), pv(local={"path": "/dev/x"}), "another volumeMode"),
+        (pvc(), pv(volumeMode="Block", local={"path": "/dev/x"}), "another volumeMode"),
+        (
+            pvc(volumeMode="Block"),
+            pv(volumeMode="Block", hostPath={"path": "/dev/x"}),
+            "only local volumes and those of drivers",
+        ),
         (pvc(), None, '"disk" not found'),
         (pvc(), pv(nfs={"driver": "x"}), "kind that is not supported"),
         (pvc(), pv(local={"path": "relative"}), "path cannot be used"),

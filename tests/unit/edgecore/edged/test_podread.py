@@ -76,6 +76,28 @@ def test_null_is_absence() -> None:
         ({}, {"containers": [c(command="sh")]}, "$.spec.containers[0].command"),
         ({}, {"containers": [c(securityContext={"runAsUser": "root "})]}, "runAsUser"),
         ({}, {"containers": [c(ports=[{"containerPort": 2**31}])]}, "ports[0] must be between"),
+        ({}, {"containers": [c(volumeDevices=[{"name": "v", "devicePath": "/dev/x"}])]}, "that is a claim"),
+        (
+            {},
+            {
+                "containers": [c(volumeDevices=[{"name": "v", "devicePath": "/dev/../x"}])],
+                "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "d"}}],
+            },
+            "devicePath cannot be used",
+        ),
+        (
+            {},
+            {
+                "containers": [
+                    c(
+                        volumeDevices=[{"name": "v", "devicePath": "/dev/x"}],
+                        volumeMounts=[{"name": "v", "mountPath": "/v"}],
+                    )
+                ],
+                "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "d"}}],
+            },
+            "is in volumeMounts, too",
+        ),
         ({}, {"containers": [c(ports=[{"containerPort": 80, "hostPort": -1}])]}, "ports[0] must be between"),
         ({}, {"containers": [c(ports=[{"containerPort": 80, "protocol": "ICMP"}])]}, "protocol"),
         ({}, {"securityContext": {"runAsUser": 2**63}}, "runAsUser must be between"),
