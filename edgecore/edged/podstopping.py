@@ -16,6 +16,8 @@ from edgecore.edged.runtime import ContainerState, ContainerStatus, PodRuntime
 
 log = logging.getLogger(__name__)
 
+# What the node says of a pod that it ends for others' sake is an event, too.
+ENDED_BY_NODE = ("Evicted", "Preempting")
 # A preStop hook that used up the grace period still leaves the container this long.
 MIN_STOP_S = 2
 
@@ -76,6 +78,9 @@ class PodStopper:
         self._probing.only_readiness()
         self._ctx.waiting, self._ctx.held = {}, {}
         await self._reporter.keep_end()
+        outcome = self._ctx.machine.outcome
+        if outcome is not None and outcome.reason in ENDED_BY_NODE and self._ctx.runtime.running():
+            await self._ctx.event("Warning", outcome.reason, outcome.message)
         for status in self._ctx.runtime.running():
             await self._ctx.event("Normal", "Killing", f"Stopping container {status.name}", status.name)
         while self._ctx.runtime.running():

@@ -239,6 +239,8 @@ def test_a_volume_beyond_its_size_ends_its_pod_and_is_given_back(
             await agent.housekeeper.look()
             await b.until(lambda: evicted(b, uid), "evicted")
             assert 'EmptyDir volume "v" exceeds the limit "2Mi"' in b.status(uid)["message"]
+            (told,) = [e for e in b.reports.events if e["reason"] == "Evicted"]
+            assert (told["type"], told["message"]) == ("Warning", b.status(uid)["message"])
             await b.until(lambda: not big.exists(), "given back")
             assert b.ready(small)
             # the next agent leaves it ended
