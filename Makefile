@@ -15,7 +15,7 @@ IMAGE ?=
 BUILD_ARGS ?=
 BUILDER ?= $(firstword $(foreach program,podman buildah docker,$(if $(shell command -v $(program)),$(program))))
 
-.PHONY: help setup setup-dev up install down status test lint format unit fuzz integration e2e conformance faults bench image clean
+.PHONY: help setup setup-dev up install down status test lint format unit fuzz integration e2e conformance faults bench vm image clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ faults: setup-dev ## what must be survived, and a table of the cases (70 minutes
 
 bench: setup-dev ## print figures; asserts nothing
 	@$(SUDO) $(BIN)/python -m tests.bench
+
+vm: setup-dev ## tests on a virtual machine with systemd and cgroups of version 2 (TEST_ARGS=..., VM_ACCEL=kvm)
+	@$(SUDO) env VM_ACCEL=$(VM_ACCEL) $(BIN)/python tests/vm.py $(TEST_ARGS)
 
 image: ## cloudcore as a container image (IMAGE=registry.example.org/skerry/cloudcore:0.1.0, with podman, buildah or docker)
 	@[ -n "$(IMAGE)" ] || { echo "make image: say what it is called: IMAGE=registry.example.org/skerry/cloudcore:0.1.0" >&2; exit 1; }
