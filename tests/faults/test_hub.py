@@ -110,6 +110,8 @@ def test_f_c01_the_hub_is_killed_in_a_sync(synced: Stage, rounds: int) -> None:
         seen = held(stage)
         stage.line.good()
         stage.start("cloudcore")
+        # the edge may have all of it already
+        eventually(stage.api_is_ready, "the API", 60)
         eventually(
             lambda number=number: set(held(stage).values()) == {f"v{number}"},  # type: ignore[misc]
             f"all objects at v{number}; at the kill {sum(v == f'v{number}' for v in seen.values())} were",
