@@ -15,6 +15,7 @@ import os
 import random
 import re
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ import msgspec
 import urllib3
 import yaml
 from kubernetes.client import ApiClient, Configuration
-from kubernetes.config import ConfigException
+from kubernetes.config import ConfigException, kube_config
 from kubernetes.config.incluster_config import load_incluster_config
 from kubernetes.config.kube_config import load_kube_config
 from kubernetes.utils.keepalive import tcp_keepalive_socket_options
@@ -125,6 +126,7 @@ def load(kubeconfig: str = "", master: str = "") -> Configuration:
             ) from error
         where = where or "~/.kube/config"
         raise ConfigError(f"cannot use the kubeconfig {where}: {_short(error)}") from error
+    _hold_in_memory(configuration)
     if master:
         configuration.host = master
     configuration.retries = False
@@ -133,6 +135,22 @@ def load(kubeconfig: str = "", master: str = "") -> Configuration:
         idle=KEEPALIVE_IDLE_S, interval=KEEPALIVE_INTERVAL_S, count=KEEPALIVE_COUNT
     )
     return configuration
+
+
+def _hold_in_memory(configuration: Configuration) -> None:
+    """Keep no key in a temporary file, where a process that is killed leaves it for ever.
+
+    What a kubeconfig holds itself, and does not name a file for, the package writes to files, since `ssl` reads only those."""
+    made = set(kube_config._temp_files.values())
+    for name in ("ssl_ca_cert", "cert_file", "key_file"):
+        path = getattr(configuration, name)
+        if path in made:
+            held = os.memfd_create(name)
+            os.write(held, Path(path).read_bytes())
+            weakref.finalize(configuration, os.close, held)
+            setattr(configuration, name, f"/proc/self/fd/{held}")
+    # what the package does itself at an orderly end: it removes them, and forgets that it made them
+    kube_config._cleanup_temp_files()
 
 
 class Kube:

@@ -57,6 +57,7 @@ class NodeStatus:
         self._away_s = 0.0
         self._told_dropped = ""
         self._told_storage: Sequence[Mapping[str, object]] | None = None
+        self._labels_seen = True
         self._look = asyncio.Event()
         meta.on_connected.append(self._connected)
         meta.on_change.append(self._changed)
@@ -103,7 +104,10 @@ class NodeStatus:
         self._look.set()
 
     def _changed(self, change: Change) -> None:
-        if change.resource.type == "node" and change.resource.name == self._meta.node and change.gone:
+        if change.resource.type != "node" or change.resource.name != self._meta.node:
+            return
+        self._labels_seen = False
+        if change.gone:
             log.warning("The Node object of this node was deleted: registering again")
             self._registered = False
             self._told_dropped = ""
@@ -133,6 +137,7 @@ class NodeStatus:
         if patch is not None:
             await self._meta.node_status(patch)
         await self._tell_dropped()
+        await self._keep_labels()
         if not session.ours:
             await self._renew_lease()
             return
@@ -148,6 +153,19 @@ class NodeStatus:
             Op.PATCH, f"null/nodepatch/{self._meta.node}", msgspec.json.encode(patch).decode()
         )
         self._told_dropped = text
+
+    async def _keep_labels(self) -> None:
+        """Whoever changes what the Node says of the machine would have pods placed here that cannot run.  No oftener than the
+        machine is looked at, so that two who disagree cost little.  Raises: SkerryError."""
+        if self._labels_seen:
+            return
+        self._labels_seen = True
+        held = await self._meta.get("node", "", self._meta.node)
+        patch = (
+            node.own_labels_patch(await self._facts.node_object(), bytes(held)) if held is not None else None
+        )
+        if patch is not None:
+            await self._meta.ask(Op.PATCH, f"null/nodepatch/{self._meta.node}", patch.decode())
 
     async def _tell_storage(self) -> None:
         """The node's CSINode, by which the cloud places and attaches volumes.  A stock hub takes none.

@@ -21,6 +21,8 @@ class PodProbes:
         self._ctx = ctx
         self._s = ctx.shared
         self._probes: dict[tuple[str, probes.Kind], tuple[probes.ProbeState, asyncio.Task[None]]] = {}
+        self.counts: dict[tuple[str, str, str], int] = {}
+        """How many attempts: (container, Liveness | Readiness | Startup, successful | failed | unknown) to how many."""
 
     def close(self) -> None:
         """End all."""
@@ -136,6 +138,7 @@ class PodProbes:
                 pod_ip=self._ctx.pod_ip(),
                 timeout_s=probes.timeout_s(state.probe),
             )
+            self._count(container.name, state.kind, ok=ok)
             if ok is False or (ok is None and text):
                 how = "failed" if ok is False else "errored and resulted in unknown state"
                 await self._ctx.event(
@@ -147,6 +150,11 @@ class PodProbes:
             if ok is not None and state.result(ok):
                 self._ctx.poke()
             await asyncio.sleep(probes.period_s(state.probe))
+
+    def _count(self, container: str, kind: probes.Kind, *, ok: bool | None) -> None:
+        result = "unknown" if ok is None else "successful" if ok else "failed"
+        key = (container, kind.value.title(), result)
+        self.counts[key] = self.counts.get(key, 0) + 1
 
     def end_all(self) -> None:
         """The pod has ended."""

@@ -307,7 +307,20 @@ class ExecResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryDetail:
+    """Of memory, beside the working set.  usage_bytes: with all caches; page_faults: ever, major_page_faults those that
+    read from the disk."""
+
+    usage_bytes: int = 0
+    rss_bytes: int = 0
+    page_faults: int = 0
+    major_page_faults: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerUsage:
+    """memory_bytes: the working set; disk_bytes, inodes: of what it wrote into its own file system."""
+
     id: str
     name: str
     uid: str
@@ -315,6 +328,30 @@ class ContainerUsage:
     cpu_ns: int
     memory_bytes: int
     disk_bytes: int
+    inodes: int = 0
+    memory: MemoryDetail = MemoryDetail()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterfaceUsage:
+    """Counters of a network interface since it is there."""
+
+    name: str
+    rx_bytes: int = 0
+    rx_errors: int = 0
+    tx_bytes: int = 0
+    tx_errors: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxUsage:
+    """interfaces: the default one first; none when the pod has the machine's network.  timestamp: Unix seconds."""
+
+    id: str
+    uid: str
+    timestamp: float
+    interfaces: tuple[InterfaceUsage, ...] = ()
+    processes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

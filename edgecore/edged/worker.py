@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 
 from beehive.errors import SkerryError
 from edgecore.edged import claims, env, plan, record, restarts, shutdown
@@ -105,6 +106,11 @@ class Worker:
     def log_root(self) -> str:
         """The folder that holds the folder of this pod's logs."""
         return str(self._ctx.config.log_dir)
+
+    @property
+    def probe_counts(self) -> Mapping[tuple[str, str, str], int]:
+        """(container, Liveness | Readiness | Startup, successful | failed | unknown) to how many attempts."""
+        return self._probing.counts
 
     @property
     def syncing(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -10,7 +11,7 @@ from typing import Protocol
 import msgspec
 
 from beehive import clock
-from edgecore.edged import imagedisk
+from edgecore.edged import imagedisk, quantity
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.cri import Cri
 from edgecore.edged.errors import NotFound
@@ -18,9 +19,10 @@ from edgecore.edged.evict import Usage
 from edgecore.edged.imagegc import Disk
 from edgecore.edged.node import Facts
 from edgecore.edged.pod import Pod, PodStatus, Volume
+from edgecore.edged.resources import container_limits
 from edgecore.edged.runtime import ContainerState, PodRuntime
 from edgecore.edged.volumes import volume_dir
-from edgecore.edgestream import stats
+from edgecore.edgestream import scraped, stats
 from edgecore.edgestream.ports import ContainerView, Instance, PodView
 
 
@@ -44,6 +46,11 @@ class Judge(Protocol):
 
     @property
     def config(self) -> EdgedConfig: ...
+
+    @property
+    def probe_counts(self) -> Mapping[tuple[str, str, str], int]:
+        """(container, kind, result) to how many attempts."""
+        ...
 
 
 class Line(Protocol):
@@ -127,12 +134,14 @@ class EdgedRuntime:
     async def stats_json(self) -> bytes:
         node = await asyncio.to_thread(stats.read_node)
         disks, used = await self._disks(), await self._edged.disk_usage()
-        held = await asyncio.to_thread(self._held, used)
+        held, sandboxes = await asyncio.to_thread(self._held, used), await self._sandboxes()
         readings = [
             replace(r, log_bytes=used[r.uid].logs.get(r.name)) if r.uid in used else r
             for r in await self._readings()
         ]
-        return msgspec.json.encode(stats.summary(self._node, node, readings, self._usage, disks, held))
+        return msgspec.json.encode(
+            stats.summary(self._node, node, readings, self._usage, disks, held, sandboxes)
+        )
 
     async def _disks(self) -> stats.NodeDisks:
         facts = await self._edged.read_facts()
@@ -162,12 +171,60 @@ class EdgedRuntime:
         return found
 
     async def metrics_text(self, path: str) -> bytes:
-        if path == "metrics":
-            return self._own_metrics().encode()
-        if path != "metrics/resource":
-            return b""  # no counters of our own there; an empty page is a page to a scraper
-        node = await asyncio.to_thread(stats.read_node)
-        return stats.resource_metrics(node, await self._readings()).encode()
+        match path:
+            case "metrics":
+                page = self._own_metrics()
+            case "metrics/probes":
+                page = scraped.probes(await self._attempts())
+            case "metrics/cadvisor":
+                node = await asyncio.to_thread(stats.read_node)
+                page = scraped.cadvisor(
+                    node, await self._readings(), await self._sandboxes(), cpus=os.cpu_count() or 1
+                )
+            case _:
+                node = await asyncio.to_thread(stats.read_node)
+                page = scraped.resource(node, await self._readings())
+        return page.encode()
+
+    async def _attempts(self) -> list[scraped.Attempts]:
+        found = []
+        for line in await self._edged.running_pods():
+            judge = self._edged.worker(line.uid)
+            if judge is None:
+                continue
+            for (container, kind, result), count in judge.probe_counts.items():
+                found.append(
+                    scraped.Attempts(
+                        namespace=judge.pod.namespace,
+                        pod=judge.pod.name,
+                        uid=judge.pod.uid,
+                        container=container,
+                        kind=kind,
+                        result=result,
+                        count=count,
+                    )
+                )
+        return found
+
+    async def _sandboxes(self) -> list[stats.PodReading]:
+        """What the runtime counted of the pods that edged knows; of those with the machine's network only processes."""
+        found = []
+        for usage in await self._cri.list_sandbox_usage():
+            judge = self._edged.worker(usage.uid)
+            if judge is None:
+                continue
+            found.append(
+                stats.PodReading(
+                    at=usage.timestamp,
+                    id=usage.id,
+                    namespace=judge.pod.namespace,
+                    pod=judge.pod.name,
+                    uid=usage.uid,
+                    interfaces=() if judge.pod.spec.host_network else usage.interfaces,
+                    processes=usage.processes,
+                )
+            )
+        return found
 
     async def _readings(self) -> list[stats.ContainerReading]:
         """What the runtime measured of the containers of pods that edged knows."""
@@ -176,9 +233,17 @@ class EdgedRuntime:
             judge = self._edged.worker(usage.uid)
             if judge is None or not usage.timestamp:
                 continue
+            status = next((c for c in judge.runtime.containers if c.id == usage.id), None)
+            wanted = next((c for c in judge.pod.all_containers() if c.name == usage.name), None)
+            limit = container_limits(wanted).get("memory", 0) if wanted is not None else 0
             found.append(
                 stats.ContainerReading(
                     id=usage.id,
+                    image=wanted.image if wanted is not None else "",
+                    started_at=status.started_at if status is not None else 0.0,
+                    memory_limit_bytes=quantity.units(limit),
+                    memory=usage.memory,
+                    inodes=usage.inodes,
                     name=usage.name,
                     namespace=judge.pod.namespace,
                     pod=judge.pod.name,

@@ -1,5 +1,4 @@
-"""What a kubelet says of resources: stats/summary and the metrics endpoints, from the runtime's numbers and /proc.  Pure but
-for `read_node`.
+"""What a kubelet says of resources at stats/summary, from the runtime's numbers and /proc.  Pure but for `read_node`.
 
 Rates need two readings; `Usage` keeps the last one of each container, as the kubelet does between its readings."""
 
@@ -15,6 +14,9 @@ from typing import Any
 
 from beehive import clock
 from edgecore.edged.imagegc import Disk
+from edgecore.edged.runtime import InterfaceUsage, MemoryDetail
+
+NOT_COUNTED = MemoryDetail()
 
 LEAST_S = 1.0
 """Readings closer together than this give no rate."""
@@ -27,19 +29,37 @@ class Reading:
     at: float
     cpu_ns: int
     memory_bytes: int
+    memory: MemoryDetail = NOT_COUNTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerReading(Reading):
-    """id: the runtime's; the rest says whose it is."""
+    """id: the runtime's; memory_limit_bytes: 0 without one; started_at: Unix seconds, 0 while that is not known."""
 
     id: str
     name: str
     namespace: str
     pod: str
     uid: str
+    image: str = ""
+    started_at: float = 0.0
+    memory_limit_bytes: int = 0
     disk_bytes: int = 0
+    inodes: int = 0
     log_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodReading:
+    """What is counted of a pod and not of its containers.  id: its sandbox's; interfaces: the default one first."""
+
+    at: float
+    id: str
+    namespace: str
+    pod: str
+    uid: str
+    interfaces: Sequence[InterfaceUsage] = ()
+    processes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +97,7 @@ class NodeReading(Reading):
 
     capacity_bytes: int
     boot_at: float
+    interfaces: Sequence[InterfaceUsage] = ()
 
 
 @dataclass(slots=True)
@@ -119,13 +140,54 @@ def read_node() -> NodeReading:
             name, _, value = line.partition(b":")
             memory[name] = int(value.split()[0]) * 1024
     total = memory[b"MemTotal"]
+    faults = {b"pgfault": 0, b"pgmajfault": 0}
+    with open("/proc/vmstat", "rb") as file:
+        for line in file:
+            name, _, value = line.partition(b" ")
+            if name in faults:
+                faults[name] = int(value)
     return NodeReading(
         at=time.time(),
         cpu_ns=busy * (1_000_000_000 // os.sysconf("SC_CLK_TCK")),
         memory_bytes=total - memory.get(b"MemAvailable", total),
+        memory=MemoryDetail(
+            usage_bytes=total - memory.get(b"MemFree", total),
+            rss_bytes=memory.get(b"AnonPages", 0),
+            page_faults=faults[b"pgfault"],
+            major_page_faults=faults[b"pgmajfault"],
+        ),
         capacity_bytes=total,
         boot_at=boot,
+        interfaces=_interfaces(),
     )
+
+
+def _interfaces() -> list[InterfaceUsage]:
+    """The machine's, the one with the default route first; without the loopback and those that containers hang on."""
+    default = ""
+    with open("/proc/net/route", "rb") as file:
+        for line in file.readlines()[1:]:
+            name, destination, *_ = line.split()
+            if destination == b"00000000":
+                default = name.decode("utf-8", "replace")
+                break
+    found = []
+    with open("/proc/net/dev", "rb") as file:
+        for line in file.readlines()[2:]:
+            name, _, rest = line.partition(b":")
+            counts = [int(count) for count in rest.split()]
+            shown = name.strip().decode("utf-8", "replace")
+            if not shown.startswith(("lo", "veth")):
+                found.append(
+                    InterfaceUsage(
+                        name=shown,
+                        rx_bytes=counts[0],
+                        rx_errors=counts[2],
+                        tx_bytes=counts[8],
+                        tx_errors=counts[10],
+                    )
+                )
+    return sorted(found, key=lambda interface: interface.name != default)
 
 
 def summary(
@@ -135,8 +197,9 @@ def summary(
     usage: Usage,
     disks: NodeDisks | None = None,
     held: Mapping[str, PodDisk] = MappingProxyType({}),
+    sandboxes: Sequence[PodReading] = (),
 ) -> dict[str, Any]:
-    """stats/v1alpha1 Summary.  held: what pods hold on the disk, by UID.
+    """stats/v1alpha1 Summary.  held: what pods hold on the disk, by UID; sandboxes: network and processes of pods.
 
     Source: k8s.io/kubelet, pkg/apis/stats/v1alpha1/types.go.
     """
@@ -152,8 +215,8 @@ def summary(
             {
                 "name": c.name,
                 "cpu": _cpu(c, usage.nanocores(c.id, c)),
-                "memory": {"time": _time(c.at), "workingSetBytes": c.memory_bytes},
-                "rootfs": _fs(c.at, known.images, c.disk_bytes),
+                "memory": _memory(c, c.memory_limit_bytes),
+                "rootfs": {**_fs(c.at, known.images, c.disk_bytes), "inodesUsed": c.inodes},
                 **({"logs": _fs(c.at, known.pods, c.log_bytes)} if c.log_bytes is not None else {}),
             }
         )
@@ -167,8 +230,14 @@ def summary(
         }
         pod["memory"] = {
             "time": newest,
-            "workingSetBytes": sum(row["memory"]["workingSetBytes"] for row in rows),
+            **{
+                name: sum(row["memory"][name] for row in rows)
+                for name in ("usageBytes", "workingSetBytes", "rssBytes", "pageFaults", "majorPageFaults")
+            },
         }
+    for sandbox in sandboxes:
+        if sandbox.uid in pods:
+            pods[sandbox.uid] |= _sandbox(sandbox)
     for uid, pod in pods.items():
         holds = held.get(uid)
         if holds is not None:
@@ -179,30 +248,69 @@ def summary(
             "nodeName": node_name,
             "startTime": _time(node.boot_at),
             "cpu": _cpu(node, usage.nanocores("", node)),
-            "memory": {
-                "time": _time(node.at),
-                "workingSetBytes": node.memory_bytes,
-                "availableBytes": node.capacity_bytes - node.memory_bytes,
-            },
+            "memory": _memory(node, node.capacity_bytes),
+            **({"network": _network(node.at, node.interfaces)} if node.interfaces else {}),
             **_node_disks(known),
         },
         "pods": list(pods.values()),
     }
 
 
+def _memory(reading: Reading, limit_bytes: int) -> dict[str, Any]:
+    """MemoryStats.  limit_bytes: 0 where there is none; then nothing is said of what is left."""
+    row: dict[str, Any] = {"time": _time(reading.at)}
+    if limit_bytes:
+        row["availableBytes"] = max(0, limit_bytes - reading.memory_bytes)
+    return row | {
+        "usageBytes": reading.memory.usage_bytes,
+        "workingSetBytes": reading.memory_bytes,
+        "rssBytes": reading.memory.rss_bytes,
+        "pageFaults": reading.memory.page_faults,
+        "majorPageFaults": reading.memory.major_page_faults,
+    }
+
+
+def _sandbox(sandbox: PodReading) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if sandbox.interfaces:
+        found["network"] = _network(sandbox.at, sandbox.interfaces)
+    if sandbox.processes:
+        found["process_stats"] = {"process_count": sandbox.processes}
+    return found
+
+
+def _network(at: float, interfaces: Sequence[InterfaceUsage]) -> dict[str, Any]:
+    """NetworkStats: the first one's by themselves, then all.  interfaces: at least one."""
+    rows = [
+        {
+            "name": i.name,
+            "rxBytes": i.rx_bytes,
+            "rxErrors": i.rx_errors,
+            "txBytes": i.tx_bytes,
+            "txErrors": i.tx_errors,
+        }
+        for i in interfaces
+    ]
+    return {"time": _time(at), **rows[0], "interfaces": rows}
+
+
 def _node_disks(disks: NodeDisks) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if disks.pods is not None:
-        found["fs"] = _fs(disks.at, disks.pods, _used(disks.pods))
+        found["fs"] = _whole(disks.at, disks.pods)
     if disks.images is not None:
-        found["runtime"] = {"imageFs": _fs(disks.at, disks.images, _used(disks.images))}
+        found["runtime"] = {"imageFs": _whole(disks.at, disks.images)}
     if disks.pids_max:
         found["rlimit"] = {"time": _time(disks.at), "maxpid": disks.pids_max, "curproc": disks.pids}
     return found
 
 
-def _used(disk: Disk) -> int:
-    return disk.bytes_total - disk.bytes_free
+def _whole(at: float, disk: Disk) -> dict[str, Any]:
+    """FsStats of a file system as such."""
+    row = _fs(at, disk, disk.bytes_total - disk.bytes_free)
+    if disk.inodes:
+        row["inodesUsed"] = disk.inodes - disk.inodes_free
+    return row
 
 
 def _volume(disks: NodeDisks, volume: VolumeReading) -> dict[str, Any]:
@@ -221,76 +329,6 @@ def _fs(at: float, disk: Disk | None, used_bytes: int) -> dict[str, Any]:
     if disk is not None and disk.inodes:
         row |= {"inodesFree": disk.inodes_free, "inodes": disk.inodes}
     return row
-
-
-def resource_metrics(node: NodeReading, containers: Sequence[ContainerReading]) -> str:
-    """What metrics-server reads at /metrics/resource.  Source: kubelet, pkg/kubelet/metrics/collectors/resource_metrics.go."""
-    lines: list[str] = []
-
-    def family(name: str, kind: str, text: str, rows: list[tuple[str, float, float]]) -> None:
-        lines.append(f"# HELP {name} [STABLE] {text}")
-        lines.append(f"# TYPE {name} {kind}")
-        lines.extend(f"{name}{labels} {_number(value)} {int(at * 1000)}" for labels, value, at in rows)
-
-    def labelled(c: ContainerReading) -> str:
-        return f'{{container="{c.name}",namespace="{c.namespace}",pod="{c.pod}"}}'
-
-    family(
-        "container_cpu_usage_seconds_total",
-        "counter",
-        "Cumulative cpu time consumed by the container in core-seconds",
-        [(labelled(c), c.cpu_ns / 1e9, c.at) for c in containers],
-    )
-    family(
-        "container_memory_working_set_bytes",
-        "gauge",
-        "Current working set of the container in bytes",
-        [(labelled(c), c.memory_bytes, c.at) for c in containers],
-    )
-    family(
-        "node_cpu_usage_seconds_total",
-        "counter",
-        "Cumulative cpu time consumed by the node in core-seconds",
-        [("", node.cpu_ns / 1e9, node.at)],
-    )
-    family(
-        "node_memory_working_set_bytes",
-        "gauge",
-        "Current working set of the node in bytes",
-        [("", node.memory_bytes, node.at)],
-    )
-    pods: dict[tuple[str, str], list[ContainerReading]] = {}
-    for c in containers:
-        pods.setdefault((c.namespace, c.pod), []).append(c)
-
-    def sums(value: str) -> list[tuple[str, float, float]]:
-        return [
-            (
-                f'{{namespace="{namespace}",pod="{pod}"}}',
-                sum(c.cpu_ns / 1e9 if value == "cpu" else c.memory_bytes for c in rows),
-                max(c.at for c in rows),
-            )
-            for (namespace, pod), rows in pods.items()
-        ]
-
-    family(
-        "pod_cpu_usage_seconds_total",
-        "counter",
-        "Cumulative cpu time consumed by the pod in core-seconds",
-        sums("cpu"),
-    )
-    family("pod_memory_working_set_bytes", "gauge", "Current working set of the pod in bytes", sums("memory"))
-    lines.append(
-        "# HELP resource_scrape_error [STABLE] 1 if there was an error while getting container metrics, 0 otherwise"
-    )
-    lines.append("# TYPE resource_scrape_error gauge")
-    lines.append("resource_scrape_error 0")
-    return "\n".join(lines) + "\n"
-
-
-def _number(value: float) -> str:
-    """Whole, or with all its nanoseconds; never with an exponent that costs digits."""
-    return str(value) if isinstance(value, int) else f"{value:.9f}".rstrip("0").rstrip(".")
 
 
 def _cpu(reading: Reading, nanocores: int) -> dict[str, Any]:

@@ -25,6 +25,15 @@ _KEPT_LABELS = ("kubernetes.io/hostname",)
 """Labels that somebody may have set to something better than we know."""
 
 
+_MACHINE_LABELS = (
+    "kubernetes.io/os",
+    "kubernetes.io/arch",
+    "beta.kubernetes.io/os",
+    "beta.kubernetes.io/arch",
+)
+"""Facts of the machine, by which pods are placed: nobody knows them better."""
+
+
 @dataclass(slots=True)
 class Reporter:
     """Decides whether a status is news.  report_s: how often one is sent that is not."""
@@ -97,6 +106,15 @@ def label_patch(wanted: bytes, existing: bytes) -> bytes | None:
         if theirs.get(key) != value and not (key in _KEPT_LABELS and key in theirs)
     }
     return msgspec.json.encode({"metadata": {"labels": missing}}) if missing else None
+
+
+def own_labels_patch(wanted: bytes, existing: bytes) -> bytes | None:
+    """The patch that takes back what somebody made of the labels that say what the machine is, or None.
+
+    Raises: ProtocolError.   Source: kubelet, pkg/kubelet/kubelet_node_status.go (updateDefaultLabels)."""
+    ours, theirs = _labels(wanted), _labels(existing)
+    changed = {key: ours[key] for key in _MACHINE_LABELS if key in ours and theirs.get(key) != ours[key]}
+    return msgspec.json.encode({"metadata": {"labels": changed}}) if changed else None
 
 
 def _labels(node: bytes) -> dict[str, str]:

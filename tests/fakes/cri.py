@@ -33,6 +33,7 @@ from edgecore.edged.runtime import (
     SandboxConfig,
     SandboxInfo,
     SandboxStatus,
+    SandboxUsage,
 )
 
 _SCRIPT = re.compile(
@@ -357,6 +358,10 @@ class FakeCri:
 
     async def list_usage(self) -> list[ContainerUsage]:
         await self._enter("list_usage")
+        return []
+
+    async def list_sandbox_usage(self) -> list[SandboxUsage]:
+        await self._enter("list_sandbox_usage")
         return []
 
     # -- images

@@ -99,6 +99,31 @@ def test_a_node_that_exists_is_gone_on_with_and_its_deletion_registers_again(
     asyncio.run(story())
 
 
+def test_what_the_node_says_of_the_machine_comes_back(
+    tmp_path: Path, authority: Authority, files: Files
+) -> None:
+    class Labelled(Machine):
+        async def node_object(self) -> bytes:
+            return b'{"metadata":{"name":"edge-1","labels":{"kubernetes.io/os":"linux"}},"status":{}}'
+
+    async def story() -> None:
+        async with pair(tmp_path, authority, files) as (hub, edge), asyncio.TaskGroup() as group:
+            hub.answers["insert node"] = lambda m: {"Object": m.decode(dict), "Err": None}
+            hub.answers["patch nodepatch"] = lambda m: {"Object": {}, "Err": None}
+            status = NodeStatus(edge.meta, Labelled(), report_s=300)
+            task = group.create_task(status.run())
+            await hub.until(lambda: len(hub.got(Op.PATCH, "nodepatch")) == 1)
+            pushed = await hub.push("update", "null/node/edge-1", 5, uid="n1")
+            await hub.until(lambda: pushed in hub.acked)
+            status.look()
+            await hub.until(lambda: len(hub.got(Op.PATCH, "nodepatch")) == 2)
+            patch = json.loads(hub.got(Op.PATCH, "nodepatch")[1].decode(str))
+            assert patch == {"metadata": {"labels": {"kubernetes.io/os": "linux"}}}
+            task.cancel()
+
+    asyncio.run(story())
+
+
 def test_a_disk_that_cannot_be_read_for_a_moment_does_not_end_the_daemon(
     tmp_path: Path, authority: Authority, files: Files
 ) -> None:

@@ -417,7 +417,7 @@ def test_probes_decide_on_ready_and_on_restarts(play: Play) -> None:
             livenessProbe=alive,
             startupProbe=begun,
         )
-        async with b.edged():
+        async with b.edged() as agent:
             uid = b.want(pod("probed", c, volumes=[{"name": "s", "emptyDir": {}}]))
             await b.running(uid)
             assert not b.container(uid)["started"]
@@ -430,6 +430,11 @@ def test_probes_decide_on_ready_and_on_restarts(play: Play) -> None:
             assert not b.ready(uid)
             await b.exec(uid, "touch", "/s/ok")
             await b.until(lambda: b.ready(uid), "ready")
+            judge = agent.worker(uid)
+            assert judge is not None
+            counts = judge.probe_counts
+            assert {("c", kind, "successful") for kind in ("Startup", "Liveness", "Readiness")} <= set(counts)
+            assert counts["c", "Startup", "failed"] >= 1
         async with b.edged():
             await asyncio.sleep(0.5)
             assert b.ready(uid), "a new agent does not make a ready pod unready"

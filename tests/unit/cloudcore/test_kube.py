@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import tempfile
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -430,3 +432,24 @@ def test_a_write_that_nobody_waits_for_any_more_is_not_overtaken(monkeypatch: py
 
     asyncio.run(story())
     assert written == [b"other", b"old", b"new"]
+
+
+def test_no_key_of_a_kubeconfig_is_left_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    held = base64.b64encode(b"a key").decode()
+    path = tmp_path / "kubeconfig"
+    path.write_text(
+        "{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c, user: u}}],"
+        f" clusters: [{{name: c, cluster: {{server: 'https://x', certificate-authority-data: {held}}}}}],"
+        f" users: [{{name: u, user: {{client-certificate-data: {held}, client-key-data: {held}}}}}]}}"
+    )
+    for _ in range(2):
+        found = kube.load(str(path))
+        assert [p.name for p in tmp_path.iterdir()] == ["kubeconfig"]
+        for name in ("ssl_ca_cert", "cert_file", "key_file"):
+            assert Path(getattr(found, name)).read_bytes() == b"a key"
+    own = tmp_path / "own.key"
+    own.write_text("another")
+    path.write_text(path.read_text().replace(f"client-key-data: {held}", f"client-key: {own}"))
+    assert kube.load(str(path)).key_file == str(own)
+    assert own.exists()

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgecore.edged.imagegc import Disk
+from edgecore.edged.runtime import InterfaceUsage, MemoryDetail
 from edgecore.edgestream import stats
 from edgecore.edgestream.stats import (
     ContainerReading,
     NodeDisks,
     NodeReading,
     PodDisk,
+    PodReading,
     Reading,
     Usage,
     VolumeReading,
@@ -34,6 +36,10 @@ def container(
         cpu_ns=cpu_ns,
         memory_bytes=100,
         disk_bytes=7,
+        inodes=3,
+        image="busybox:1",
+        started_at=900.5,
+        memory=MemoryDetail(usage_bytes=150, rss_bytes=80, page_faults=9, major_page_faults=1),
     )
 
 
@@ -85,7 +91,7 @@ def test_the_summary_says_what_is_on_the_disks() -> None:
     found = stats.summary("edge-1", node(), read, Usage(), disks, held)
     when, pods = "1970-01-01T00:16:40Z", {"availableBytes": 40, "capacityBytes": 100}
     whole = {**pods, "inodesFree": 9, "inodes": 10}
-    assert found["node"]["fs"] == {"time": when, "usedBytes": 60, **whole}
+    assert found["node"]["fs"] == {"time": when, "usedBytes": 60, "inodesUsed": 1, **whole}
     assert found["node"]["runtime"]["imageFs"]["usedBytes"] == 30
     assert found["node"]["rlimit"] == {"time": when, "maxpid": 99, "curproc": 7}
     web, new = found["pods"]
@@ -94,6 +100,7 @@ def test_the_summary_says_what_is_on_the_disks() -> None:
     assert web["containers"][0]["rootfs"] == {
         "time": when,
         "usedBytes": 7,
+        "inodesUsed": 3,
         "availableBytes": 20,
         "capacityBytes": 50,
     }
@@ -112,23 +119,48 @@ def test_the_summary_says_what_is_on_the_disks() -> None:
     assert "logs" not in new["containers"][0]
 
 
-def test_resource_metrics_are_what_metrics_server_reads() -> None:
-    lines = stats.resource_metrics(node(), [container("a"), container("b")]).splitlines()
-    assert 'container_cpu_usage_seconds_total{container="a",namespace="default",pod="web"} 1 1000000' in lines
-    assert (
-        'container_memory_working_set_bytes{container="b",namespace="default",pod="web"} 100 1000000' in lines
+def test_the_summary_says_more_of_memory_and_what_went_over_the_network() -> None:
+    limited = replace(container("a"), memory_limit_bytes=130)
+    eth0 = InterfaceUsage(name="eth0", rx_bytes=1, rx_errors=2, tx_bytes=3, tx_errors=4)
+    sandboxes = [
+        PodReading(
+            at=1000.0,
+            id="s",
+            namespace="default",
+            pod="web",
+            uid="uid-web",
+            interfaces=[eth0],
+            processes=5,
+        ),
+        # its containers have not been measured yet
+        PodReading(at=1000.0, id="s2", namespace="default", pod="new", uid="uid-new", interfaces=[eth0]),
+    ]
+    found = stats.summary(
+        "edge-1", replace(node(), interfaces=[eth0]), [limited, container("b")], Usage(), sandboxes=sandboxes
     )
-    assert "node_cpu_usage_seconds_total 5 1000000" in lines
-    assert "node_memory_working_set_bytes 600 1000000" in lines
-    assert 'pod_cpu_usage_seconds_total{namespace="default",pod="web"} 2 1000000' in lines
-    assert 'pod_memory_working_set_bytes{namespace="default",pod="web"} 200 1000000' in lines
-    assert "resource_scrape_error 0" in lines
-    names = [line.split()[2] for line in lines if line.startswith("# TYPE")]
-    assert len(names) == len(set(names)) == 7
+    (web,) = found["pods"]
+    first, second = web["containers"]
+    assert first["memory"] == {
+        "time": "1970-01-01T00:16:40Z",
+        "availableBytes": 30,
+        "usageBytes": 150,
+        "workingSetBytes": 100,
+        "rssBytes": 80,
+        "pageFaults": 9,
+        "majorPageFaults": 1,
+    }
+    assert "availableBytes" not in second["memory"]
+    assert (web["memory"]["rssBytes"], web["memory"]["majorPageFaults"]) == (160, 2)
+    row = {"name": "eth0", "rxBytes": 1, "rxErrors": 2, "txBytes": 3, "txErrors": 4}
+    network = {"time": "1970-01-01T00:16:40Z", **row, "interfaces": [row]}
+    assert (web["network"], found["node"]["network"]) == (network, network)
+    assert web["process_stats"] == {"process_count": 5}
 
 
 def test_the_machine_can_be_read() -> None:
     found = stats.read_node()
+    assert found.memory.usage_bytes > 0
+    assert found.memory.page_faults > 0
     assert 0 < found.memory_bytes < found.capacity_bytes
     assert found.cpu_ns > 0
     assert found.boot_at < found.at
