@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from edgecore.edged import evict, spec, tree, volumes
 from edgecore.edged.config import EdgedConfig
@@ -31,12 +32,14 @@ LEAST_S, SHARE = 5.0, 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
-    """One counting of a pod.  at, took_s: monotonic seconds; free: bytes that its disks had left; sizes: bytes by path."""
+    """One counting of a pod.  at, took_s: monotonic seconds; free: bytes that its disks had left; sizes: bytes by path;
+    inodes: of its volumes, by path."""
 
     at: float
     took_s: float = 0.0
     free: int = 0
     sizes: Mapping[str, int] = field(default_factory=dict)
+    inodes: Mapping[str, int] = field(default_factory=dict)
 
 
 def due(last: Counted | None, *, now: float, free: int, left: int | None) -> bool:
@@ -68,12 +71,17 @@ def usage_of(
     sizes: Mapping[str, int],
     memory: Mapping[tuple[str, str], int],
     layers: Mapping[tuple[str, str], int],
+    inodes: Mapping[str, int] = MappingProxyType({}),
 ) -> evict.Usage:
-    """One pod's usage.  sizes: bytes by path; memory and layers: by (UID, container)."""
-    by_key = {key: sizes.get(path, 0) for key, path in paths_of(config, pod).items()}
+    """One pod's usage.  sizes: bytes by path; inodes: how many by path; memory and layers: by (UID, container)."""
+    paths = paths_of(config, pod)
+    by_key = {key: sizes.get(path, 0) for key, path in paths.items()}
     return evict.Usage(
         memory={name: value for (uid, name), value in memory.items() if uid == pod.uid},
         volumes={k.removeprefix("volume/"): v for k, v in by_key.items() if k.startswith("volume/")},
+        volume_inodes={
+            key.removeprefix("volume/"): inodes[path] for key, path in paths.items() if path in inodes
+        },
         logs={c.name: by_key.get(f"log/{c.name}", 0) for c in pod.every_container()},
         layers={name: value for (uid, name), value in layers.items() if uid == pod.uid},
         node_files=by_key["containers"] + by_key["etc-hosts"],
@@ -93,6 +101,11 @@ class Disks:
         counted = self._counted.get(uid)
         return counted.sizes if counted is not None else {}
 
+    def inodes(self, uid: str) -> Mapping[str, int]:
+        """Of volumes by path, as last counted."""
+        counted = self._counted.get(uid)
+        return counted.inodes if counted is not None else {}
+
     def forget_all_but(self, uids: Collection[str]) -> None:
         """Drop what was counted of pods that are gone."""
         for uid in self._counted.keys() - uids:
@@ -109,13 +122,17 @@ class Disks:
                     began = self._clock.monotonic()
                     if not due(self._counted.get(pod.uid), now=began, free=free, left=left(pod)):
                         continue
-                    sizes = await asyncio.to_thread(tree.usage, list(paths_of(config, pod).values()))
+                    paths = paths_of(config, pod)
+                    sizes = await asyncio.to_thread(tree.usage, list(paths.values()))
+                    # what was walked just now is in memory: this reads no disk
+                    walked = [path for key, path in paths.items() if key.startswith("volume/")]
+                    inodes = await asyncio.to_thread(tree.inodes, walked)
                 except OSError as err:
                     # no memory to start `du` with, say: what is short of memory must be ended all the same
                     log.warning("Cannot measure what pods hold on the disk: %s", err)
                     return
                 self._counted[pod.uid] = Counted(
-                    at=began, took_s=self._clock.monotonic() - began, free=free, sizes=sizes
+                    at=began, took_s=self._clock.monotonic() - began, free=free, sizes=sizes, inodes=inodes
                 )
 
 

@@ -63,12 +63,13 @@ class Shortage:
 class Usage:
     """What one pod uses, in bytes.
 
-    volumes: of each emptyDir on disk; memory, logs, layers (what it wrote into its own file system): of each container.
-    node_files: what the node wrote for it.
+    volumes: of each emptyDir on disk, and volume_inodes how many it holds; memory, logs, layers (what it wrote into its own
+    file system): of each container.   node_files: what the node wrote for it.
     """
 
     memory: Mapping[str, int] = field(default_factory=dict)
     volumes: Mapping[str, int] = field(default_factory=dict)
+    volume_inodes: Mapping[str, int] = field(default_factory=dict)
     logs: Mapping[str, int] = field(default_factory=dict)
     layers: Mapping[str, int] = field(default_factory=dict)
     node_files: int = 0

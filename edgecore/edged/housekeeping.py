@@ -367,7 +367,8 @@ class Housekeeper:
 
     def last_usage(self, w: Worker) -> evict.Usage:
         """What a pod used when that was last asked."""
-        return disk.usage_of(w.config, w.pod, self._disks.sizes(w.pod.uid), self._memory, self._layers)
+        sizes, inodes = self._disks.sizes(w.pod.uid), self._disks.inodes(w.pod.uid)
+        return disk.usage_of(w.config, w.pod, sizes, self._memory, self._layers, inodes)
 
     async def disk_usage(self) -> Mapping[str, evict.Usage]:
         """What every pod holds on the disk, by UID, as counted within the last minute or so."""

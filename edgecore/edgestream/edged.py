@@ -260,7 +260,11 @@ class EdgedRuntime:
 def _volume(judge: Judge, volume: Volume, usage: Usage) -> stats.VolumeReading | None:
     """One volume of a pod: counted, or as full as the file system that it is; None for what is neither."""
     if volume.name in usage.volumes:
-        return stats.VolumeReading(name=volume.name, used_bytes=usage.volumes[volume.name])
+        return stats.VolumeReading(
+            name=volume.name,
+            used_bytes=usage.volumes[volume.name],
+            inodes=usage.volume_inodes.get(volume.name),
+        )
     claim = volume.persistent_volume_claim
     if claim is None and volume.empty_dir is None:
         return None
@@ -272,6 +276,7 @@ def _volume(judge: Judge, volume: Volume, usage: Usage) -> stats.VolumeReading |
     return stats.VolumeReading(
         name=volume.name,
         used_bytes=disk.bytes_total - disk.bytes_free,
+        inodes=disk.inodes - disk.inodes_free if disk.inodes else None,
         disk=disk,
         claim=(judge.pod.namespace, claim.claim_name) if claim is not None else None,
     )

@@ -68,6 +68,7 @@ class VolumeReading:
 
     name: str
     used_bytes: int
+    inodes: int | None = None
     disk: Disk | None = None
     claim: tuple[str, str] | None = None
 
@@ -315,6 +316,8 @@ def _whole(at: float, disk: Disk) -> dict[str, Any]:
 
 def _volume(disks: NodeDisks, volume: VolumeReading) -> dict[str, Any]:
     row = {**_fs(disks.at, volume.disk or disks.pods, volume.used_bytes), "name": volume.name}
+    if volume.inodes is not None:
+        row["inodesUsed"] = volume.inodes
     if volume.claim is not None:
         row["pvcRef"] = {"namespace": volume.claim[0], "name": volume.claim[1]}
     return row

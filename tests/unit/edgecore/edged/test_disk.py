@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -71,8 +72,15 @@ def test_usage_counts_each_thing_where_it_belongs() -> None:
         "/r/u/etc-hosts": 4,
         "/r/u/containers": 8,
     }
-    found = usage_of(CONFIG, pod, sizes, {("u", "c"): 16, ("x", "c"): 100}, {("u", "c"): 32, ("x", "c"): 100})
-    assert found.volumes == {"v": 1}
+    found = usage_of(
+        CONFIG,
+        pod,
+        sizes,
+        {("u", "c"): 16, ("x", "c"): 100},
+        {("u", "c"): 32, ("x", "c"): 100},
+        {"/r/u/volumes/kubernetes.io~empty-dir/v": 5},
+    )
+    assert (found.volumes, found.volume_inodes) == ({"v": 1}, {"v": 5})
     assert (found.logs, found.layers) == ({"c": 2}, {"c": 32})
     assert found.node_files == 12
     assert found.memory_bytes == 16
@@ -89,6 +97,7 @@ def test_counting_is_repeated_when_it_is_due_and_forgotten_with_the_pod(
         return dict.fromkeys(paths, len(walks))
 
     monkeypatch.setattr(tree, "usage", usage)
+    monkeypatch.setattr(tree, "inodes", lambda paths: dict.fromkeys(paths, 1))
     monkeypatch.setattr(disk, "_free", lambda folders: GI)
     clock = Clock()
     disks, pods = Disks(clock), [(CONFIG, make(c()))]
@@ -109,5 +118,6 @@ def test_counting_is_repeated_when_it_is_due_and_forgotten_with_the_pod(
     assert len(walks) == 2
 
 
-def test_free_counts_a_file_system_once(tmp_path: Path) -> None:
-    assert disk._free([tmp_path]) == disk._free([tmp_path, tmp_path / "not" / "there"]) > 0
+def test_free_counts_a_file_system_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.statvfs", lambda _: SimpleNamespace(f_bavail=10, f_frsize=4096))
+    assert disk._free([tmp_path]) == disk._free([tmp_path, tmp_path / "not" / "there"]) == 40960

@@ -193,10 +193,16 @@ def test_a_folder_that_cannot_be_counted_in_time_hides_no_other(
 
 def test_all_that_can_be_counted_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [(f"4\t{tmp_path}/a\n", False), ("", False), (f"8\t{tmp_path}/d\n", True)]
-    monkeypatch.setattr(tree, "_du", lambda paths, timeout_s: answers.pop(0))
+    monkeypatch.setattr(tree, "_du", lambda what, paths, timeout_s: answers.pop(0))
     for name in "abcd":
         (tmp_path / name).mkdir()
     assert tree.usage([str(tmp_path / n) for n in "abcd"]) == {
         f"{tmp_path}/a": 4096,
         f"{tmp_path}/d": 8192,
     }
+
+
+def test_files_and_folders_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "v" / "deep").mkdir(parents=True)
+    (tmp_path / "v" / "deep" / "file").write_text("x")
+    assert tree.inodes([str(tmp_path / "v"), str(tmp_path / "none")]) == {str(tmp_path / "v"): 3}

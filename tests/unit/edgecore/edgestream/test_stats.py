@@ -86,7 +86,9 @@ def test_the_summary_says_what_is_on_the_disks() -> None:
     claim = VolumeReading(
         name="data", used_bytes=3, disk=Disk(bytes_total=5, bytes_free=2), claim=("default", "pvc")
     )
-    held = {"uid-web": PodDisk(used_bytes=12, volumes=[VolumeReading(name="v", used_bytes=5), claim])}
+    held = {
+        "uid-web": PodDisk(used_bytes=12, volumes=[VolumeReading(name="v", used_bytes=5, inodes=2), claim])
+    }
     read = [replace(container("a"), log_bytes=4), container("b", pod="new")]
     found = stats.summary("edge-1", node(), read, Usage(), disks, held)
     when, pods = "1970-01-01T00:16:40Z", {"availableBytes": 40, "capacityBytes": 100}
@@ -105,7 +107,7 @@ def test_the_summary_says_what_is_on_the_disks() -> None:
         "capacityBytes": 50,
     }
     assert web["volume"] == [
-        {"time": when, "usedBytes": 5, "name": "v", **whole},
+        {"time": when, "usedBytes": 5, "inodesUsed": 2, "name": "v", **whole},
         {
             "time": when,
             "usedBytes": 3,
