@@ -137,7 +137,7 @@ def test_a_watch_of_the_kubernetes_package_resumes(tmp_path: Path) -> None:
 
 def test_the_dynamic_client_finds_custom_resources(tmp_path: Path) -> None:
     with served(tmp_path) as kubeconfig, api(kubeconfig) as client:
-        dynamic = kubernetes.dynamic.DynamicClient(client)
+        dynamic = kubernetes.dynamic.DynamicClient(client, cache_file=str(tmp_path / "discovery.json"))
         definitions = dynamic.resources.get(
             api_version="apiextensions.k8s.io/v1", kind="CustomResourceDefinition"
         )
