@@ -407,33 +407,23 @@ class Cri:
             for s in r.stats
         ]
 
-    async def list_sandbox_usage(self) -> list[SandboxUsage]:
-        """Network and processes of every sandbox, from one call; nothing where the runtime does not count them."""
-        try:
-            r = await self._call(
-                "ListPodSandboxStats",
-                pb.ListPodSandboxStatsRequest(),
-                pb.ListPodSandboxStatsResponse,
-                LIST_TIMEOUT_S,
-            )
-        except CriError as err:
-            if err.code == "UNIMPLEMENTED":
-                return []
-            raise
-        return [
-            SandboxUsage(
-                id=s.attributes.id,
-                uid=s.attributes.metadata.uid,
-                timestamp=s.linux.network.timestamp / 1e9,
-                interfaces=tuple(
-                    _interface(i)
-                    for i in (s.linux.network.default_interface, *s.linux.network.interfaces)
-                    if i.name
-                ),
-                processes=s.linux.process.process_count.value,
-            )
-            for s in r.stats
-        ]
+    async def sandbox_usage(self, sandbox_id: str) -> SandboxUsage:
+        """Network and processes of one sandbox.  The call for all of them is of no use with containerd 1.6, where a single
+        sandbox or container that has ended makes it fail."""
+        r = await self._call(
+            "PodSandboxStats",
+            pb.PodSandboxStatsRequest(pod_sandbox_id=sandbox_id),
+            pb.PodSandboxStatsResponse,
+            LIST_TIMEOUT_S,
+        )
+        network = r.stats.linux.network
+        return SandboxUsage(
+            timestamp=network.timestamp / 1e9,
+            interfaces=tuple(
+                _interface(i) for i in (network.default_interface, *network.interfaces) if i.name
+            ),
+            processes=r.stats.linux.process.process_count.value,
+        )
 
     # -- streams: the runtime answers with a URL of its own streaming server
 

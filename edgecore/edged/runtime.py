@@ -347,8 +347,6 @@ class InterfaceUsage:
 class SandboxUsage:
     """interfaces: the default one first; none when the pod has the machine's network.  timestamp: Unix seconds."""
 
-    id: str
-    uid: str
     timestamp: float
     interfaces: tuple[InterfaceUsage, ...] = ()
     processes: int = 0

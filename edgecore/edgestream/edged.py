@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from beehive import clock
 from edgecore.edged import imagedisk, quantity
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.cri import Cri
-from edgecore.edged.errors import NotFound
+from edgecore.edged.errors import CriError, NotFound
 from edgecore.edged.evict import Usage
 from edgecore.edged.imagegc import Disk
 from edgecore.edged.node import Facts
@@ -24,6 +25,8 @@ from edgecore.edged.runtime import ContainerState, PodRuntime
 from edgecore.edged.volumes import volume_dir
 from edgecore.edgestream import scraped, stats
 from edgecore.edgestream.ports import ContainerView, Instance, PodView
+
+log = logging.getLogger(__name__)
 
 
 class Judge(Protocol):
@@ -207,24 +210,33 @@ class EdgedRuntime:
         return found
 
     async def _sandboxes(self) -> list[stats.PodReading]:
-        """What the runtime counted of the pods that edged knows; of those with the machine's network only processes."""
-        found = []
-        for usage in await self._cri.list_sandbox_usage():
-            judge = self._edged.worker(usage.uid)
-            if judge is None:
-                continue
-            found.append(
-                stats.PodReading(
-                    at=usage.timestamp,
-                    id=usage.id,
-                    namespace=judge.pod.namespace,
-                    pod=judge.pod.name,
-                    uid=usage.uid,
-                    interfaces=() if judge.pod.spec.host_network else usage.interfaces,
-                    processes=usage.processes,
-                )
+        """What the runtime counts of pods that edged knows and that run; of those with the machine's network only processes."""
+
+        async def read(judge: Judge, sandbox_id: str) -> stats.PodReading | None:
+            try:
+                usage = await self._cri.sandbox_usage(sandbox_id)
+            except CriError as error:
+                # it ends just now, or this runtime does not count: what else is known is told all the same
+                log.debug("! %s", error)
+                return None
+            return stats.PodReading(
+                at=usage.timestamp or clock.wall().timestamp(),
+                id=sandbox_id,
+                namespace=judge.pod.namespace,
+                pod=judge.pod.name,
+                uid=judge.pod.uid,
+                interfaces=() if judge.pod.spec.host_network else usage.interfaces,
+                processes=usage.processes,
             )
-        return found
+
+        asked = []
+        async with asyncio.TaskGroup() as group:
+            for line in await self._edged.running_pods():
+                judge = self._edged.worker(line.uid)
+                sandbox = judge.runtime.sandbox if judge is not None else None
+                if judge is not None and sandbox is not None and sandbox.ready:
+                    asked.append(group.create_task(read(judge, sandbox.id)))
+        return [reading for task in asked if (reading := task.result()) is not None]
 
     async def _readings(self) -> list[stats.ContainerReading]:
         """What the runtime measured of the containers of pods that edged knows."""

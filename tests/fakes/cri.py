@@ -360,9 +360,9 @@ class FakeCri:
         await self._enter("list_usage")
         return []
 
-    async def list_sandbox_usage(self) -> list[SandboxUsage]:
-        await self._enter("list_sandbox_usage")
-        return []
+    async def sandbox_usage(self, sandbox_id: str) -> SandboxUsage:
+        await self._enter("sandbox_usage")
+        return SandboxUsage(timestamp=0.0)
 
     # -- images
 

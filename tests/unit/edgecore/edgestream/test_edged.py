@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import asyncio
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 
+from edgecore.edged.errors import CriError
 from edgecore.edged.pod import Pod, PodStatus
 from edgecore.edged.podread import decode_pod
-from edgecore.edged.runtime import ContainerState, ContainerStatus, PodRuntime, SandboxStatus
-from edgecore.edgestream.edged import view
+from edgecore.edged.runtime import (
+    ContainerState,
+    ContainerStatus,
+    InterfaceUsage,
+    PodRuntime,
+    SandboxStatus,
+    SandboxUsage,
+)
+from edgecore.edgestream.edged import EdgedRuntime, view
 
 
 @dataclass
@@ -86,3 +96,27 @@ def test_why_a_container_waits_is_known() -> None:
     found = view(judge(PodRuntime(), containerStatuses=rows)).container("c")
     assert found is not None
     assert (found.waiting, found.instances) == ("ImagePullBackOff", ())
+
+
+def test_a_sandbox_that_ends_meanwhile_spoils_nothing_about_the_others() -> None:
+    ready = judge(PodRuntime(sandboxes=(sandbox(ready=True),)))
+    other = judge(PodRuntime(sandboxes=(replace(sandbox(ready=True), id="s-2"),)))
+    ended = judge(PodRuntime(sandboxes=(sandbox(ready=False),)))
+    judges = {"a": ready, "b": other, "c": ended}
+
+    class Edged:
+        async def running_pods(self) -> list[SimpleNamespace]:
+            return [SimpleNamespace(uid=uid) for uid in [*judges, "unknown"]]
+
+        def worker(self, uid: str) -> Judge | None:
+            return judges.get(uid)
+
+    class Runtime:
+        async def sandbox_usage(self, sandbox_id: str) -> SandboxUsage:
+            if sandbox_id == "s-2":
+                raise CriError("no running task found", retryable=True, code="NOT_FOUND")
+            return SandboxUsage(timestamp=7.0, interfaces=(InterfaceUsage(name="eth0", rx_bytes=3),))
+
+    runtime = EdgedRuntime(cast("Any", Edged()), cast("Any", Runtime()), node="edge-1")
+    (found,) = asyncio.run(runtime._sandboxes())
+    assert (found.id, found.uid, found.at, found.interfaces[0].rx_bytes) == ("s-1", "uid-1", 7.0, 3)
