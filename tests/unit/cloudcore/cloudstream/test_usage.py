@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cloudcore.cloudstream import usage
 from cloudcore.cloudstream.usage import NODE, Sample, Scrape, Usage
-from edgecore.edgestream import stats
+from edgecore.edgestream import scraped, stats
 
 WEB = ("default", "web", "c")
 LABELS = 'container="c",namespace="default",pod="web"'
@@ -30,7 +30,7 @@ def page(at: float, node_s: float, web_s: float) -> str:
         pod="web",
         uid="u",
     )
-    return stats.resource_metrics(node, [web])
+    return scraped.resource(node, [web])
 
 
 def test_two_pages_of_our_edge_give_what_was_used_between_them() -> None:
