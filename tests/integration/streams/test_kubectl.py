@@ -263,7 +263,8 @@ async def until_said(master: int, text: bytes, *, asking: bytes = b"") -> None:
 @both
 def test_attach(play: Play, env: dict[str, str]) -> None:
     async def story(r: Rig) -> None:
-        script = "while read x; do echo heard $x; [ $x = end ] && exit 0; done"
+        # it stays a moment: a runtime may cut off those who are attached before it passed on the last that was written
+        script = "while read x; do echo heard $x; [ $x = end ] && sleep 0.5 && exit 0; done"
         await r.run_pod(pod("web", shell(script, stdin=True), restartPolicy="Never"))
         process = await r.start("attach", "web", "-i", stdin=asyncio.subprocess.PIPE, env=env)
         async with ended_by_us(process):
