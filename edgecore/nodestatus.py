@@ -58,6 +58,7 @@ class NodeStatus:
         self._told_dropped = ""
         self._told_storage: Sequence[Mapping[str, object]] | None = None
         self._labels_seen = True
+        self._machine_labels: dict[str, str] = {}
         self._look = asyncio.Event()
         meta.on_connected.append(self._connected)
         meta.on_change.append(self._changed)
@@ -118,6 +119,7 @@ class NodeStatus:
     async def _register(self) -> None:
         """Raises: Refused, Unavailable, ProtocolError."""
         wanted = await self._facts.node_object()
+        self._machine_labels = node.machine_labels(wanted)
         where = f"null/node/{self._meta.node}"
         try:
             await self._meta.ask(Op.INSERT, where, msgspec.Raw(wanted))
@@ -161,9 +163,7 @@ class NodeStatus:
             return
         self._labels_seen = True
         held = await self._meta.get("node", "", self._meta.node)
-        patch = (
-            node.own_labels_patch(await self._facts.node_object(), bytes(held)) if held is not None else None
-        )
+        patch = node.own_labels_patch(self._machine_labels, bytes(held)) if held is not None else None
         if patch is not None:
             await self._meta.ask(Op.PATCH, f"null/nodepatch/{self._meta.node}", patch.decode())
 

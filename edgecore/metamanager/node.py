@@ -108,12 +108,17 @@ def label_patch(wanted: bytes, existing: bytes) -> bytes | None:
     return msgspec.json.encode({"metadata": {"labels": missing}}) if missing else None
 
 
-def own_labels_patch(wanted: bytes, existing: bytes) -> bytes | None:
-    """The patch that takes back what somebody made of the labels that say what the machine is, or None.
+def machine_labels(wanted: bytes) -> dict[str, str]:
+    """Those labels of the Node to register that say what the machine is.  Raises: ProtocolError."""
+    return {key: value for key, value in _labels(wanted).items() if key in _MACHINE_LABELS}
+
+
+def own_labels_patch(ours: Mapping[str, str], existing: bytes) -> bytes | None:
+    """The patch that takes back what somebody made of the machine's labels, or None.
 
     Raises: ProtocolError.   Source: kubelet, pkg/kubelet/kubelet_node_status.go (updateDefaultLabels)."""
-    ours, theirs = _labels(wanted), _labels(existing)
-    changed = {key: ours[key] for key in _MACHINE_LABELS if key in ours and theirs.get(key) != ours[key]}
+    theirs = _labels(existing)
+    changed = {key: value for key, value in ours.items() if theirs.get(key) != value}
     return msgspec.json.encode({"metadata": {"labels": changed}}) if changed else None
 
 

@@ -72,11 +72,12 @@ def test_labels_of_operators_are_left_alone() -> None:
 def test_only_facts_of_the_machine_are_taken_back() -> None:
     ours = labelled(**{"kubernetes.io/os": "linux", "kubernetes.io/arch": "arm64", "a": "1"})
     changed = labelled(**{"kubernetes.io/os": "plan9", "kubernetes.io/arch": "arm64", "a": "2"})
-    patch = node.own_labels_patch(ours, changed)
+    machine = node.machine_labels(ours)
+    patch = node.own_labels_patch(machine, changed)
     assert patch is not None
     assert json.loads(patch) == {"metadata": {"labels": {"kubernetes.io/os": "linux"}}}
-    assert node.own_labels_patch(ours, labelled(**{"kubernetes.io/os": "linux"})) is not None
-    assert node.own_labels_patch(ours, ours) is None
+    assert node.own_labels_patch(machine, labelled(**{"kubernetes.io/os": "linux"})) is not None
+    assert node.own_labels_patch(machine, ours) is None
 
 
 def test_a_lease_keeps_what_we_do_not_know() -> None:
