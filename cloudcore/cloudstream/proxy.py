@@ -119,19 +119,9 @@ class PodStreams:
         except BadRequest as error:
             result = f"refused: {error}"
             return status_response(400, str(error))
-        except Refusal as error:
-            result = f"{error.code}: {error}"
-            return _plain(error) if error.plain else status_response(error.code, str(error))
-        except StreamReset as error:
-            # the answer had begun; the client's connection was cut
-            result = f"broke off: {error}"
-            return relay.Taken(502)
-        except Unavailable as error:
-            result = f"503: {error}"
-            return status_response(503, str(error))
-        except ConnectionError:
-            result = "the client went away"
-            return relay.Taken(499)
+        except (Refusal, StreamReset, Unavailable, ConnectionError) as error:
+            result, said = _failed(error)
+            return said
         finally:
             audit.info(
                 "%s %s of %s container=%s by %s: %s after %.1f s",
@@ -165,18 +155,9 @@ class PodStreams:
             stream, answer = await self._open(wanted, "http", "GET", [])
             result = "done"
             return await relay.relay_body(request, stream, answer)
-        except Refusal as error:
-            result = f"{error.code}: {error}"
-            return _plain(error) if error.plain else status_response(error.code, str(error))
-        except StreamReset as error:
-            result = f"broke off: {error}"
-            return relay.Taken(502)
-        except Unavailable as error:
-            result = f"503: {error}"
-            return status_response(503, str(error))
-        except ConnectionError:
-            result = "the client went away"
-            return relay.Taken(499)
+        except (Refusal, StreamReset, Unavailable, ConnectionError) as error:
+            result, said = _failed(error)
+            return said
         finally:
             audit.info(
                 "%s %s of node %s by %s: %s after %.1f s",
@@ -321,6 +302,19 @@ async def _text(stream: Pipe) -> str:
     except TimeoutError:
         pass  # what came until now has to do
     return body[:MAX_ERROR_TEXT].decode("utf-8", "replace").strip()
+
+
+def _failed(error: Refusal | StreamReset | Unavailable | ConnectionError) -> tuple[str, web.StreamResponse]:
+    """What the audit says of a request that came to nothing, and what its client gets."""
+    if isinstance(error, Refusal):
+        said = _plain(error) if error.plain else status_response(error.code, str(error))
+        return f"{error.code}: {error}", said
+    if isinstance(error, StreamReset):
+        # the answer had begun; the client's connection was cut
+        return f"broke off: {error}", relay.Taken(502)
+    if isinstance(error, Unavailable):
+        return f"503: {error}", status_response(503, str(error))
+    return "the client went away", relay.Taken(499)
 
 
 def _plain(refusal: Refusal) -> web.Response:
