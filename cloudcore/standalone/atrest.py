@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from cloudcore.standalone.errors import NewerStore, StoreError
-from cloudcore.standalone.store import LEVEL, Key
+from cloudcore.standalone.ids import Key
+from cloudcore.standalone.store import LEVEL
 
 
 def copy_database(path: Path, target: Path) -> int:

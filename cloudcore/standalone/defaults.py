@@ -8,7 +8,7 @@ import base64
 from collections.abc import Callable
 from typing import Any
 
-from cloudcore.standalone.store import Key
+from cloudcore.standalone.ids import Key
 
 Json = dict[str, Any]
 

@@ -15,10 +15,10 @@ from cloudcore.standalone import volumes
 from cloudcore.standalone.admission import MIRROR, NO_EVICT, SYSTEM_PRIORITIES
 from cloudcore.standalone.controllers.endpoints import MANAGED_BY, MANAGER, OLD_MANAGED_BY, OLD_MANAGER
 from cloudcore.standalone.controllers.jobs import NAME_LABEL, UID_LABEL
+from cloudcore.standalone.ids import Key
 from cloudcore.standalone.kinds import Kind
 
 Json = dict[str, Any]
-Key = tuple[str, str]
 SYSTEM_NAMESPACES = frozenset({"default", "kube-system", "kube-public", "kube-node-lease"})
 OWN_NAMESPACE = "kubeedge"
 """Where the hub keeps its own: keys, tokens, sessions.  Not anybody's work, and secret."""

@@ -1,7 +1,7 @@
 """The table of kinds that this API server stores and serves.
 
 One row per kind: where it lives, what it is called, and which subresources it has.  Behaviour of single kinds is in
-defaults.py, validation.py and controllers/; everything else works from the row alone.  CustomResourceDefinitions add
+defaults.py, validation/ and controllers/; everything else works from the row alone.  CustomResourceDefinitions add
 rows at run time (see crds.py)."""
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ from typing import Any
 
 from cloudcore.standalone import quantity
 from cloudcore.standalone.defaults import qos_class
+from cloudcore.standalone.ids import Key
 
 Json = dict[str, Any]
-Key = tuple[str, str]
 Amounts = dict[str, Decimal]
 LIMIT_NOTE = "kubernetes.io/limit-ranger"
 PODS, CLAIMS, SERVICES = ("", "pods"), ("", "persistentvolumeclaims"), ("", "services")

@@ -54,11 +54,12 @@ from cloudcore.standalone.controllers.stateful import StatefulSets
 from cloudcore.standalone.controllers.taints import TaintEvictions
 from cloudcore.standalone.controllers.volumes import Volumes
 from cloudcore.standalone.errors import StartError, StoreError
+from cloudcore.standalone.ids import Key
 from cloudcore.standalone.kinds import Registry
 from cloudcore.standalone.openapi import OpenApi
 from cloudcore.standalone.requests import WriteOptions
 from cloudcore.standalone.status import ApiError
-from cloudcore.standalone.store import Key, Store
+from cloudcore.standalone.store import Store
 from cloudcore.standalone.verbs import Resources
 
 log = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from cloudcore.standalone import defaults
+from cloudcore.standalone.ids import Key
 
 Json = dict[str, Any]
-Key = tuple[str, str]
 METRICS = "autoscaling.alpha.kubernetes.io/metrics"
 BEHAVIOR = "autoscaling.alpha.kubernetes.io/behavior"
 _EVENT_NAMES = {

@@ -30,13 +30,9 @@ import msgspec
 
 from beehive.watchdog import Vital
 from cloudcore.standalone.errors import NewerStore, StoreError
+from cloudcore.standalone.ids import Key, ObjectId
 
 log = logging.getLogger(__name__)
-
-Key = tuple[str, str]
-"""(group, plural) of a resource."""
-ObjectId = tuple[str, str]
-"""(namespace or "", name)."""
 
 EVERYTHING: Key = ("*", "*")
 """Subscribe to this for the events of all resources, from now."""

@@ -27,7 +27,6 @@ from cloudcore.standalone import (
     shapes,
     signing,
     unheeded,
-    validation,
 )
 from cloudcore.standalone.admission import Admission
 from cloudcore.standalone.errors import StoreError
@@ -46,6 +45,9 @@ from cloudcore.standalone.status import (
     success,
 )
 from cloudcore.standalone.store import Record, Store
+from cloudcore.standalone.validation.metadata import on_metadata
+from cloudcore.standalone.validation.pods import on_resize
+from cloudcore.standalone.validation.table import on_create, on_update
 
 log = logging.getLogger(__name__)
 Json = dict[str, Any]
@@ -245,7 +247,7 @@ class Resources:
             )
         self._keep(kind, body, old, subresource)
         self._default(kind, body)
-        if subresource == "resize" and (causes := validation.on_resize(body, old)):
+        if subresource == "resize" and (causes := on_resize(body, old)):
             raise invalid(kind.kind, kind.group, name, causes)
         if not kind.custom:
             self.admission.on_update(kind, body, old)
@@ -569,7 +571,7 @@ class Resources:
 
     def _check(self, kind: Kind, body: Json, old: Json | None, subresource: str = "") -> None:
         if kind.schema is not None:
-            causes = list(validation.on_metadata(kind.key, body["metadata"], custom=True))
+            causes = list(on_metadata(kind.key, body["metadata"], custom=True))
             causes += schema.validate(kind.schema, body)
             if kind.scale is not None:
                 causes += crds.scale_faults(kind.scale, body)
@@ -577,11 +579,11 @@ class Resources:
                 blocked = any(cause.reason in rules.BLOCKING for cause in causes)
                 causes += [rules.UNCHECKED] if blocked else rules.evaluate(kind.rules, body, old)
         elif old is None:
-            causes = validation.on_create(kind.key, body)
+            causes = on_create(kind.key, body)
         elif subresource == "status":
-            causes = list(validation.on_metadata(kind.key, body["metadata"]))
+            causes = list(on_metadata(kind.key, body["metadata"]))
         else:
-            causes = validation.on_update(kind.key, body, old)
+            causes = on_update(kind.key, body, old)
         if kind.key == crds.KEY and subresource != "status" and not causes:
             known = [] if old is None else crds.rule_faults(old).causes
             causes = [cause for cause in crds.rule_faults(body).causes if cause not in known]

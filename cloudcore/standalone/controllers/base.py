@@ -13,10 +13,11 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from cloudcore.standalone.ids import Key
 from cloudcore.standalone.kinds import Kind
 from cloudcore.standalone.requests import WriteOptions
 from cloudcore.standalone.status import ApiError
-from cloudcore.standalone.store import EVERYTHING, Event, Key, Record, TooSlow
+from cloudcore.standalone.store import EVERYTHING, Event, Record, TooSlow
 from cloudcore.standalone.verbs import Resources
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,9 @@ from typing import Any
 from cloudcore.standalone import volumes
 from cloudcore.standalone.controllers.base import FIRST_RETRY_S, Controller, Event, Item, set_condition
 from cloudcore.standalone.controllers.placement import Node, choose, preemption, priority, trimmed
+from cloudcore.standalone.ids import Key
 from cloudcore.standalone.status import ApiError
-from cloudcore.standalone.store import Key, Record
+from cloudcore.standalone.store import Record
 from cloudcore.standalone.verbs import PODS, DeleteOptions, Resources
 
 log = logging.getLogger(__name__)

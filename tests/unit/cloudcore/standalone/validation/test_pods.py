@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cloudcore.standalone import validation
+from cloudcore.standalone.validation import pods
 
 SMALL = {"requests": {"cpu": "1", "memory": "1Mi"}, "limits": {"cpu": "1", "memory": "1Mi"}}
 LARGE = {"requests": {"cpu": "2", "memory": "2Mi"}, "limits": {"cpu": "2", "memory": "2Mi"}}
@@ -41,7 +41,7 @@ def test_a_resize_changes_cpu_and_memory_only(change: Any, shown: Any, words: li
     old = pod() | {"status": running(shown)}
     body = copy.deepcopy(old)
     body["spec"]["containers"][0] |= change
-    told = [cause.text for cause in validation.on_resize(body, old)]
+    told = [cause.text for cause in pods.on_resize(body, old)]
     assert len(told) == len(words), told
     for word in words:
         assert any(word in text for text in told), told
@@ -59,5 +59,5 @@ def test_a_resize_changes_cpu_and_memory_only(change: Any, shown: Any, words: li
 )
 def test_names_of_sysctls(names: tuple[str, ...], spec: dict[str, Any], faults: int) -> None:
     context = {"sysctls": [{"name": name, "value": "1"} for name in names]}
-    told = list(validation.pod_spec(pod(securityContext=context, **spec)["spec"], "spec"))
+    told = list(pods.pod_spec(pod(securityContext=context, **spec)["spec"], "spec"))
     assert len(told) == faults, told
