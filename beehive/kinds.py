@@ -69,6 +69,32 @@ TABLE: tuple[Kind, ...] = (
 )
 """The first row of a wire spelling is the kind that the hub pushes under it by itself."""
 
+BUILT_IN = frozenset(
+    {"", "apps", "autoscaling", "batch", "policy", "extensions"}
+    | {
+        f"{name}.k8s.io"
+        for name in (
+            *("admissionregistration", "apiextensions", "apiregistration", "authentication", "authorization"),
+            *(
+                "certificates",
+                "coordination",
+                "discovery",
+                "events",
+                "flowcontrol.apiserver",
+                "internal.apiserver",
+            ),
+            *("metrics", "networking", "node", "rbac.authorization", "resource", "scheduling", "storage"),
+        )
+    }
+)
+"""The groups of an API server's own.  Others of the same ending are custom kinds (`gateway.networking.k8s.io`)."""
+
+
+def is_custom(group: str) -> bool:
+    """Whether the kinds of that group come from definitions."""
+    return group not in BUILT_IN
+
+
 _BY_RESOURCE = {(row.group, row.plural): row for row in TABLE}
 _BY_WIRE: dict[str, Kind] = {}
 for _row in TABLE:

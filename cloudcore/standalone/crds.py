@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from beehive.printing.custom import read_columns
 from cloudcore.standalone import rules
-from cloudcore.standalone.kinds import Column, Kind, Registry, ScalePaths
+from cloudcore.standalone.kinds import Kind, Registry, ScalePaths
 from cloudcore.standalone.status import Cause, invalid_value
 
 Json = dict[str, Any]
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 KEY = ("apiextensions.k8s.io", "customresourcedefinitions")
 CUSTOM_VERBS = ("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch")
-AGE = Column(name="Age", type="date", json_path=".metadata.creationTimestamp")
 
 
 def key_of(definition: Json) -> tuple[str, str]:
@@ -32,17 +32,6 @@ def rows(definition: Json) -> list[Kind]:
             continue
         subresources = version.get("subresources") or {}
         scale = subresources.get("scale")
-        columns = tuple(
-            Column(
-                name=column["name"],
-                type=column["type"],
-                json_path=column["jsonPath"],
-                format=column.get("format", ""),
-                description=column.get("description", ""),
-                priority=column.get("priority", 0),
-            )
-            for column in version.get("additionalPrinterColumns") or ()
-        )
         schema = (version.get("schema") or {}).get("openAPIV3Schema") or {"type": "object"}
         found.append(
             Kind(
@@ -60,7 +49,7 @@ def rows(definition: Json) -> list[Kind]:
                 generation=True,
                 storage_version=storage,
                 custom=True,
-                columns=columns or (AGE,),
+                columns=read_columns(version),
                 schema=schema,
                 rules=rules.compile_schema(schema),
                 scale=None

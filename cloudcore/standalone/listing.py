@@ -11,7 +11,9 @@ from typing import Any
 
 import msgspec
 
-from cloudcore.standalone import selectors, tables
+from beehive.printing import printed
+from beehive.printing.printed import partial
+from cloudcore.standalone import selectors
 from cloudcore.standalone.kinds import Kind
 from cloudcore.standalone.negotiation import Form
 from cloudcore.standalone.requests import Target, whole_number
@@ -253,24 +255,12 @@ def object_bytes(kind: Kind, body: Json, form: Form, now: datetime, include: str
     return msgspec.json.encode(body)
 
 
-def partial(body: Json) -> Json:
-    return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": body["metadata"]}
-
-
 def table(kind: Kind, rows: list[Json], metadata: Json, *, definitions: bool = True) -> Json:
-    return {
-        "kind": "Table",
-        "apiVersion": "meta.k8s.io/v1",
-        "metadata": metadata,
-        "columnDefinitions": tables.columns(kind) if definitions else [],
-        "rows": rows,
-    }
+    shown = printed.columns(kind.key, kind.columns if kind.custom else None) if definitions else []
+    return printed.table(shown, rows, metadata)
 
 
 def row(kind: Kind, body: Json, now: datetime, include: str) -> Json:
-    found: Json = {"cells": tables.cells(kind, body, now)}
-    if include == "Object":
-        found["object"] = body
-    elif include != "None":
-        found["object"] = partial(body)
-    return found
+    return printed.row(
+        printed.cells(kind.key, body, now, kind.columns if kind.custom else None), body, include
+    )

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from beehive.printing.printed import partial
 from cloudcore.standalone import listing
 from cloudcore.standalone.kinds import Kind
 from cloudcore.standalone.listing import Query
@@ -122,7 +123,7 @@ class _Painter:
             shown = listing.table(self._kind, rows, version, definitions=self._columns)
             self._columns = False
         else:
-            shown = listing.partial(body)
+            shown = partial(body)
         return msgspec.json.encode({"type": kind, "object": shown}) + b"\n"
 
     def bookmark(self, revision: int, annotations: dict[str, str] | None) -> bytes:
@@ -132,10 +133,10 @@ class _Painter:
         body: Json = {"kind": self._kind.kind, "apiVersion": self._kind.api_version, "metadata": metadata}
         if self._form.shape == "Table":
             shown = listing.table(self._kind, [], {"resourceVersion": str(revision)}, definitions=False)
-            shown["rows"] = [{"cells": [], "object": listing.partial(body)}]
+            shown["rows"] = [{"cells": [], "object": partial(body)}]
             body = shown
         elif self._form.shape:
-            body = listing.partial(body)
+            body = partial(body)
         return msgspec.json.encode({"type": "BOOKMARK", "object": body}) + b"\n"
 
     def error(self, error: ApiError) -> bytes:
