@@ -182,6 +182,27 @@ def silence_s(device: Device, *, by_mapper: bool = True) -> float | None:
     )
 
 
+def silent(
+    devices: Mapping[str, Device],
+    records: Mapping[str, Record],
+    owner: Mapping[str, str],
+    heard: dict[str, float],
+    now: float,
+) -> list[str]:
+    """The devices that count as up and have not spoken for as long as they may.
+
+    heard: when each spoke last, seconds; one that never did counts from this look on, and is entered."""
+    found = []
+    for id_, device in devices.items():
+        record = records.get(id_)
+        limit_s = silence_s(device, by_mapper=bool(owner.get(id_)))
+        if record is None or limit_s is None or record.state.lower() not in UP:
+            continue
+        if now - heard.setdefault(id_, now) > limit_s:
+            found.append(id_)
+    return found
+
+
 def unplugged(record: Record, now_ms: int) -> tuple[Record, bool]:
     """The hardware was pulled out.  The state is implicit, so that a reading revives it."""
     return replace(record, state="offline", implicit=True, told_at=now_ms), True

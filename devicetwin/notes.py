@@ -13,6 +13,9 @@ from devicetwin.ports import Clock
 
 log = logging.getLogger(__name__)
 
+# What a note says is to be done for a device.
+SAVE, TWIN, STATE = 1, 2, 4
+
 BATCH = 64
 RETRY_S = 1.0  # after the work failed
 

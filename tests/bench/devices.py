@@ -100,7 +100,7 @@ def spread(times: list[float]) -> str:
 
 
 def _reading(twin: object) -> str | None:
-    record = twin._records["default/t0"].twins["target"]  # type: ignore[attr-defined]
+    record = twin.known.records["default/t0"].twins["target"]  # type: ignore[attr-defined]
     return record.actual.value if record.actual is not None else None
 
 

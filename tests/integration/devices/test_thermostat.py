@@ -227,7 +227,7 @@ def test_a_hanging_mapper_stalls_nobody_and_is_noticed(folder: Path, monkeypatch
                 await until(lambda: edge.uplink.twin(ID).get("target") == ("21.5", "21.5"))
                 assert not next(d for d in twin.devices() if d["id"] == "default/stuck")["delivered"]
                 # it told of its device once, and nobody knows how that is since it hangs
-                twin.state_reported("default/stuck", "online")
+                twin.reports.state_reported("default/stuck", "online")
                 await until(lambda: edge.uplink.state("default/stuck") == "unknown")
                 assert edge.uplink.state(ID) == "online"
 

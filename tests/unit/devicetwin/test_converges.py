@@ -84,10 +84,10 @@ class Converging(RuleBasedStateMachine):
             dmi_dir=Path("/nonexistent"),
             clock=clock,
         )
-        self.wait(self.edge._load())
+        self.wait(self.edge.load())
         info = MapperInfo(name=MAPPER, protocol="p", address="/nonexistent")
-        self.edge.dmi.links.setdefault(MAPPER, Link(info, self.edge, random.Random(0)))
-        self.edge._reassign()
+        self.edge.dmi.links.setdefault(MAPPER, Link(info, self.edge.dispatch, random.Random(0)))
+        self.edge.dispatch.reassign()
 
     # --- the cloud
 
@@ -157,7 +157,7 @@ class Converging(RuleBasedStateMachine):
 
     @rule()
     def work_off(self) -> None:
-        self.wait(self.edge._notes.flush(ID))
+        self.wait(self.edge.notes.flush(ID))
 
     @rule()
     def kill_the_edge(self) -> None:
@@ -169,12 +169,12 @@ class Converging(RuleBasedStateMachine):
     @rule(answer=st.booleans())
     def tell_the_mapper(self, *, answer: bool) -> None:
         """As the worker of its link does; the answer may get lost."""
-        tell = self.edge.tell(MAPPER, ID)
-        if isinstance(tell, Tell) and self.edge._records[ID].delivered != (MAPPER, tell.digest):
-            self.wait(self.edge.telling(MAPPER, ID))
+        tell = self.edge.dispatch.tell(MAPPER, ID)
+        if isinstance(tell, Tell) and self.edge.known.records[ID].delivered != (MAPPER, tell.digest):
+            self.wait(self.edge.dispatch.telling(MAPPER, ID))
             self.mapper_takes(tell)
             if answer:
-                self.edge.told(MAPPER, ID, tell.digest)
+                self.edge.dispatch.told(MAPPER, ID, tell.digest)
 
     def mapper_takes(self, tell: Tell) -> None:
         wish = tell.device.spec.properties[0].desired.value
@@ -186,7 +186,7 @@ class Converging(RuleBasedStateMachine):
     def restart_the_mapper(self) -> None:
         self.applied = ""
         info = self.edge.dmi.links[MAPPER].info
-        for tell in self.wait(self.edge.registered(info)):
+        for tell in self.wait(self.edge.dispatch.registered(info)):
             self.mapper_takes(tell)
 
     @rule(level=LEVELS)
@@ -202,28 +202,28 @@ class Converging(RuleBasedStateMachine):
     def report(self, data: st.DataObject) -> None:
         """Any that is on its way: late, again, or before one that is older."""
         if self.held:
-            self.edge.reported(ID, [data.draw(st.sampled_from(self.held))])
+            self.edge.reports.reported(ID, [data.draw(st.sampled_from(self.held))])
 
     @rule(levels=st.lists(LEVELS, min_size=2, max_size=5))
     def live_on(self, levels: list[str]) -> None:
         """A while without an incident."""
         for level in levels:
             self.level = level
-            self.edge.reported(ID, [Reading(name="level", reported=level, observed=self.applied)])
-            self.wait(self.edge._notes.flush(ID))
+            self.edge.reports.reported(ID, [Reading(name="level", reported=level, observed=self.applied)])
+            self.wait(self.edge.notes.flush(ID))
             if self.up:
                 self.report_up()
 
     @rule()
     def report_rubbish(self) -> None:
-        assert self.edge.reported(ID, [Reading(name="level", reported="many")])
+        assert self.edge.reports.reported(ID, [Reading(name="level", reported="many")])
 
     # --- what is always so
 
     @invariant()
     def the_wish_in_force_is_the_rules(self) -> None:
         if hasattr(self, "edge"):
-            twin = self.edge._records[ID].twins.get("level")
+            twin = self.edge.known.records[ID].twins.get("level")
             held = twin.expected.value if twin is not None and twin.expected is not None else ""
             assert held == self.wish
 
@@ -233,8 +233,8 @@ class Converging(RuleBasedStateMachine):
         self.deliver()
         self.tell_the_mapper(answer=True)
         self.read()
-        self.edge.reported(ID, [self.held[-1]])
-        self.wait(self.edge._notes.flush(ID))
+        self.edge.reports.reported(ID, [self.held[-1]])
+        self.wait(self.edge.notes.flush(ID))
         self.report_up()
 
     def teardown(self) -> None:
@@ -251,10 +251,14 @@ class Converging(RuleBasedStateMachine):
             assert (twin.observed_desired.value if twin.observed_desired else "") == self.wish
             accepted = next(c for c in self.status.conditions if c.type == reports.ACCEPTED)
             assert accepted.status == "True"
-            sent, writes, said = len(self.uplink.sent), self.store.writes, len(self.edge._texts)
+            sent, writes, said = len(self.uplink.sent), self.store.writes, len(self.edge.texts.waiting)
             for _ in range(3):
                 self.settle()
-            assert (len(self.uplink.sent), self.store.writes, len(self.edge._texts)) == (sent, writes, said)
+            assert (len(self.uplink.sent), self.store.writes, len(self.edge.texts.waiting)) == (
+                sent,
+                writes,
+                said,
+            )
         finally:
             self.loop.close()
 

@@ -73,7 +73,7 @@ class Edge:
         )
 
     async def begin(self) -> None:
-        await self.twin._load()
+        await self.twin.load()
         model = {
             "metadata": {"namespace": "default", "name": "m"},
             "spec": {"protocol": "p", "properties": ROWS},
@@ -89,20 +89,22 @@ class Edge:
                 },
             }
             await self.twin.on_message(resource_message("device", device))
-            assert not self.twin.reported(
+            assert not self.twin.reports.reported(
                 f"default/{name}", [Reading(name=n, reported=v) for n, v in GOOD.items()]
             )
-        self.twin._texts.clear()
+        self.twin.texts.waiting.clear()
 
     def values(self, name: str) -> dict[str, str | None]:
         return {
             n: t.actual.value if t.actual is not None else None
-            for n, t in self.twin._records[f"default/{name}"].twins.items()
+            for n, t in self.twin.known.records[f"default/{name}"].twins.items()
         }
 
     def wishes(self, name: str) -> dict[str, str]:
         return {
-            n: t.expected.value for n, t in self.twin._records[f"default/{name}"].twins.items() if t.expected
+            n: t.expected.value
+            for n, t in self.twin.known.records[f"default/{name}"].twins.items()
+            if t.expected
         }
 
 
@@ -120,7 +122,7 @@ def play(story: Any) -> None:
 def test_a_lie_is_answered_counted_and_changes_nothing(lie: str) -> None:
     async def story(edge: Edge) -> None:
         await edge.twin.on_mqtt("$hw/events/device/default/liar/twin/update", LIES[lie])
-        ((topic, payload, _),) = edge.twin._texts
+        ((topic, payload, _),) = edge.twin.texts.waiting
         answer = json.loads(payload)
         assert topic == "$hw/events/device/default/liar/twin/update/result"
         assert answer["code"] == 400
@@ -162,7 +164,7 @@ def test_the_topic_of_no_device_reaches_none(topic: str) -> None:
         for tail in ("twin/update", "twin/get", "state/update", "twin/cloud_updated"):
             await edge.twin.on_mqtt(f"{topic}/{tail}", update("real", "66"))
         assert edge.values("liar") == edge.values("honest") == GOOD
-        assert all(json.loads(payload)["code"] == 404 for _, payload, _ in edge.twin._texts)
+        assert all(json.loads(payload)["code"] == 404 for _, payload, _ in edge.twin.texts.waiting)
 
     play(story)
 
@@ -172,11 +174,11 @@ def test_the_topic_of_no_device_reaches_none(topic: str) -> None:
 )
 def test_a_state_that_is_none_is_counted_and_not_taken(state: object) -> None:
     async def story(edge: Edge) -> None:
-        before = edge.twin._records["default/liar"].state
+        before = edge.twin.known.records["default/liar"].state
         await edge.twin.on_mqtt(
             "$hw/events/device/default/liar/state/update", json.dumps({"state": state}).encode()
         )
-        assert edge.twin._records["default/liar"].state == before
+        assert edge.twin.known.records["default/liar"].state == before
         assert edge.twin.dropped() == {("mqtt", "refused"): 1}
 
     play(story)
@@ -188,7 +190,7 @@ def test_a_state_that_is_said_again_is_answered_again() -> None:
             await edge.twin.on_mqtt(
                 "$hw/events/device/default/liar/state/update", b'{"event_id":"1","state":"ok"}'
             )
-        answers = [json.loads(p) for t, p, _ in edge.twin._texts if t.endswith("/state/update/result")]
+        answers = [json.loads(p) for t, p, _ in edge.twin.texts.waiting if t.endswith("/state/update/result")]
         assert [a["device"]["state"] for a in answers] == ["ok", "ok"]
 
     play(story)
@@ -197,9 +199,9 @@ def test_a_state_that_is_said_again_is_answered_again() -> None:
 def test_names_that_a_mapper_makes_up_leave_nothing() -> None:
     async def story(edge: Edge) -> None:
         names = [f"n{i}" for i in range(MAX_TWINS)]
-        refused = edge.twin.reported("default/liar", [Reading(name=n, reported="1") for n in names])
+        refused = edge.twin.reports.reported("default/liar", [Reading(name=n, reported="1") for n in names])
         assert set(refused) == set(names)
         assert edge.values("liar") == GOOD
-        assert not edge.twin._bad
+        assert not edge.twin.known.bad
 
     play(story)
