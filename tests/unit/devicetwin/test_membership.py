@@ -107,3 +107,21 @@ def test_only_a_promised_state_makes_silence_news() -> None:
     assert membership.silence_s(Device(spec=DeviceSpec(state_report=report)), by_mapper=False) == 180
     silent = StateReport(report_to_cloud=False, report_cycle=60_000)
     assert membership.silence_s(Device(spec=DeviceSpec(state_report=silent))) is None
+
+
+def test_who_never_spoke_is_silent_only_after_a_look_at_it() -> None:
+    report = StateReport(report_to_cloud=True, report_cycle=10_000)
+    promised, free = Device(spec=DeviceSpec(state_report=report)), Device()
+    devices = {"a/promised": promised, "a/free": free, "a/down": promised, "a/strange": promised}
+    records = {
+        "a/promised": Record(state="OK"),
+        "a/free": Record(state="online"),
+        "a/down": Record(state="offline"),
+    }
+    heard: dict[str, float] = {}
+    assert membership.silent(devices, records, {}, heard, 1000.0) == []
+    assert heard == {"a/promised": 1000.0}
+    assert membership.silent(devices, records, {}, heard, 1030.0) == []
+    assert membership.silent(devices, records, {}, heard, 1030.5) == ["a/promised"]
+    heard["a/promised"] = 1030.5
+    assert membership.silent(devices, records, {}, heard, 1031.0) == []
