@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from cloudcore.standalone import defaults, limits, volumes
+from cloudcore.standalone import limits, podresources, volumes
 from cloudcore.standalone.kinds import Kind
 from cloudcore.standalone.status import Cause, forbidden, invalid, invalid_value, not_found
 from cloudcore.standalone.store import Record, Store
@@ -148,7 +148,7 @@ class Admission:
                 tolerations.append(
                     {"key": key, "operator": "Exists", "effect": effect, "tolerationSeconds": 300}
                 )
-        body["status"] = {"phase": "Pending", "qosClass": defaults.qos_class(spec)}
+        body["status"] = {"phase": "Pending", "qosClass": podresources.qos_class(spec)}
         if spec.get("schedulingGates"):
             body["status"]["conditions"] = [
                 {
@@ -261,7 +261,7 @@ class Admission:
         fixed = (chosen.get("overhead") or {}).get("podFixed") or {}
         if not fixed and spec.get("overhead"):
             raise refused("Pod Overhead set without corresponding RuntimeClass defined Overhead")
-        if fixed and limits.amounts(spec.get("overhead") or fixed) != limits.amounts(fixed):
+        if fixed and podresources.amounts(spec.get("overhead") or fixed) != podresources.amounts(fixed):
             raise refused("Pod's Overhead doesn't match RuntimeClass's defined Overhead")
         if fixed:
             spec["overhead"] = fixed

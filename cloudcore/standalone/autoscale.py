@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from cloudcore.standalone import quantity
+from cloudcore.standalone import podresources, quantity
 from cloudcore.standalone.disruptions import is_healthy
 
 Json = dict[str, Any]
@@ -152,6 +152,9 @@ def _amount(used: Mapping[str, tuple[Decimal, Decimal]], name: str, container: s
 
 
 def _request(pod: Json, name: str, container: str) -> Decimal:
+    whole = podresources.amounts(podresources.written(pod["spec"], "requests")).get(name)
+    if whole is not None and not container:
+        return whole
     total = Decimal(0)
     for item in pod["spec"].get("containers") or ():
         if container and item.get("name") != container:

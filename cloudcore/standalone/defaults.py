@@ -8,6 +8,7 @@ import base64
 from collections.abc import Callable
 from typing import Any
 
+from cloudcore.standalone import podresources
 from cloudcore.standalone.ids import Key
 
 Json = dict[str, Any]
@@ -41,6 +42,8 @@ def pod_spec(spec: Json, *, template: bool = False) -> None:
         _container(container, template=template)
     for container in spec.get("ephemeralContainers") or ():
         _container(container, template=True)
+    if not template:
+        _whole(spec)
     for volume in spec.get("volumes") or ():
         _volume(volume)
     for constraint in spec.get("topologySpreadConstraints") or ():
@@ -79,6 +82,19 @@ def _container(container: Json, *, template: bool) -> None:
     for hook in (container.get("lifecycle") or {}).values():
         if isinstance(hook, dict):
             _http_get(hook)
+
+
+def _whole(spec: Json) -> None:
+    """What a pod with limits as a whole asks for, where it does not say: as its containers do, or the limit."""
+    limits = podresources.written(spec, "limits")
+    if not limits:
+        return
+    asked = spec["resources"].setdefault("requests", {})
+    for name, amount in podresources.of_containers(spec, "requests").items():
+        if name in podresources.WHOLE:
+            asked.setdefault(name, podresources.shown(name, amount))
+    for name, amount in limits.items():
+        asked.setdefault(name, amount)
 
 
 def _http_get(action: Json) -> None:
@@ -390,24 +406,3 @@ _RULES: dict[Key, Callable[[Json], None]] = {
     ("apiextensions.k8s.io", "customresourcedefinitions"): _definition,
     ("networking.k8s.io", "networkpolicies"): _policy,
 }
-
-
-def qos_class(spec: Json) -> str:
-    """BestEffort, Burstable or Guaranteed.  Source: pkg/apis/core/v1/helper/qos."""
-    requests: dict[str, str] = {}
-    limits: dict[str, str] = {}
-    guaranteed = True
-    for container in _containers(spec):
-        resources = container.get("resources") or {}
-        asked = {n: a for n, a in (resources.get("requests") or {}).items() if n in ("cpu", "memory")}
-        bound = {n: a for n, a in (resources.get("limits") or {}).items() if n in ("cpu", "memory")}
-        requests.update(asked)
-        limits.update(bound)
-        guaranteed = (
-            guaranteed
-            and set(bound) == {"cpu", "memory"}
-            and all(asked.get(name, amount) == amount for name, amount in bound.items())
-        )
-    if not requests and not limits:
-        return "BestEffort"
-    return "Guaranteed" if guaranteed else "Burstable"

@@ -9,12 +9,10 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from cloudcore.standalone import quantity
-from cloudcore.standalone.defaults import qos_class
+from cloudcore.standalone import podresources, quantity
 from cloudcore.standalone.ids import Key
+from cloudcore.standalone.podresources import Amounts, Json, amounts, qos_class, shown
 
-Json = dict[str, Any]
-Amounts = dict[str, Decimal]
 LIMIT_NOTE = "kubernetes.io/limit-ranger"
 PODS, CLAIMS, SERVICES = ("", "pods"), ("", "persistentvolumeclaims"), ("", "services")
 COUNTED = ("configmaps", "secrets", "resourcequotas", "replicationcontrollers")
@@ -71,7 +69,9 @@ def range_faults(key: Key, body: Json, ranges: list[Json]) -> list[str]:
                     item, "Container", amounts(resources.get("requests")), amounts(resources.get("limits"))
                 )
         for item in _items(ranges, "Pod"):
-            found += _held(item, "Pod", _total(spec, "requests"), _total(spec, "limits"))
+            found += _held(
+                item, "Pod", podresources.total(spec, "requests"), podresources.total(spec, "limits")
+            )
     elif key == CLAIMS:
         asked = amounts((body["spec"].get("resources") or {}).get("requests"))
         for item in _items(ranges, "PersistentVolumeClaim"):
@@ -86,14 +86,14 @@ def _held(item: Json, kind: str, requests: Amounts, limits: Amounts) -> list[str
             found.append(f"minimum {name} usage per {kind} is {least}.  No request is specified")
         elif requests[name] < quantity.parse(least):
             found.append(
-                f"minimum {name} usage per {kind} is {least}, but request is {_shown(name, requests[name])}"
+                f"minimum {name} usage per {kind} is {least}, but request is {shown(name, requests[name])}"
             )
     for name, most in (item.get("max") or {}).items():
         if name not in limits:
             found.append(f"maximum {name} usage per {kind} is {most}.  No limit is specified")
         elif limits[name] > quantity.parse(most):
             found.append(
-                f"maximum {name} usage per {kind} is {most}, but limit is {_shown(name, limits[name])}"
+                f"maximum {name} usage per {kind} is {most}, but limit is {shown(name, limits[name])}"
             )
     for name, ratio in (item.get("maxLimitRequestRatio") or {}).items():
         if not limits.get(name) or not requests.get(name):
@@ -108,34 +108,6 @@ def _held(item: Json, kind: str, requests: Amounts, limits: Amounts) -> list[str
     return found
 
 
-def amounts(written: Any) -> Amounts:
-    """Quantities by name, as numbers."""
-    return {name: quantity.parse(value) for name, value in (written or {}).items()}
-
-
-def _total(spec: Json, what: str) -> Amounts:
-    """Of a pod: the sum over its containers, or its largest init container."""
-    total: Amounts = {}
-    for container in spec.get("containers") or ():
-        for name, amount in amounts((container.get("resources") or {}).get(what)).items():
-            total[name] = total.get(name, Decimal(0)) + amount
-    for container in spec.get("initContainers") or ():
-        for name, amount in amounts((container.get("resources") or {}).get(what)).items():
-            if container.get("restartPolicy") == "Always":
-                total[name] = total.get(name, Decimal(0)) + amount
-            else:
-                total[name] = max(total.get(name, Decimal(0)), amount)
-    return total
-
-
-def _shown(name: str, amount: Decimal) -> str:
-    whole = amount == amount.to_integral_value()
-    binary = name.rpartition(".")[2] in ("memory", "storage", "ephemeral-storage") and whole
-    if binary and amount >= 1024 and amount % 1024 == 0:
-        return quantity.canonical(f"{int(amount) // 1024}Ki")
-    return quantity.canonical(str(amount) if not whole else str(int(amount)))
-
-
 # quotas ----------------------------------------------------------------------------------------------
 
 
@@ -148,7 +120,7 @@ def usage(key: Key, body: Json) -> Amounts:
             return {"count/pods": Decimal(1)}
         found["pods"] = Decimal(1)
         for what in ("requests", "limits"):
-            for name, amount in _total(body["spec"], what).items():
+            for name, amount in podresources.total(body["spec"], what, overhead=True).items():
                 found[f"{what}.{name}"] = amount
                 if what == "requests" and name in COMPUTE:
                     found[name] = amount
@@ -227,7 +199,7 @@ def used(quota: Json, objects: Iterable[tuple[Key, Json]]) -> dict[str, str]:
             for name, amount in usage(key, body).items():
                 if name in total:
                     total[name] += amount
-    return {name: _shown(name, amount) for name, amount in total.items()}
+    return {name: shown(name, amount) for name, amount in total.items()}
 
 
 def quota_fault(quota: Json, key: Key, body: Json, have: Mapping[str, str], old: Json | None = None) -> str:
@@ -246,7 +218,7 @@ def quota_fault(quota: Json, key: Key, body: Json, have: Mapping[str, str], old:
     for what, limit in sorted(hard.items()):
         more = wanted.get(what, Decimal(0)) - before.get(what, Decimal(0))
         if more > 0 and quantity.parse(have.get(what, "0")) + more > quantity.parse(limit):
-            over.append((what, _shown(what, more), have.get(what, "0"), limit))
+            over.append((what, shown(what, more), have.get(what, "0"), limit))
     if not over:
         return ""
     listed = [",".join(f"{row[0]}={row[place]}" for row in over) for place in (1, 2, 3)]
@@ -254,8 +226,10 @@ def quota_fault(quota: Json, key: Key, body: Json, have: Mapping[str, str], old:
 
 
 def _unspecified(hard: Mapping[str, Any], spec: Json) -> list[str]:
-    """A quota on compute resources asks every container to say what it wants of them."""
-    found = []
+    """A quota on compute resources asks every container to say what it wants of them, or the pod."""
+    found: list[str] = []
+    if podresources.whole(spec):
+        return found
     for what in sorted(hard):
         section, _, resource = what.partition(".")
         if what in COMPUTE:

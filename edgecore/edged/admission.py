@@ -16,8 +16,8 @@ import msgspec
 
 from beehive.message import UNREADABLE
 from edgecore.edged import claims, quantity
-from edgecore.edged.pod import Pod, Toleration, qos_class
-from edgecore.edged.resources import pod_requests
+from edgecore.edged.pod import Pod, Toleration
+from edgecore.edged.resources import pod_requests, qos_class
 from edgecore.edged.status import Outcome
 
 CRITICAL_PRIORITY = 2_000_000_000

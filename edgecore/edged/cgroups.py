@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgecore.edged import quantity
-from edgecore.edged.pod import Pod, qos_class
-from edgecore.edged.resources import pod_limit, pod_requests
+from edgecore.edged.pod import Pod
+from edgecore.edged.resources import pod_limit, pod_requests, qos_class
 
 ROOT = Path("/sys/fs/cgroup")
 MIN_SHARES, MAX_SHARES = 2, 262144

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from edgecore.edged import quantity
 from edgecore.edged.errors import Held
 from edgecore.edged.pod import Container, EnvVarSource, Pod, ResourceFieldRef
+from edgecore.edged.resources import whole_limits
 
 CONFIG_ERROR = "CreateContainerConfigError"
 
@@ -264,7 +265,8 @@ def resource_value(pod: Pod, container: Container | None, ref: ResourceFieldRef,
     elif kind == "requests" and name in target.resources.limits:
         value = quantity.parse(target.resources.limits[name])
     elif kind == "limits":
-        value = facts.allocatable.get(name, 0)
+        # what it may use at the most: all that its pod may, or all that pods may
+        value = whole_limits(pod).get(name) or facts.allocatable.get(name, 0)
     else:
         value = 0
     try:

@@ -32,9 +32,10 @@ from edgecore.edged.ends import Ends
 from edgecore.edged.errors import BadPod, CriError
 from edgecore.edged.logs import LogFile, Logs
 from edgecore.edged.node import Facts
-from edgecore.edged.pod import Pod, qos_class
+from edgecore.edged.pod import Pod
 from edgecore.edged.podread import decode_key, decode_pod
 from edgecore.edged.ports import Clock, Objects, State
+from edgecore.edged.resources import qos_class
 from edgecore.edged.runtime import ContainerInfo, Image
 from edgecore.edged.worker import Worker
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import msgspec
 
-from edgecore.edged import quantity
-
 # of users and groups
 MAX_ID = 2**31 - 1
 
@@ -430,6 +428,8 @@ class PodSpec(Wire, frozen=True, kw_only=True):
     node_selector: dict[str, str] = {}
     tolerations: list[Toleration] = []
     overhead: dict[str, Quantity] = {}
+    # of the pod as a whole; nothing where only its containers say
+    resources: ResourceRequirements | None = None
     os: PodOs | None = None
     runtime_class_name: str | None = None
     enable_service_links: bool = True
@@ -581,21 +581,3 @@ class Pod(Wire, frozen=True, kw_only=True):
         return container.restart_policy == "Always" and any(
             c.name == container.name for c in self.spec.init_containers
         )
-
-
-def qos_class(pod: Pod) -> str:
-    """Guaranteed, Burstable or BestEffort, by the kubelet's rule (only cpu and memory count)."""
-    guaranteed = True
-    anything = False
-    for c in pod.all_containers():
-        limits = {k: quantity.parse(v) for k, v in c.resources.limits.items() if k in ("cpu", "memory")}
-        requests = {k: quantity.parse(v) for k, v in c.resources.requests.items() if k in ("cpu", "memory")}
-        limits = {k: v for k, v in limits.items() if v}
-        requests = {k: v for k, v in requests.items() if v}
-        anything = anything or bool(limits or requests)
-        for name in ("cpu", "memory"):
-            if name not in limits or requests.get(name, limits[name]) != limits[name]:
-                guaranteed = False
-    if not anything:
-        return "BestEffort"
-    return "Guaranteed" if guaranteed else "Burstable"

@@ -22,6 +22,7 @@ from edgecore.edged.pod import (
     Pod,
     Probe,
     Quantity,
+    ResourceRequirements,
     Volume,
     Wire,
 )
@@ -131,6 +132,8 @@ def check(pod: Pod) -> None:
         raise BadPod(f"spec.restartPolicy: unknown value {spec.restart_policy[:32]!r}")
     for name, amount in spec.overhead.items():
         check_amount(f"spec.overhead[{name[:64]}]", amount)
+    if spec.resources is not None:
+        _check_resources("spec", spec.resources)
     context = spec.security_context
     ids = [
         ("runAsUser", context.run_as_user),
@@ -183,9 +186,7 @@ def _check_container(where: str, c: Container, volumes: set[str]) -> None:
             raise BadPod(f"{where}.ports[{i}] must be between 1 and 65535")
         if port.protocol not in ("TCP", "UDP", "SCTP"):
             raise BadPod(f"{where}.ports[{i}].protocol: unknown value {port.protocol[:32]!r}")
-    for kind, amounts in (("limits", c.resources.limits), ("requests", c.resources.requests)):
-        for name, amount in amounts.items():
-            check_amount(f"{where}.resources.{kind}[{name[:64]}]", amount)
+    _check_resources(where, c.resources)
     for field, probe in (
         ("livenessProbe", c.liveness_probe),
         ("readinessProbe", c.readiness_probe),
@@ -207,6 +208,12 @@ def _check_devices(where: str, c: Container, volumes: list[Volume]) -> None:
         path = d.device_path
         if not path.startswith("/") or ".." in path.split("/") or ":" in path or "\0" in path:
             raise BadPod(f"{at}.devicePath cannot be used: {path[:64]!r}")
+
+
+def _check_resources(where: str, resources: ResourceRequirements) -> None:
+    for kind, amounts in (("limits", resources.limits), ("requests", resources.requests)):
+        for name, amount in amounts.items():
+            check_amount(f"{where}.resources.{kind}[{name[:64]}]", amount)
 
 
 def check_amount(where: str, amount: Quantity) -> None:

@@ -16,7 +16,15 @@ from edgecore.edged.claims import HostDevice
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.env import CONFIG_ERROR
 from edgecore.edged.errors import Held
-from edgecore.edged.pod import MAX_ID, Container, Pod, Profile, SecurityContext, qos_class
+from edgecore.edged.pod import MAX_ID, Container, Pod, Profile, SecurityContext
+from edgecore.edged.resources import (
+    container_limits,
+    container_requests,
+    containers_requests,
+    qos_class,
+    whole_limits,
+    whole_requests,
+)
 from edgecore.edged.runtime import (
     ANNOTATION_DEVICES,
     ANNOTATION_GRACE_PERIOD,
@@ -384,7 +392,8 @@ def resources(
 ) -> Resources:
     """Requests and limits as the runtime takes them.  memory_limits: whether the kernel knows any; a runtime could not start
     a container with one that it does not know."""
-    limits = {k: quantity.parse(v) for k, v in container.resources.limits.items()}
+    # one without a limit of its own may use all that its pod may
+    limits = whole_limits(pod) | {k: v for k, v in container_limits(container).items() if v}
     requests = {k: quantity.parse(v) for k, v in container.resources.requests.items()}
     cpu_limit = quantity.milli(limits.get("cpu", 0))
     # a limit without a request is the request too
@@ -409,9 +418,19 @@ def oom_score_adj(pod: Pod, container: Container, memory_capacity: int) -> int:
         return -997
     if qos == "BestEffort" or memory_capacity <= 0:
         return 1000
-    request = container.resources.requests.get("memory", container.resources.limits.get("memory", 0))
-    score = 1000 - 1000 * quantity.units(quantity.parse(request)) // memory_capacity
+    asked = _memory_request(container)
+    if pod.is_sidecar(container):
+        # it lives no shorter than the others, which it serves
+        asked = max(asked, min(_memory_request(c) for c in pod.spec.containers))
+    # what the pod asks for beyond its containers is shared by all of them
+    rest = whole_requests(pod).get("memory", 0) - containers_requests(pod).get("memory", 0)
+    asked += quantity.units(max(0, rest)) // len(pod.all_containers())
+    score = 1000 - 1000 * asked // memory_capacity
     return max(3, min(999, score))
+
+
+def _memory_request(container: Container) -> int:
+    return quantity.units(container_requests(container).get("memory", 0))
 
 
 def resolver(pod: Pod, config: EdgedConfig, host: Dns) -> Dns:

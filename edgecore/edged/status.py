@@ -26,8 +26,8 @@ from edgecore.edged.pod import (
     StateRunning,
     StateTerminated,
     StateWaiting,
-    qos_class,
 )
+from edgecore.edged.resources import qos_class
 from edgecore.edged.runtime import ContainerState, ContainerStatus, PodRuntime
 
 PREFIX = "containerd://"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from cloudcore.standalone import quantity
+from cloudcore.standalone import podresources, quantity
 from cloudcore.standalone.selectors import BadSelector, Requirement, from_object
 
 Json = dict[str, Any]
@@ -84,7 +84,7 @@ class Node:
 
 
 KEPT_METADATA = ("uid", "name", "namespace", "labels", "ownerReferences", "deletionTimestamp")
-KEPT_SPEC = ("affinity", "priority", "nodeName", "overhead")
+KEPT_SPEC = ("affinity", "priority", "nodeName", "overhead", "resources")
 
 
 def trimmed(pod: Json) -> Json:
@@ -120,21 +120,9 @@ def _anti_affinity(pod: Json) -> list[Json]:
     return affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or []
 
 
-def requests(spec: Json) -> dict[str, Decimal]:
-    """What a pod asks for: the sum of its containers, or the largest init container if that is more."""
-    total: dict[str, Decimal] = {}
-    for container in spec.get("containers") or ():
-        for name, amount in ((container.get("resources") or {}).get("requests") or {}).items():
-            total[name] = total.get(name, Decimal(0)) + quantity.parse(amount)
-    for container in spec.get("initContainers") or ():
-        for name, amount in ((container.get("resources") or {}).get("requests") or {}).items():
-            if container.get("restartPolicy") == "Always":
-                total[name] = total.get(name, Decimal(0)) + quantity.parse(amount)
-            else:
-                total[name] = max(total.get(name, Decimal(0)), quantity.parse(amount))
-    for name, amount in (spec.get("overhead") or {}).items():
-        total[name] = total.get(name, Decimal(0)) + quantity.parse(amount)
-    return total
+def requests(spec: Json) -> podresources.Amounts:
+    """What a pod asks for, with what its runtime needs beside."""
+    return podresources.total(spec, "requests", overhead=True)
 
 
 def host_ports(spec: Json) -> set[tuple[str, int]]:

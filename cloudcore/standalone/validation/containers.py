@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from cloudcore.standalone import quantity
 from cloudcore.standalone.status import (
     Cause,
     duplicate,
@@ -16,6 +15,7 @@ from cloudcore.standalone.status import (
     required,
     unsupported,
 )
+from cloudcore.standalone.validation.amounts import on_resources
 from cloudcore.standalone.validation.names import DNS_LABEL, LABEL_TEXT
 
 Json = dict[str, Any]
@@ -89,21 +89,7 @@ def on_container(container: Json, path: str, volumes: set[str], names: set[str])
         yield unsupported(
             f"{path}.imagePullPolicy", container.get("imagePullPolicy"), ("Always", "IfNotPresent", "Never")
         )
-    limits = (container.get("resources") or {}).get("limits") or {}
-    requests = (container.get("resources") or {}).get("requests") or {}
-    for kind, amounts in (("limits", limits), ("requests", requests)):
-        for name, amount in amounts.items():
-            if quantity.parse(amount) < 0:
-                yield invalid_value(
-                    f"{path}.resources.{kind}[{name}]", amount, "must be greater than or equal to 0"
-                )
-    for name, amount in requests.items():
-        if name in limits and quantity.parse(amount) > quantity.parse(limits[name]):
-            yield invalid_value(
-                f"{path}.resources.requests",
-                amount,
-                f"must be less than or equal to {name} limit of {limits[name]}",
-            )
+    yield from on_resources(container, f"{path}.resources")
 
 
 def _probe(probe: Json, path: str, *, liveness: bool) -> Iterator[Cause]:

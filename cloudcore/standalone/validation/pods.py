@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from cloudcore.standalone.defaults import qos_class
+from cloudcore.standalone.podresources import qos_class
 from cloudcore.standalone.status import (
     Cause,
     duplicate,
@@ -16,6 +16,7 @@ from cloudcore.standalone.status import (
     required,
     unsupported,
 )
+from cloudcore.standalone.validation.amounts import on_whole
 from cloudcore.standalone.validation.containers import on_container
 from cloudcore.standalone.validation.names import DNS_LABEL, DNS_SUBDOMAIN, LABEL_TEXT, SUBDOMAIN_TEXT
 
@@ -76,6 +77,8 @@ def pod_spec(
         yield unsupported(
             f"{path}.dnsPolicy", dns, ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None")
         )
+    if spec.get("resources") is not None:
+        yield from on_whole(spec, f"{path}.resources")
     yield from _sysctls(spec, f"{path}.securityContext.sysctls")
     if (spec.get("terminationGracePeriodSeconds") or 0) < 0:
         yield invalid_value(

@@ -103,6 +103,14 @@ def test_an_init_container_counts_only_when_it_is_larger() -> None:
     assert requests(spec)["cpu"] == 3
 
 
+def test_a_pod_that_asks_for_something_as_a_whole_takes_that_room() -> None:
+    whole = pod("1", resources={"requests": {"cpu": "3"}})
+    one = node("a", cpu="4")
+    one.add(trimmed(whole))
+    assert one.used["cpu"] == 3
+    assert "Insufficient cpu" in choose(pod("2"), [one]).message
+
+
 @given(
     st.integers(0, 8),
     st.integers(0, 3),

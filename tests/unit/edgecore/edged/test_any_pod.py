@@ -28,8 +28,9 @@ from edgecore.edged import (
 )
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.errors import BadPod, EdgedError
-from edgecore.edged.pod import Pod, PodStatus, qos_class
+from edgecore.edged.pod import Pod, PodStatus
 from edgecore.edged.podread import decode_pod
+from edgecore.edged.resources import qos_class
 from edgecore.edged.runtime import Dns, ImageUser, PodRuntime
 from tests.support.hostilepods import POD, encoded, pods
 from tests.unit.edgecore.edged.builders import EXITED, box, ran

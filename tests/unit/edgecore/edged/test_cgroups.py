@@ -56,6 +56,15 @@ def test_values_of_pods() -> None:
     assert cgroups.pod_values(one, pids=-1).memory_bytes == -1
 
 
+def test_values_of_a_pod_that_is_limited_as_a_whole() -> None:
+    amounts = {"cpu": "500m", "memory": "64Mi"}
+    pod = make(limited("a", memory="1Mi"), c("b"), resources={"limits": amounts, "requests": amounts})
+    assert cgroups.pod_values(pod, pids=-1) == cgroups.Values(
+        shares=512, quota_us=50_000, memory_bytes=64 * 2**20, pids=-1
+    )
+    assert cgroups.class_values([pod])["burstable"].shares == 2
+
+
 def test_files_of_both_versions() -> None:
     found = cgroups.files(cgroups.Values(shares=1024, quota_us=50_000, memory_bytes=1, pids=-1))
     assert found["cpu.shares"] == "1024"

@@ -190,3 +190,10 @@ def test_references_are_found_everywhere() -> None:
 def test_commands_are_expanded() -> None:
     pod = make(c(command=["run", "$(A)"], args=["$(B)", "$$(A)"]))
     assert env.command(pod.spec.containers[0], {"A": "1"}) == (("run", "1"), ("$(B)", "$(A)"))
+
+
+def test_a_container_without_a_limit_is_told_of_its_pods() -> None:
+    pod = make(c(resources={"limits": {"cpu": "1"}}), resources={"limits": {"cpu": "2", "memory": "64Mi"}})
+    ask = {name: env.ResourceFieldRef(resource=f"limits.{name}") for name in ("cpu", "memory")}
+    told = {name: env.resource_value(pod, pod.spec.containers[0], ref, FACTS) for name, ref in ask.items()}
+    assert told == {"cpu": "1", "memory": str(64 * 2**20)}

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecore.edged.errors import BadPod
-from edgecore.edged.pod import qos_class
 from edgecore.edged.podread import decode_key, decode_pod
+from edgecore.edged.resources import qos_class
 from tests.unit.edgecore.edged.builders import c, make, raw
 
 VECTORS = Path(__file__).parents[3] / "vectors" / "apiserver" / "pods.jsonl"
@@ -191,3 +191,8 @@ def test_the_default_pull_policy_is_the_api_servers(image: str, policy: str) -> 
 )
 def test_qos(resources: dict[str, Any], qos: str) -> None:
     assert qos_class(make(c(resources=resources))) == qos
+
+
+def test_amounts_of_a_pod_as_a_whole_are_looked_at() -> None:
+    with pytest.raises(BadPod, match=r"spec\.resources\.limits\[cpu\] is negative"):
+        make(c(), resources={"limits": {"cpu": "-1"}})

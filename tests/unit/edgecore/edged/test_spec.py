@@ -209,6 +209,33 @@ def test_resources(resources: Any, shares: int, quota: int, memory: int, oom: in
     )
 
 
+def test_a_container_may_use_what_its_pod_may() -> None:
+    own = {"limits": {"memory": "10Mi"}, "requests": {"cpu": "100m", "memory": "10Mi"}}
+    pod = make(
+        c("a"),
+        c("b", resources=own),
+        resources={"requests": {"cpu": "500m", "memory": "110Mi"}, "limits": {"cpu": "1", "memory": "200Mi"}},
+    )
+    first, second = (spec.resources(pod, container, 1000 * 2**20) for container in pod.spec.containers)
+    assert (first.cpu_shares, first.cpu_quota_us, first.memory_limit_bytes) == (1024, 100_000, 200 * 2**20)
+    assert (second.cpu_shares, second.cpu_quota_us, second.memory_limit_bytes) == (102, 100_000, 10 * 2**20)
+    # 100Mi of 1000Mi that no container asks for are shared by both
+    assert (first.oom_score_adj, second.oom_score_adj) == (950, 940)
+
+
+def test_a_sidecar_lives_as_long_as_what_it_serves() -> None:
+    def asks(amount: str) -> dict[str, Any]:
+        return {"resources": {"requests": {"memory": amount}}}
+
+    pod = make(
+        c("a", **asks("300Mi")),
+        c("b", **asks("200Mi")),
+        initContainers=[c("s", restartPolicy="Always", **asks("10Mi")), c("i", **asks("10Mi"))],
+    )
+    scores = {e.name: spec.oom_score_adj(pod, e, 1000 * 2**20) for e in pod.all_containers()}
+    assert scores == {"a": 700, "b": 800, "s": 800, "i": 990}
+
+
 def test_dns() -> None:
     cluster = replace(CONFIG, cluster_dns=("10.96.0.10",))
     got = spec.resolver(make(), cluster, HOST)

@@ -61,3 +61,12 @@ def test_names_of_sysctls(names: tuple[str, ...], spec: dict[str, Any], faults: 
     context = {"sysctls": [{"name": name, "value": "1"} for name in names]}
     told = list(pods.pod_spec(pod(securityContext=context, **spec)["spec"], "spec"))
     assert len(told) == faults, told
+
+
+def test_a_resize_leaves_the_pod_as_a_whole() -> None:
+    whole = {"limits": {"cpu": "2", "memory": "2Mi"}, "requests": {"cpu": "2", "memory": "2Mi"}}
+    old = pod() | {"status": running(SMALL)}
+    old["spec"]["resources"] = whole
+    body = copy.deepcopy(old)
+    body["spec"]["resources"]["limits"]["cpu"] = "3"
+    assert any("only cpu and memory" in cause.text for cause in pods.on_resize(body, old))
