@@ -16,6 +16,8 @@ from aiohttp import web
 from cloudcore.standalone import discovery, listing, measured, openapi_pb, signing, watch
 from cloudcore.standalone.authn import AUTHENTICATED, BadToken, Tokens, User, from_certificate
 from cloudcore.standalone.authz import OPEN_PATHS, Authorizer, Request
+from cloudcore.standalone.deletion import DeleteOptions
+from cloudcore.standalone.forms import check_type, ordered
 from cloudcore.standalone.kinds import Kind, Registry
 from cloudcore.standalone.negotiation import (
     MAX_BODY_BYTES,
@@ -47,7 +49,7 @@ from cloudcore.standalone.status import (
 )
 from cloudcore.standalone.store import Record
 from cloudcore.standalone.subresources import Subresources
-from cloudcore.standalone.verbs import DeleteOptions, Outcome, Resources, check_type, ordered
+from cloudcore.standalone.verbs import Outcome, Resources
 
 log = logging.getLogger(__name__)
 Json = dict[str, Any]

@@ -6,3 +6,6 @@ Key = tuple[str, str]
 """(group, plural) of a resource."""
 ObjectId = tuple[str, str]
 """(namespace or "", name)."""
+
+PODS: Key = ("", "pods")
+NAMESPACES: Key = ("", "namespaces")

@@ -14,12 +14,12 @@ import msgspec
 from beehive.printing import printed
 from beehive.printing.printed import partial
 from cloudcore.standalone import selectors
+from cloudcore.standalone.forms import present
 from cloudcore.standalone.kinds import Kind
 from cloudcore.standalone.negotiation import Form
 from cloudcore.standalone.requests import Target, whole_number
 from cloudcore.standalone.status import ApiError, bad_request, expired, forbidden_field, invalid, unsupported
 from cloudcore.standalone.store import Expired, Match, Record, Store
-from cloudcore.standalone.verbs import present
 
 Json = dict[str, Any]
 

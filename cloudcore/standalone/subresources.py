@@ -12,6 +12,8 @@ from cloudcore.standalone import patch as patching
 from cloudcore.standalone.authn import ISSUER, BadToken, Tokens, User
 from cloudcore.standalone.authz import Authorizer, Request
 from cloudcore.standalone.controllers import budgets
+from cloudcore.standalone.deletion import DeleteOptions
+from cloudcore.standalone.forms import ordered
 from cloudcore.standalone.kinds import Kind
 from cloudcore.standalone.nodeauthz import node_of
 from cloudcore.standalone.requests import WriteOptions
@@ -26,7 +28,7 @@ from cloudcore.standalone.status import (
     required,
     success,
 )
-from cloudcore.standalone.verbs import DeleteOptions, Outcome, Resources, ordered
+from cloudcore.standalone.verbs import Outcome, Resources
 
 Json = dict[str, Any]
 SHORTEST_TOKEN_S = 600

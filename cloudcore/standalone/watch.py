@@ -10,13 +10,14 @@ import msgspec
 
 from beehive.printing.printed import partial
 from cloudcore.standalone import listing
+from cloudcore.standalone.forms import present
 from cloudcore.standalone.kinds import Kind
 from cloudcore.standalone.listing import Query
 from cloudcore.standalone.negotiation import Form
 from cloudcore.standalone.requests import whole_number
 from cloudcore.standalone.status import ApiError, expired
 from cloudcore.standalone.store import Expired, Record, TooSlow
-from cloudcore.standalone.verbs import Resources, present
+from cloudcore.standalone.verbs import Resources
 
 Json = dict[str, Any]
 BOOKMARK_S = 30.0

@@ -11,11 +11,12 @@ from typing import Any
 from cloudcore.standalone import autoscale, selectors
 from cloudcore.standalone.autoscale import Measured, Memory, MetricError
 from cloudcore.standalone.controllers.base import Controller, Event, Item, set_condition
+from cloudcore.standalone.ids import PODS
 from cloudcore.standalone.kinds import Kind
 from cloudcore.standalone.measured import UsageSource
 from cloudcore.standalone.status import ApiError
 from cloudcore.standalone.subresources import dig, put, scale_paths
-from cloudcore.standalone.verbs import PODS, Resources
+from cloudcore.standalone.verbs import Resources
 
 Json = dict[str, Any]
 SCALERS = ("autoscaling", "horizontalpodautoscalers")

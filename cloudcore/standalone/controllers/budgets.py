@@ -7,9 +7,9 @@ from typing import Any
 
 from cloudcore.standalone import disruptions
 from cloudcore.standalone.controllers.base import Controller, Event, Item, set_condition
+from cloudcore.standalone.ids import PODS
 from cloudcore.standalone.selectors import BadSelector, from_object
 from cloudcore.standalone.store import Store
-from cloudcore.standalone.verbs import PODS
 
 Json = dict[str, Any]
 BUDGETS = ("policy", "poddisruptionbudgets")

@@ -19,8 +19,8 @@ from cloudcore.standalone.controllers.base import Event, Item, owner_of, referen
 from cloudcore.standalone.controllers.jobs import KEY as JOBS
 from cloudcore.standalone.controllers.jobs import is_finished
 from cloudcore.standalone.controllers.owned import Workloads
+from cloudcore.standalone.deletion import DeleteOptions
 from cloudcore.standalone.status import ApiError
-from cloudcore.standalone.verbs import DeleteOptions
 
 Json = dict[str, Any]
 KEY = ("batch", "cronjobs")

@@ -26,7 +26,7 @@ from cloudcore.standalone.controllers.owned import (
 from cloudcore.standalone.controllers.placement import Node, node_matches, tolerates
 from cloudcore.standalone.controllers.replicas import next_available
 from cloudcore.standalone.controllers.revisions import LABEL, Revisions
-from cloudcore.standalone.verbs import PODS
+from cloudcore.standalone.ids import PODS
 
 Json = dict[str, Any]
 KEY = ("apps", "daemonsets")

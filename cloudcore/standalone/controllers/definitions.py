@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from cloudcore.standalone import crds
 from cloudcore.standalone.controllers.base import Controller, Event, Item
+from cloudcore.standalone.deletion import DeleteOptions
 from cloudcore.standalone.kinds import Registry
 from cloudcore.standalone.store import Store
-from cloudcore.standalone.verbs import DeleteOptions
 
 
 class Definitions(Controller):

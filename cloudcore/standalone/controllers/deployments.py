@@ -16,7 +16,8 @@ from beehive import clock
 from cloudcore.standalone.admission import NAME_LETTERS
 from cloudcore.standalone.controllers.base import Item, reference_to, set_condition
 from cloudcore.standalone.controllers.owned import Workloads
-from cloudcore.standalone.verbs import PODS, DeleteOptions
+from cloudcore.standalone.deletion import DeleteOptions
+from cloudcore.standalone.ids import PODS
 
 Json = dict[str, Any]
 KEY = ("apps", "deployments")

@@ -16,8 +16,9 @@ from typing import Any
 import msgspec
 
 from cloudcore.standalone.controllers.base import Controller, Event, Item, is_ready, reference_to
+from cloudcore.standalone.deletion import DeleteOptions
+from cloudcore.standalone.ids import PODS
 from cloudcore.standalone.store import Record
-from cloudcore.standalone.verbs import PODS, DeleteOptions
 
 Json = dict[str, Any]
 SERVICES, ENDPOINTS = ("", "services"), ("", "endpoints")

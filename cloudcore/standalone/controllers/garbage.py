@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from cloudcore.standalone.controllers.base import EVERYTHING, Controller, Event, Item
+from cloudcore.standalone.deletion import FOREGROUND, ORPHAN, DeleteOptions
 from cloudcore.standalone.status import ApiError
 from cloudcore.standalone.store import Record
-from cloudcore.standalone.verbs import FOREGROUND, ORPHAN, DeleteOptions
 
 Json = dict[str, Any]
 

@@ -23,9 +23,10 @@ from cloudcore.standalone.controllers.owned import (
     deletion_order,
     pod_from_template,
 )
+from cloudcore.standalone.deletion import DeleteOptions
+from cloudcore.standalone.ids import PODS
 from cloudcore.standalone.status import ApiError
 from cloudcore.standalone.store import Record
-from cloudcore.standalone.verbs import PODS, DeleteOptions
 
 Json = dict[str, Any]
 KEY = ("batch", "jobs")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from cloudcore.standalone.controllers.base import Controller, Event, Item
+from cloudcore.standalone.deletion import DeleteOptions
+from cloudcore.standalone.ids import NAMESPACES
 from cloudcore.standalone.status import ApiError
-from cloudcore.standalone.verbs import NAMESPACES, DeleteOptions, Resources
+from cloudcore.standalone.verbs import Resources
 
 ROOT_CA = "kube-root-ca.crt"
 ACCOUNTS, CONFIGMAPS, PODS = ("", "serviceaccounts"), ("", "configmaps"), ("", "pods")

@@ -16,8 +16,10 @@ from typing import Any
 
 from cloudcore import reschedule
 from cloudcore.standalone.controllers.base import Controller, Event, Item
+from cloudcore.standalone.deletion import DeleteOptions
+from cloudcore.standalone.ids import PODS
 from cloudcore.standalone.store import Record
-from cloudcore.standalone.verbs import PODS, DeleteOptions, Resources
+from cloudcore.standalone.verbs import Resources
 
 Json = dict[str, Any]
 NODES = ("", "nodes")

@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 from beehive import clock
 from cloudcore.standalone.controllers.base import Controller, Event, Item, is_ready, owner_of, reference_to
-from cloudcore.standalone.ids import Key
+from cloudcore.standalone.deletion import DeleteOptions
+from cloudcore.standalone.ids import PODS, Key
 from cloudcore.standalone.selectors import LabelSelector, from_object
 from cloudcore.standalone.status import ApiError
 from cloudcore.standalone.store import Record
-from cloudcore.standalone.verbs import PODS, DeleteOptions
 
 Json = dict[str, Any]
 NODES = ("", "nodes")

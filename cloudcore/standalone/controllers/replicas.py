@@ -14,7 +14,7 @@ from cloudcore.standalone.controllers.owned import (
     deletion_order,
     pod_from_template,
 )
-from cloudcore.standalone.verbs import PODS
+from cloudcore.standalone.ids import PODS
 
 Json = dict[str, Any]
 KEY = ("apps", "replicasets")

@@ -13,7 +13,7 @@ import msgspec
 from cloudcore.standalone.admission import NAME_LETTERS
 from cloudcore.standalone.controllers.base import reference_to
 from cloudcore.standalone.controllers.owned import Workloads
-from cloudcore.standalone.verbs import DeleteOptions
+from cloudcore.standalone.deletion import DeleteOptions
 
 Json = dict[str, Any]
 KEY = ("apps", "controllerrevisions")

@@ -10,10 +10,11 @@ from typing import Any
 from cloudcore.standalone import volumes
 from cloudcore.standalone.controllers.base import FIRST_RETRY_S, Controller, Event, Item, set_condition
 from cloudcore.standalone.controllers.placement import Node, choose, preemption, priority, trimmed
-from cloudcore.standalone.ids import Key
+from cloudcore.standalone.deletion import DeleteOptions
+from cloudcore.standalone.ids import PODS, Key
 from cloudcore.standalone.status import ApiError
 from cloudcore.standalone.store import Record
-from cloudcore.standalone.verbs import PODS, DeleteOptions, Resources
+from cloudcore.standalone.verbs import Resources
 
 log = logging.getLogger(__name__)
 Json = dict[str, Any]

@@ -22,8 +22,8 @@ from cloudcore.standalone.controllers.owned import (
 )
 from cloudcore.standalone.controllers.replicas import next_available
 from cloudcore.standalone.controllers.revisions import LABEL, Revisions, template_of
+from cloudcore.standalone.ids import PODS
 from cloudcore.standalone.status import ApiError
-from cloudcore.standalone.verbs import PODS
 
 Json = dict[str, Any]
 KEY = ("apps", "statefulsets")

@@ -13,7 +13,9 @@ from typing import Any
 from cloudcore.standalone.controllers.base import Controller, Event, Item
 from cloudcore.standalone.controllers.nodes import OURS
 from cloudcore.standalone.controllers.placement import tolerates
-from cloudcore.standalone.verbs import PODS, DeleteOptions, Resources
+from cloudcore.standalone.deletion import DeleteOptions
+from cloudcore.standalone.ids import PODS
+from cloudcore.standalone.verbs import Resources
 
 Json = dict[str, Any]
 NODES = ("", "nodes")

@@ -10,8 +10,10 @@ from typing import Any
 from cloudcore.standalone import volumes
 from cloudcore.standalone.controllers.base import Controller, Event, Item
 from cloudcore.standalone.controllers.placement import Node
+from cloudcore.standalone.deletion import DeleteOptions
+from cloudcore.standalone.ids import PODS
 from cloudcore.standalone.status import ApiError
-from cloudcore.standalone.verbs import PODS, DeleteOptions, Resources
+from cloudcore.standalone.verbs import Resources
 
 Json = dict[str, Any]
 CLAIMS, VOLUMES = ("", "persistentvolumeclaims"), ("", "persistentvolumes")
