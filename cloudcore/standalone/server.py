@@ -285,7 +285,7 @@ class ControlPlane:
                 "is another control plane running?"
             ) from error
         port: int = runner.addresses[0][1]
-        api.address = f"{config.listen_host}:{port}"
+        api.set_address(f"{config.listen_host}:{port}")
         return runner, port
 
     # what every cluster has --------------------------------------------------------------------------
