@@ -56,17 +56,17 @@ def own_chains(text: str) -> list[str]:
     return [f"{table.name}/{chain}" for table in parse_save(text) for chain in table.chains]
 
 
-def plan_cleanup(save: str, network: str, before: Collection[str]) -> list[list[str]]:
+def plan_cleanup(save: str, network: str, before: Collection[str], bridge: str = "") -> list[list[str]]:
     """Arguments for `iptables`, in the order to run them, that remove what the network left.
 
-    save: `iptables-save` as it is now; before: own_chains() as it was before the trial.  Planning again after
-    these have run gives nothing."""
+    save: `iptables-save` as it is now; before: own_chains() as it was before the trial; bridge: the network's own, about which
+    edgecore makes a rule.  Planning again after these have run gives nothing."""
     commands: list[list[str]] = []
     for table in parse_save(save):
         gone: list[list[str]] = []
         doomed: list[str] = []
         for rule in table.rules:
-            if _is_of(rule, network):
+            if _is_of(rule, network) or (bridge and ("-i", bridge) in pairwise(rule)):
                 gone.append(rule)
                 target = _target(rule)
                 if target.startswith("CNI-") and target not in SHARED_CHAINS and target in table.chains:

@@ -209,7 +209,7 @@ def _clean_firewall(home: Home, before: Before | None) -> list[str]:
     problems = []
     # Without knowledge of how it was, all chains count as having been there.
     chains: Collection[str] = before.chains if before is not None else firewall.own_chains(_iptables_save())
-    for arguments in firewall.plan_cleanup(_iptables_save(), home.network, chains):
+    for arguments in firewall.plan_cleanup(_iptables_save(), home.network, chains, home.bridge):
         if reason := machine.succeeds(["iptables", *arguments]):
             problems.append(reason)
     if before is not None:

@@ -21,6 +21,7 @@ from edgecore.edged import (
     imagedisk,
     imagegc,
     loglinks,
+    loopback,
     nodeevents,
     record,
     spec,
@@ -47,6 +48,8 @@ LOGS_S, BUSY_LOGS_S = 2.0, 1.0
 MACHINE_S = 10.0
 # How often images are looked at, and folders that belong to no pod.
 IMAGES_S, SWEEP_S = 60.0, 300.0
+# How often it is seen to that pods are kept away from the machine's loopback, as in a kubelet.
+LOOPBACK_S = 60.0
 # A hard shortage leaves pods no time to end.
 EVICT_GRACE_S = 1
 
@@ -122,6 +125,7 @@ class Housekeeper:
             group.create_task(self._every(MACHINE_S, self.look), name="machine")
             group.create_task(self._every(IMAGES_S, self.images), name="images")
             group.create_task(self._every(SWEEP_S, self._sweep_twice), name="sweep")
+            group.create_task(self._every(LOOPBACK_S, self.guard_loopback), name="loopback")
 
     async def _every(self, period_s: float, work: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -396,6 +400,13 @@ class Housekeeper:
                 if not name and name not in self._classes:
                     await self._house.tell(nodeevents.ENFORCED)
                 self._classes[name] = value
+
+    async def guard_loopback(self) -> None:
+        """What was done as a pod with host ports was started, in case somebody else wrote the firewall anew."""
+        for w in list(self._house.workers):
+            if w.syncing and w.pod.is_mapped():
+                for address in w.runtime.ips:
+                    await asyncio.to_thread(loopback.shut, address)
 
     # -- what nobody knows
 

@@ -553,6 +553,11 @@ class Pod(Wire, frozen=True, kw_only=True):
         """All of them and the ephemeral ones, which were added while it ran and count for nothing but themselves."""
         return [*self.all_containers(), *self.spec.ephemeral_containers]
 
+    def is_mapped(self) -> bool:
+        """Whether ports of this machine lead into its network."""
+        ports = (p for c in self.every_container() for p in c.ports)
+        return not self.spec.host_network and any(p.host_port > 0 for p in ports)
+
     def image_references(self) -> set[str]:
         """The images that its containers run and its volumes are."""
         return {c.image for c in self.every_container()} | {

@@ -8,7 +8,19 @@ from collections.abc import Mapping
 
 import msgspec
 
-from edgecore.edged import adopt, backoff, claims, env, images, loglinks, prober, spec, tree, volumes
+from edgecore.edged import (
+    adopt,
+    backoff,
+    claims,
+    env,
+    images,
+    loglinks,
+    loopback,
+    prober,
+    spec,
+    tree,
+    volumes,
+)
 from edgecore.edged.errors import CriError, Held, VolumeError
 from edgecore.edged.node import NO_LIMITS
 from edgecore.edged.pod import Container
@@ -83,6 +95,9 @@ class PodStarter:
             # the slice is there only now
             await asyncio.to_thread(self._ctx.limit)
         status = await self._s.cri.sandbox_status(str(made.result()))
+        if self._ctx.pod.is_mapped():
+            for address in status.ips:
+                await asyncio.to_thread(loopback.shut, address)
         self._reader.add_sandbox(status)
 
     async def start(self, container: Container, count: int) -> None:

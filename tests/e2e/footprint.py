@@ -17,6 +17,7 @@ from deploy.home import Home
 # What this project's tests call their bridges, networks and control groups begins so.
 _OTHERS = re.compile(r"sk(erry|t|[0-9a-f])")
 _NETWORK = re.compile(r'name: \\?"([^"\\]+)')
+_INTERFACE = re.compile(r" -i (\S+) ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +128,11 @@ def _firewall(home: Home) -> list[str]:
         if line.startswith(("-A", ":")) and not re.match(r":\w+ [A-Z]", line)
     ]
     others = [line for line in lines if (match := _NETWORK.search(line)) and match[1] != home.network]
+    others += [
+        line
+        for line in lines
+        if (match := _INTERFACE.search(line)) and _OTHERS.match(match[1]) and match[1] != home.bridge
+    ]
     chains = {word for line in others for word in line.split() if word.startswith("CNI-")}
     tables = [] if others else [f"table {name}" for name in _lines("nft", "list", "tables")]
     return tables + [

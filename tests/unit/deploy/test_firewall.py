@@ -69,6 +69,13 @@ def test_own_rules_go_and_others_stay() -> None:
     assert [rule[0] for rule in parse_save(left)[0].rules] == ["PREROUTING", "POSTROUTING", "CNI-bbb"]
 
 
+def test_what_is_about_the_bridge_goes_with_it() -> None:
+    rules = [f"-A PREROUTING -i {name} -d 127.0.0.0/8 -j DROP" for name in ("sk1", "sk12", "docker0")]
+    save = "\n".join(["*raw", ":PREROUTING ACCEPT [0:0]", *rules, "COMMIT"])
+    left = play(save, plan_cleanup(save, "skerry", [], "sk1"))
+    assert [rule[2] for rule in parse_save(left)[0].rules] == ["sk12", "docker0"]
+
+
 def test_a_plan_after_the_plan_is_empty() -> None:
     left = play(SAVE, plan_cleanup(SAVE, "skerry", before=[]))
     assert plan_cleanup(left, "skerry", before=[]) == []

@@ -1,0 +1,95 @@
+"""Keep pods away from what listens on this machine's loopback device only.
+
+The plugin that gives pods host ports sets `route_localnet` on the interface that leads to them, so that the machine itself
+reaches them at 127.0.0.1.  With that, a pod that makes its packets itself, as pods may by default, reaches all that listens on
+127.0.0.1 of the machine (CVE-2020-8558).  So what comes in there for 127.0.0.0/8 is dropped, before any address is
+translated: what host ports answer comes back for another address.  Without iptables the setting is taken back instead, and
+host ports answer at the machine's other addresses only.
+
+Source: kubelet, kubelet_network_linux.go; containernetworking/plugins, plugins/meta/portmap/portmap.go.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import shutil
+import struct
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+ROUTES = Path("/proc/net/route")
+SETTINGS = Path("/proc/sys/net/ipv4/conf")
+_TIMEOUT_S = 30.0
+
+
+def interface_to(address: str, routes: str) -> str:
+    """The interface that leads to an IPv4 address by a route of its own; empty where only the default route does.
+
+    routes: /proc/net/route."""
+    try:
+        wanted = int(ipaddress.IPv4Address(address))
+    except ValueError:
+        return ""
+    best = (0, "")
+    for line in routes.splitlines()[1:]:
+        words = line.split()
+        if len(words) < 8:
+            continue
+        net, mask = (_number(word) for word in (words[1], words[7]))
+        if mask and wanted & mask == net:
+            best = max(best, (mask, words[0]))
+    return best[1]
+
+
+def _number(word: str) -> int:
+    """As the file has addresses: bytes in the order of the network, shown as this machine's number."""
+    return int.from_bytes(struct.pack("=I", int(word, 16)), "big")
+
+
+def rule(interface: str) -> list[str]:
+    """What follows `iptables -A`: chain and specification."""
+    why = "no pod reaches the loopback of this machine"
+    words = ["PREROUTING", "-i", interface, "-d", "127.0.0.0/8", "-m", "comment", "--comment", why]
+    return [*words, "-j", "DROP"]
+
+
+def shut(address: str, *, routes: Path = ROUTES, settings: Path = SETTINGS) -> None:
+    """Drop what a pod with this address sends to 127.0.0.0/8, if the machine would take it.  Blocking."""
+    try:
+        interface = interface_to(address, routes.read_text())
+        setting = settings / interface / "route_localnet"
+        if not interface or setting.read_text().strip() != "1":
+            return
+        problem = _drop(interface)
+        if problem:
+            setting.write_text("0")
+            log.warning(
+                "Host ports answer at other addresses than 127.0.0.1 only, for pods would reach more there: %s",
+                problem[:256],
+            )
+    except OSError as err:
+        log.warning("Cannot keep pods away from 127.0.0.1: %s", err)
+
+
+def _drop(interface: str) -> str:
+    """Have the rule; why it cannot be had, empty when it is there."""
+    program = shutil.which("iptables", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    if program is None:
+        return "iptables is not installed"
+    words = rule(interface)
+    if not _run([program, "-w", "10", "-t", "raw", "-C", *words]):
+        return ""
+    return _run([program, "-w", "10", "-t", "raw", "-I", *words])
+
+
+def _run(argv: Sequence[str]) -> str:
+    try:
+        done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=_TIMEOUT_S)
+    except (OSError, subprocess.TimeoutExpired) as err:
+        return str(err)
+    return "" if done.returncode == 0 else done.stderr.strip() or f"it ended with {done.returncode}"
