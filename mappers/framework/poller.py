@@ -337,12 +337,16 @@ class Poller:
 
     async def _do(self, method: Callable[..., Any], *args: Any) -> Any:
         """Call the driver, one call at a time, within the timeout.  Plain functions run in the device's own thread."""
-        try:
-            async with self._lock, asyncio.timeout(self._timeout_s):
-                if inspect.iscoroutinefunction(method):
-                    return await method(*args)
-                return await asyncio.wrap_future(self._thread().call(method, *args))
-        except TimeoutError:
+        async with self._lock:
+            limit = asyncio.timeout(self._timeout_s)
+            try:
+                async with limit:
+                    if inspect.iscoroutinefunction(method):
+                        return await method(*args)
+                    return await asyncio.wrap_future(self._thread().call(method, *args))
+            except TimeoutError:
+                if not limit.expired():  # it returned: its own timeout, of a socket say
+                    raise
             if self._caller is not None:
                 # The thread may hang for ever; leave it and take a new one next time.
                 self._caller.leave()
@@ -391,7 +395,7 @@ class Poller:
             log.warning(
                 "Device %s does not answer: %s",
                 self.spec.id,
-                error or type(error).__name__,
+                str(error) or type(error).__name__,
                 exc_info=None if expected else error,
             )
         if self.state != "offline":

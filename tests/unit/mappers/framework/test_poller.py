@@ -218,6 +218,47 @@ def test_a_hanging_read_times_out_and_is_a_loss() -> None:
     play(scenario, spec(), Hangs)
 
 
+@pytest.mark.parametrize("kind", ["plain", "async"])
+def test_a_timeout_of_the_driver_s_own_is_told_as_it_is_and_its_thread_stays(kind: str) -> None:
+    """`socket.timeout` is a TimeoutError, too; the call returned, so nothing hangs, and what the driver said is the reason."""
+    threads: set[str | int] = set()
+
+    class Plain(Fake):
+        def read(self, prop: Property) -> Value:  # type: ignore[override]
+            threads.add(threading.get_ident())
+            raise TimeoutError("the meter says nothing")
+
+    class Async(Fake):
+        async def read(self, prop: Property) -> Value:
+            threads.add(threading.get_ident())
+            raise TimeoutError("the meter says nothing")
+
+    make = Plain if kind == "plain" else Async
+
+    async def story() -> None:
+        poller = Poller(make, spec(), Reports(), rng=random.Random(1), call_timeout_s=60)
+        driver, prop = make(), next(iter(poller.spec.properties.values()))
+        for _ in range(MAX_HANGING + 2):
+            with pytest.raises(TimeoutError, match="the meter says nothing"):
+                await poller._do(driver.read, prop)
+
+    asyncio.run(story())
+    assert len(threads) == 1
+
+
+def test_a_loss_without_words_is_logged_by_its_kind(caplog: pytest.LogCaptureFixture) -> None:
+    class Mute(Fake):
+        async def read(self, prop: Property) -> Value:
+            raise ConnectionResetError
+
+    async def scenario(poller: Poller, reports: Reports) -> None:
+        await asyncio.sleep(5)
+
+    with caplog.at_level(logging.WARNING):
+        play(scenario, spec(), Mute)
+    assert "does not answer: ConnectionResetError" in caplog.text
+
+
 def test_methods_are_called_and_others_refused() -> None:
     async def scenario(poller: Poller, reports: Reports) -> None:
         await asyncio.sleep(0.1)
