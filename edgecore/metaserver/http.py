@@ -189,7 +189,7 @@ class Server:
                 pass
             await connection.linger()
         except (OSError, TimeoutError, EOFError, _ClientGone) as error:
-            log.debug("x %s: %s", client, error or type(error).__name__)
+            log.debug("x %s: %s", client, str(error) or type(error).__name__)
             writer.transport.abort()
         except Exception as error:
             # the boundary of one connection (P9): what a client asks must not end the daemon

@@ -70,7 +70,7 @@ def request(
         return Answer(status=answer.status, body=_body(answer, until))
     except (OSError, http.client.HTTPException, ValueError) as error:
         where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        raise DeviceError(f"no answer from {where}: {error or type(error).__name__}") from error
+        raise DeviceError(f"no answer from {where}: {str(error) or type(error).__name__}") from error
     finally:
         connection.close()
 

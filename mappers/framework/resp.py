@@ -47,7 +47,7 @@ def run(address: str, password: str, commands: Sequence[bytes], timeout_s: float
                         raise DeviceError(f"redis at {where}: {wrong}")
                 return [_answer(answers.readline(MAX_LINE)) for _ in commands]
     except OSError as error:
-        raise DeviceError(f"redis at {where}: {error or type(error).__name__}") from error
+        raise DeviceError(f"redis at {where}: {str(error) or type(error).__name__}") from error
 
 
 def _answer(line: bytes) -> str:

@@ -56,7 +56,9 @@ class Connection:
                 self._client.set_password(server.password)
             await self._client.connect()
         except (ua.UaError, *_LOST) as error:
-            raise DeviceError(f"cannot connect to {server.url}: {error or type(error).__name__}") from error
+            raise DeviceError(
+                f"cannot connect to {server.url}: {str(error) or type(error).__name__}"
+            ) from error
         except ValueError as error:
             raise DriverError(f"cannot connect to {server.url}: {error}") from error
 
@@ -88,7 +90,7 @@ class Connection:
         except (ua.UaError, *_LOST) as error:
             if "Cannot pack" in str(error):  # asyncua's own, before anything was sent
                 raise ValueRefused(f"{node_id}: {error}") from error
-            raise DeviceError(f"{self._server.url}: {error or type(error).__name__}") from error
+            raise DeviceError(f"{self._server.url}: {str(error) or type(error).__name__}") from error
         except (
             TypeError,
             ValueError,
