@@ -20,6 +20,7 @@ from edgecore.edged.pod import Pod, Toleration
 from edgecore.edged.resources import pod_requests, qos_class
 from edgecore.edged.status import Outcome
 
+REJECTED = "Pod was rejected: "
 CRITICAL_PRIORITY = 2_000_000_000
 NO_PORTS = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
 PREEMPTING = Outcome(phase="Failed", reason="Preempting", message="Preempted in order to admit critical pod")
@@ -150,6 +151,12 @@ def _failed(reason: str, message: str) -> Outcome:
     return Outcome(phase="Failed", reason=reason, message=message)
 
 
+def short(pod: Pod, others: Sequence[Pod], room: Room) -> str:
+    """Why a pod that runs cannot have what it asks for beside the others; empty when it can."""
+    found = _short(pod, others, room)
+    return found.message.removeprefix(REJECTED) if found is not None else ""
+
+
 def _short(pod: Pod, others: Sequence[Pod], room: Room) -> Outcome | None:
     if len(others) + 1 > room.max_pods:
         return _out("pods", 1, len(others), room.max_pods)
@@ -170,7 +177,7 @@ def _short(pod: Pod, others: Sequence[Pod], room: Room) -> Outcome | None:
 def _out(name: str, want: int, used: int, capacity: int) -> Outcome:
     return _failed(
         f"OutOf{name}",
-        f"Pod was rejected: Node didn't have enough resource: {name}, "
+        f"{REJECTED}Node didn't have enough resource: {name}, "
         f"requested: {want}, used: {used}, capacity: {capacity}",
     )
 

@@ -321,7 +321,7 @@ class Housekeeper:
         usage = await self._usage(running, left)
         ranked = evict.rank(
             {
-                w.pod.uid: (w.pod, usage[w.pod.uid])
+                w.pod.uid: (w.granted, usage[w.pod.uid])
                 for w in running
                 if evict.worth_ending(usage[w.pod.uid], shortage)
             },
@@ -384,7 +384,7 @@ class Housekeeper:
         config = self._config
         if config.cgroup_driver != "cgroupfs" or not config.cgroup_root:
             return
-        pods = [w.pod for w in self._house.workers if w.syncing]
+        pods = [w.granted for w in self._house.workers if w.syncing]
         values = cgroups.class_values(pods) if pods else {}
         if pods:
             reserved = facts.reserved_memory_bytes

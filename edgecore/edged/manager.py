@@ -228,6 +228,7 @@ class Edged:
             ),
             admit=self._room.admit,
             permit=self._room.permit,
+            short=self._room.short,
             hold_path=self._room.hold_path,
             rebooted=lambda: self._node.rebooted,
             starts=Starts(parallel(self._config.max_parallel_starts)),

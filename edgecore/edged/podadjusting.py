@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from edgecore.edged import claims, resize
 from edgecore.edged.errors import CriError
 from edgecore.edged.pod import Container
 from edgecore.edged.podcontext import PodContext
 from edgecore.edged.podreading import PodReader
+from edgecore.edged.podreporting import PodReporter
 from edgecore.edged.podstopping import PodStopper
 from edgecore.edged.runtime import (
     ANNOTATION_DEVICES,
@@ -23,22 +25,26 @@ from edgecore.edged.runtime import (
 class PodAdjuster:
     """Each step may be repeated."""
 
-    def __init__(self, ctx: PodContext, reader: PodReader, stopper: PodStopper) -> None:
+    def __init__(
+        self, ctx: PodContext, reader: PodReader, stopper: PodStopper, reporter: PodReporter
+    ) -> None:
         self._ctx = ctx
         self._s = ctx.shared
         self._reader = reader
         self._stopper = stopper
+        self._reporter = reporter
 
     async def resize(self) -> None:
-        """Give running containers the resources that they should have by now, unless the node never has so much."""
-        pending = set()
-        over = resize.beyond(self._ctx.pod, self._s.node.allocatable)
+        """Give running containers the resources that they should have by now, as far as there is room."""
+        await self._grant()
+        left, error = set(), ""
+        pod = self._ctx.granted
         for status in self._ctx.runtime.containers:
             if status.state is not ContainerState.RUNNING or status.id != _latest_id(
                 self._ctx.runtime, status.name
             ):
                 continue
-            container = self._ctx.container(status.name)
+            container = next((c for c in pod.all_containers() if c.name == status.name), None)
             if container is None:
                 continue
             wanted = self._ctx.resources(container)
@@ -46,18 +52,39 @@ class PodAdjuster:
                 status.annotations.get(ANNOTATION_RESOURCES, "")
             )
             way = resize.decide(container, has, resize.applied(wanted))
-            if over and way is not resize.Way.NOTHING:
-                pending.add(container.name)
-            elif way is resize.Way.RESTART:
+            if way is resize.Way.RESTART:
+                self._ctx.resize = replace(self._ctx.resize, running=frozenset({container.name}))
+                await self._reporter.report()
                 await self._ctx.event(
                     "Normal", "Killing", f"Container {container.name} resize requires restart", container.name
                 )
                 await self._stopper.kill(status, self._ctx.machine.grace_s)
                 await self._reader.reread()
-            elif way is resize.Way.UPDATE and not await self._update(container, status, wanted):
-                pending.add(container.name)
-        self._ctx.resizing = frozenset(pending)
-        self._ctx.infeasible = over if pending else ""
+            elif way is resize.Way.UPDATE and has is not None:
+                problem = await self._update(container, status, wanted, less=_less_memory(has, wanted))
+                if problem:
+                    left.add(container.name)
+                    error = problem
+        self._ctx.resize = replace(self._ctx.resize, running=frozenset(left), error=error)
+
+    async def _grant(self) -> None:
+        """Let the pod have what it asks for by now, unless the node never has so much, or others have it."""
+        pod, given = self._ctx.pod, self._ctx.given
+        pending = None
+        if given is not None and resize.differs(pod, given):
+            over = resize.beyond(pod, self._s.node.allocatable)
+            short = "" if over or not resize.grows(pod, given) else self._s.short(pod)
+            if over:
+                pending = resize.Pending(reason=resize.INFEASIBLE, message=over)
+            elif short:
+                pending = resize.Pending(reason=resize.DEFERRED, message=short)
+        if pending is None and given is not None:
+            self._ctx.given = resize.grant(pod)
+        before, self._ctx.resize = self._ctx.resize, replace(self._ctx.resize, pending=pending)
+        if pending is not None and (before.pending is None or before.pending.reason != pending.reason):
+            await self._ctx.event(
+                "Warning", f"Resize{pending.reason}", f"Pod resize {pending.reason}: {pending.message}"
+            )
 
     async def replug(self) -> None:
         """Start containers again whose device is back under another device node: only at its start is one given to it."""
@@ -78,7 +105,33 @@ class PodAdjuster:
                 await self._stopper.kill(status, self._ctx.machine.grace_s)
                 await self._reader.reread()
 
-    async def _update(self, container: Container, status: ContainerStatus, wanted: Resources) -> bool:
+    async def _update(
+        self, container: Container, status: ContainerStatus, wanted: Resources, *, less: bool
+    ) -> str:
+        """Why a container could not be changed; nothing when it was.  less: whether its memory shrinks."""
+        problem = await self._too_full(container, status, wanted) if less else ""
+        if not problem:
+            problem = await self._apply(status, wanted)
+        if problem:
+            await self._ctx.event("Warning", "ResizeError", f"Cannot resize: {problem}", container.name)
+            return problem
+        self._ctx.resized[status.id] = resize.applied(wanted)
+        await self._ctx.event(
+            "Normal", "ResizeCompleted", f"Resized container {container.name}", container.name
+        )
+        return ""
+
+    async def _too_full(self, container: Container, status: ContainerStatus, wanted: Resources) -> str:
+        """A kernel would end what is in it rather than refuse a limit below what it holds (cgroups v2)."""
+        used = next((u.memory_bytes for u in await self._s.cri.list_usage() if u.id == status.id), 0)
+        if used < wanted.memory_limit_bytes:
+            return ""
+        return (
+            f'attempting to set container "{container.name}" memory limit ({wanted.memory_limit_bytes}) '
+            f"below current usage ({used})"
+        )
+
+    async def _apply(self, status: ContainerStatus, wanted: Resources) -> str:
         # the pod around it first when it grows, and once more afterwards for when it shrinks
         await asyncio.to_thread(self._ctx.limit)
         try:
@@ -86,14 +139,16 @@ class PodAdjuster:
         except CriError as err:
             if err.code == "UNAVAILABLE":
                 raise
-            await self._ctx.event("Warning", "ResizeError", f"Cannot resize: {err}", container.name)
-            return False
+            return str(err)
         await asyncio.to_thread(self._ctx.limit)
-        self._ctx.resized[status.id] = resize.applied(wanted)
-        await self._ctx.event(
-            "Normal", "ResizeCompleted", f"Resized container {container.name}", container.name
-        )
-        return True
+        return ""
+
+
+def _less_memory(has: resize.Applied, wanted: Resources) -> bool:
+    # a limit of 0 is none
+    return wanted.memory_limit_bytes > 0 and (
+        has.memory_limit_bytes == 0 or wanted.memory_limit_bytes < has.memory_limit_bytes
+    )
 
 
 def _latest_id(runtime: PodRuntime, name: str) -> str:

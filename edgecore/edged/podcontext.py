@@ -18,7 +18,7 @@ from edgecore.edged import backoff, cgroups, claims, env, events, images, resize
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.cri import Cri
 from edgecore.edged.ends import Ends
-from edgecore.edged.pod import Container, Pod
+from edgecore.edged.pod import Container, Pod, ResourceRequirements
 from edgecore.edged.podworker import Life, PodWorker
 from edgecore.edged.ports import Clock, NoPlugins, NoStorage, Objects, Plugins, Reports, State, Storage
 from edgecore.edged.runtime import PodRuntime, Resources
@@ -71,6 +71,8 @@ class Shared:
     storage: Storage = field(default_factory=NoStorage)
     admit: Callable[[Worker], Outcome | None] = lambda _: None
     permit: Callable[[Pod], Outcome | None] = lambda _: None
+    # why a pod that runs cannot have what it asks for now, if so
+    short: Callable[[Pod], str] = lambda _: ""
     hold_path: Callable[[Pod, str], str] = lambda _pod, _path: ""
     # whether the machine was started since an agent last ran: then nothing of before it lives
     rebooted: Callable[[], bool] = lambda: False
@@ -102,8 +104,9 @@ class PodContext:
         self.started_images: dict[str, str] = {}
         # container id -> what it was given since it was created
         self.resized: dict[str, resize.Applied] = {}
-        self.resizing: frozenset[str] = frozenset()
-        self.infeasible = ""
+        # what it may use, once it was let in
+        self.given: dict[str, ResourceRequirements] | None = None
+        self.resize = resize.Progress()
         self.released = False
         # seconds that it has to end, once the machine goes down
         self.resting: int | None = None
@@ -124,6 +127,11 @@ class PodContext:
     def pod(self) -> Pod:
         """As it is wanted now."""
         return self.machine.pod
+
+    @property
+    def granted(self) -> Pod:
+        """As it may run now: with what it was granted of what it asks for."""
+        return resize.with_grant(self.pod, self.given) if self.given else self.pod
 
     @property
     def syncing(self) -> bool:
@@ -186,9 +194,9 @@ class PodContext:
         )
 
     def resources(self, container: Container) -> Resources:
-        """What a container may use here."""
+        """What a container, as it is in `granted`, may use here."""
         node = self.shared.node
-        return spec.resources(self.pod, container, node.memory_bytes, memory_limits=node.memory_limits)
+        return spec.resources(self.granted, container, node.memory_bytes, memory_limits=node.memory_limits)
 
     def pod_ip(self) -> str:
         """Where its probes and hooks reach it."""
@@ -201,7 +209,7 @@ class PodContext:
         cgroups.apply(
             spec.cgroup_parent(config, self.pod),
             config.cgroup_driver,
-            cgroups.pod_values(self.pod, pids=config.pod_pids_limit),
+            cgroups.pod_values(self.granted, pids=config.pod_pids_limit),
         )
 
     def complain(self, text: str) -> None:

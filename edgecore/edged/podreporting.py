@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from beehive.errors import SkerryError
-from edgecore.edged import record
+from edgecore.edged import record, resize
 from edgecore.edged import status as statuses
 from edgecore.edged.pod import PodStatus
 from edgecore.edged.podcontext import PodContext
@@ -51,6 +51,9 @@ class PodReporter:
         self._ctx.delays = record.delays(row)
         self._ctx.started_images = dict(row.images)
         self._ctx.resized = dict(row.resized)
+        self._ctx.given = row.granted
+        if row.granted is None and self.known:
+            self._ctx.given = resize.granted_before(self._ctx.pod, known)
         self._ctx.released = row.released
         self._ctx.cut_off = set(row.cut_off)
         self._ctx.restart_all = row.restart_all
@@ -90,8 +93,8 @@ class PodReporter:
             messages=self._reader.messages,
             host_ips=self._s.node.ips,
             outcome=self._ctx.machine.outcome,
-            resizing=self._ctx.resizing,
-            infeasible=self._ctx.infeasible,
+            resizing=self._ctx.resize,
+            granted=self._ctx.given or {},
             held=self._ctx.on_hold,
             restart_all=self._ctx.restart_all,
             missing=self._ctx.missing,
@@ -179,6 +182,7 @@ class PodReporter:
             sandbox=sandbox.id if sandbox is not None and sandbox.ready else "",
             images=self._ctx.started_images,
             resized=self._ctx.resized,
+            granted=self._ctx.given,
             released=self._ctx.released,
             cut_off=self._ctx.cut_off,
             restart_all=self._ctx.restart_all,

@@ -224,8 +224,8 @@ class PodStarter:
         sandbox = self._ctx.runtime.sandbox
         assert sandbox is not None
         given = await self._s.plugins.allocate(self._ctx.pod, container)
-        facts = self._ctx.facts()
-        variables = env.environment(self._ctx.pod, container, self._ctx.sources.refs, facts)
+        pod, facts = self._ctx.granted, self._ctx.facts()
+        variables = env.environment(pod, container, self._ctx.sources.refs, facts)
         command, args = env.command(container, variables)
         try:
             mounts = await asyncio.to_thread(self._volumes.mounts, container, count, variables, volume_images)
@@ -236,7 +236,7 @@ class PodStarter:
             raise Held(env.CONFIG_ERROR, str(err)) from err
         claimed = claims.resolve(self._ctx.pod, container, self._s.find_device)
         config = spec.container_config(
-            self._ctx.pod,
+            pod,
             container,
             restart_count=count,
             # by its id when it has no name any more: then no registry can change what is started

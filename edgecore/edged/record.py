@@ -10,7 +10,7 @@ from beehive import clock
 from beehive.errors import Unavailable
 from edgecore.edged.backoff import Delay
 from edgecore.edged.plan import Memory
-from edgecore.edged.pod import ContainerStatusJson, PodStatus
+from edgecore.edged.pod import ContainerStatusJson, PodStatus, ResourceRequirements
 from edgecore.edged.resize import Applied
 from edgecore.edged.status import PREFIX, Outcome
 
@@ -31,6 +31,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     status: the last that was reported.  sandbox: id of the one that was last seen ready.
     images: reference -> id of the image that was started for it.  resized: container id -> what it was given last.
+    granted: container -> what it may use; nothing in a row of an agent that did not know of this.
     released: somebody at the edge let a pod that was held start.
     cut_off: ids of containers that were ended for the machine's shutdown: with whatever they ended, it was not their end.
     restart_all: where a restart of all containers is, as in restarts.
@@ -43,6 +44,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     sandbox: str = ""
     images: dict[str, str] = {}
     resized: dict[str, Applied] = {}
+    granted: dict[str, ResourceRequirements] | None = None
     released: bool = False
     cut_off: list[str] = []
     restart_all: str = ""
@@ -62,6 +64,7 @@ def encode(
     sandbox: str,
     images: dict[str, str] | None = None,
     resized: dict[str, Applied] | None = None,
+    granted: dict[str, ResourceRequirements] | None = None,
     released: bool = False,
     cut_off: Iterable[str] = (),
     restart_all: str = "",
@@ -78,6 +81,7 @@ def encode(
             sandbox=sandbox,
             images=images or {},
             resized=resized or {},
+            granted=granted,
             released=released,
             cut_off=sorted(cut_off),
             restart_all=restart_all,

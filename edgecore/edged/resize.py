@@ -1,19 +1,52 @@
-"""In-place resize: what a running container has, what it should have, and how to get there.  Pure.
+"""In-place resize: what a pod was granted, what it should have, and how a running container gets there.  Pure.
 
-Source: kubelet, kuberuntime_manager.go (computePodResizeAction), KEP-1287.
+A node grants a pod what it asks for when it is let in, and again whenever it asks for something else and there is room.  Until
+then the pod goes on with what it was granted, and counts for that.
+
+Source: kubelet, kuberuntime_manager.go (computePodResizeAction), allocation_manager.go (canResizePod), KEP-1287.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import msgspec
 
 from edgecore.edged import quantity
-from edgecore.edged.pod import Container, Pod
-from edgecore.edged.resources import pod_requests
+from edgecore.edged.pod import Container, Pod, PodStatus, ResourceRequirements
+from edgecore.edged.resources import WHOLE, pod_requests
 from edgecore.edged.runtime import Resources
+
+INFEASIBLE, DEFERRED, PENDING = "Infeasible", "Deferred", "PodResizePending"
+
+Grant = Mapping[str, ResourceRequirements]
+"""What the containers of a pod were granted, by their names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """Why a pod does not have what it asks for: INFEASIBLE (the node never has so much) or DEFERRED (others have it now)."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Where the resize of a pod is.
+
+    running: containers that run with something else than they were granted.   error: why one of them could not be changed."""
+
+    pending: Pending | None = None
+    running: frozenset[str] = field(default_factory=frozenset)
+    error: str = ""
+
+    @property
+    def again(self) -> bool:
+        """Whether another try may come to something else without a change of the pod."""
+        return bool(self.running) or (self.pending is not None and self.pending.reason == DEFERRED)
 
 
 class Way(enum.Enum):
@@ -48,6 +81,60 @@ def decode(text: str) -> Applied | None:
         return msgspec.json.decode(text, type=Applied)
     except (msgspec.MsgspecError, RecursionError):
         return None
+
+
+def grant(pod: Pod) -> dict[str, ResourceRequirements]:
+    """All that a pod asks for."""
+    return {c.name: c.resources for c in pod.all_containers() if c.resources != ResourceRequirements()}
+
+
+def granted_before(pod: Pod, status: PodStatus) -> dict[str, ResourceRequirements]:
+    """What an agent granted that did not write it down: all that the pod asks for, unless it said that this had to wait."""
+    found = grant(pod)
+    if any(c.type == PENDING for c in status.conditions):
+        for s in (*status.init_container_statuses, *status.container_statuses):
+            if isinstance(s.resources, ResourceRequirements):
+                found[s.name] = s.resources
+    return found
+
+
+def with_grant(pod: Pod, given: Grant) -> Pod:
+    """The pod as it may run now."""
+    if not differs(pod, given):
+        return pod
+
+    def as_granted(c: Container) -> Container:
+        return msgspec.structs.replace(c, resources=given.get(c.name, c.resources))
+
+    return msgspec.structs.replace(
+        pod,
+        spec=msgspec.structs.replace(
+            pod.spec,
+            containers=[as_granted(c) for c in pod.spec.containers],
+            init_containers=[as_granted(c) for c in pod.spec.init_containers],
+        ),
+    )
+
+
+def differs(pod: Pod, given: Grant) -> bool:
+    """Whether a pod asks for another amount of cpu or memory than it was granted."""
+    return any(
+        _amounts(c.resources) != _amounts(given.get(c.name, c.resources)) for c in pod.all_containers()
+    )
+
+
+def _amounts(r: ResourceRequirements) -> list[int | None]:
+    return [
+        quantity.parse(amounts[name]) if name in amounts else None
+        for amounts in (r.requests, r.limits)
+        for name in WHOLE
+    ]
+
+
+def grows(pod: Pod, given: Grant) -> bool:
+    """Whether a pod asks for more than it was granted."""
+    has = pod_requests(with_grant(pod, given))
+    return any(value > has.get(name, 0) for name, value in pod_requests(pod).items())
 
 
 def beyond(pod: Pod, allocatable: Mapping[str, int]) -> str:

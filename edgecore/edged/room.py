@@ -82,6 +82,19 @@ class Room:
         names = ", ".join(f"{w.pod.namespace}/{w.pod.name}" for w in left)
         raise RoomComing(f"waits until these have ended for it: {names}")
 
+    def short(self, pod: Pod) -> str:
+        """Why a pod that runs cannot have what it asks for now; empty when it can."""
+        others = [w.granted for w in self._workers() if w.admitted and w.syncing and w.pod.uid != pod.uid]
+        return admission.short(pod, others, self._room())
+
+    def _room(self) -> admission.Room:
+        return admission.Room(
+            allocatable=self._allocatable(),
+            max_pods=self._config.max_pods,
+            pressures=self._pressures(),
+            labels=self._labels(),
+        )
+
     def _decide(self, worker: Worker) -> admission.Decision:
         others = {}
         for other in self._workers():
@@ -89,13 +102,7 @@ class Room:
             if other is worker:
                 break
             if other.syncing and not other.machine.absent:
-                others[other.pod.uid] = other.pod
-        others |= {w.pod.uid: w.pod for w in self._workers() if w.admitted and w.syncing}
+                others[other.pod.uid] = other.granted
+        others |= {w.pod.uid: w.granted for w in self._workers() if w.admitted and w.syncing}
         others.pop(worker.pod.uid, None)
-        room = admission.Room(
-            allocatable=self._allocatable(),
-            max_pods=self._config.max_pods,
-            pressures=self._pressures(),
-            labels=self._labels(),
-        )
-        return admission.decide(worker.pod, list(others.values()), room)
+        return admission.decide(worker.pod, list(others.values()), self._room())

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from edgecore.edged import closure, restarts
+from edgecore.edged import closure, resize, restarts
 from edgecore.edged.pod import (
     Condition,
     Container,
@@ -31,8 +31,9 @@ from edgecore.edged.resources import qos_class
 from edgecore.edged.runtime import ContainerState, ContainerStatus, PodRuntime
 
 PREFIX = "containerd://"
+IN_PROGRESS = "PodResizeInProgress"
 # conditions of this node's own that are there only while they are so
-PASSING = ("PodResizePending", "PodResizeInProgress")
+PASSING = (resize.PENDING, IN_PROGRESS)
 # Ways in which a node ends a pod that has done nothing wrong.
 # KEP-5532: while every container is ended to be started anew
 _RESTARTING = "AllContainersRestarting"
@@ -66,7 +67,7 @@ class View:
 
     restart_all: where a restart of all containers is, as in restarts.
     held: the pod waits for somebody at the edge to let it start.
-    resizing: containers that run with other resources than their spec says.   infeasible: why they always will.
+    resizing: where that is.   granted: what containers may use now, by their names; who is not there as their spec says.
     missing: what it needs to start again and is not on this node.
     waiting: container -> (reason, message) of those held back.  messages: container id -> termination message.
     """
@@ -79,8 +80,8 @@ class View:
     host_ips: tuple[str, ...] = ()
     outcome: Outcome | None = None
     terminated: bool = False
-    resizing: frozenset[str] = frozenset()
-    infeasible: str = ""
+    resizing: resize.Progress = field(default_factory=resize.Progress)
+    granted: resize.Grant = field(default_factory=dict)
     held: bool = False
     restart_all: str = ""
     missing: tuple[str, ...] = ()
@@ -207,26 +208,23 @@ def _container(
         container_id=container_id,
         started=started,
         resources=_resources(c, view, previous),
-        allocated_resources=_allocated(c, view, previous),
+        allocated_resources=_allocated(c, view),
     )
 
 
-def _allocated(
-    c: Container, view: View, previous: ContainerStatusJson | None
-) -> dict[str, Quantity] | UnsetType:
-    """What the node keeps for a container: what it asks for, or asked for before a resize that cannot be."""
-    if view.infeasible and c.name in view.resizing and previous is not None:
-        return previous.allocated_resources
-    return dict(c.resources.requests) or UNSET
+def _allocated(c: Container, view: View) -> dict[str, Quantity] | UnsetType:
+    """What the node keeps for a container."""
+    return dict(view.granted.get(c.name, c.resources).requests) or UNSET
 
 
 def _resources(
     c: Container, view: View, previous: ContainerStatusJson | None
 ) -> ResourceRequirements | UnsetType:
-    """What a container runs with: what its spec says, or said before a resize that has not happened yet."""
-    if c.name in view.resizing and previous is not None:
+    """What a container runs with: what it was granted, or had before a resize that has not happened yet."""
+    if c.name in view.resizing.running and previous is not None:
         return previous.resources
-    return c.resources if c.resources != ResourceRequirements() else UNSET
+    found = view.granted.get(c.name, c.resources)
+    return found if found != ResourceRequirements() else UNSET
 
 
 def _last_state(
@@ -376,13 +374,24 @@ def _conditions(pod: Pod, runtime: PodRuntime, status: PodStatus, view: View) ->
                 observed_generation=generation,
             )
         )
-    if view.infeasible:
+    pending = view.resizing.pending
+    if pending is not None:
         made.append(
             Condition(
-                type="PodResizePending",
+                type=resize.PENDING,
                 status="True",
-                reason="Infeasible",
-                message=view.infeasible,
+                reason=pending.reason,
+                message=pending.message,
+                observed_generation=generation,
+            )
+        )
+    if view.resizing.running:
+        made.append(
+            Condition(
+                type=IN_PROGRESS,
+                status="True",
+                reason="Error" if view.resizing.error else "",
+                message=view.resizing.error,
                 observed_generation=generation,
             )
         )

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Mapping
 
 from beehive.errors import SkerryError
-from edgecore.edged import claims, env, plan, record, restarts, shutdown
+from edgecore.edged import claims, env, plan, record, resize, restarts, shutdown
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.errors import RoomComing
 from edgecore.edged.pod import Pod, PodStatus
@@ -63,7 +63,7 @@ class Worker:
         self._volumes = PodVolumes(self._ctx)
         self._stopper = PodStopper(self._ctx, self._reader, self._probing, self._reporter)
         self._starter = PodStarter(self._ctx, self._reader, self._reporter, self._volumes, self._stopper)
-        self._adjuster = PodAdjuster(self._ctx, self._reader, self._stopper)
+        self._adjuster = PodAdjuster(self._ctx, self._reader, self._stopper, self._reporter)
         # container name -> id of the one whose end was told as one that waits
         self._backing_off: dict[str, str] = {}
         self._failures = 0
@@ -87,6 +87,11 @@ class Worker:
     @property
     def pod(self) -> Pod:
         return self._ctx.pod
+
+    @property
+    def granted(self) -> Pod:
+        """As it may run now, which is less than it asks for while a resize waits."""
+        return self._ctx.granted
 
     @property
     def status(self) -> PodStatus:
@@ -303,6 +308,8 @@ class Worker:
         refused = self._s.admit(self)
         if refused is None:
             self.admitted = True
+            if self._ctx.given is None:
+                self._ctx.given = resize.grant(self._ctx.pod)
             return
         self._ctx.fail(refused)
         await self._ctx.event("Warning", refused.reason, refused.message)
@@ -372,7 +379,7 @@ class Worker:
             self._probing.drop(action.container_id)
             await self._reader.reread()
         else:
-            await self._starter.start(self._ctx.pod.container(action.name), action.restart_count)
+            await self._starter.start(self._ctx.granted.container(action.name), action.restart_count)
             self._probing.mind(group, self._reporter.status)
 
     async def _tell_backing_off(self) -> None:
@@ -392,7 +399,7 @@ class Worker:
             self._ctx.held
             or self._starter.sandbox_error is not None
             or self._volumes.stale
-            or self._ctx.resizing
+            or self._ctx.resize.again
         ):
             waits.append(HELD_RETRY_S)
             waits.append(self._s.images.retry_in_s(self._ctx.pod.uid))

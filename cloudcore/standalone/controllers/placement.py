@@ -91,16 +91,36 @@ def trimmed(pod: Json) -> Json:
     """What is needed to know of a pod that runs somewhere, and no more: thousands of these are held."""
     metadata, spec = pod["metadata"], pod["spec"]
     kept: Json = {name: spec[name] for name in KEPT_SPEC if spec.get(name)}
+    given = _given(pod)
     for field_name in ("containers", "initContainers"):
         if spec.get(field_name):
-            kept[field_name] = [_trimmed_container(container) for container in spec[field_name]]
+            kept[field_name] = [
+                _trimmed_container(container, given.get(container["name"])) for container in spec[field_name]
+            ]
     kept_metadata = {name: metadata[name] for name in KEPT_METADATA if metadata.get(name)}
     return {"kind": "Pod", "apiVersion": "v1", "metadata": kept_metadata, "spec": kept}
 
 
-def _trimmed_container(container: Json) -> Json:
+def _given(pod: Json) -> Json:
+    """Of a pod that its node can never give what it asks for, what its containers have.
+
+    Source: component-helpers, resource/helpers.go (determineContainerReqs)."""
+    status = pod.get("status") or {}
+    if not any(
+        condition.get("type") == "PodResizePending" and condition.get("reason") == "Infeasible"
+        for condition in status.get("conditions") or ()
+    ):
+        return {}
+    return {
+        item["name"]: item.get("allocatedResources") or {}
+        for field_name in ("containerStatuses", "initContainerStatuses")
+        for item in status.get(field_name) or ()
+    }
+
+
+def _trimmed_container(container: Json, given: Json | None) -> Json:
     kept: Json = {}
-    asked = (container.get("resources") or {}).get("requests")
+    asked = podresources.written(container, "requests") if given is None else given
     if asked:
         kept["resources"] = {"requests": asked}
     ports = [port for port in container.get("ports") or () if port.get("hostPort")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -23,6 +24,13 @@ CLAIMS, VOLUMES = ("", "persistentvolumeclaims"), ("", "persistentvolumes")
 CLASSES = ("storage.k8s.io", "storageclasses")
 NAME = "default-scheduler"
 NO_CLAIMS = volumes.Needs("", lambda node: "")
+_GENERATION = re.compile(rb'"generation":(\d+)')
+
+
+def _asked(record: Record) -> tuple[object, ...]:
+    """What is another one whenever a pod counts for another amount: it was resized, or that cannot be."""
+    found = _GENERATION.search(record.body)
+    return found and found[1], b'"reason":"Infeasible"' in record.body
 
 
 class Scheduler(Controller):
@@ -32,7 +40,7 @@ class Scheduler(Controller):
     def __init__(self, resources: Resources, *, clock: Callable[[], float]) -> None:
         super().__init__(resources, clock=clock)
         self._world: dict[str, Node] | None = None
-        self._homes: dict[str, tuple[str, dict[str, str], bool]] = {}
+        self._homes: dict[str, tuple[object, ...]] = {}
         """Where each pod is, by uid, with what else was known of it."""
         self._promised: dict[str, Record] = {}
         """The pods for which room was made and that are not there yet, by uid."""
@@ -195,7 +203,7 @@ class Scheduler(Controller):
             self._promised[record.uid] = record
         ended = gone or record.fields.get("status.phase") in ("Succeeded", "Failed")
         name = "" if ended else record.fields.get("spec.nodeName", "")
-        seen = (name, record.labels, self._ending(record) if name else False)
+        seen = (name, record.labels, self._ending(record) if name else False, _asked(record) if name else ())
         if self._homes.get(record.uid) == seen:
             return
         before = self._homes.pop(record.uid, None)

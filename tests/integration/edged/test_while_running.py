@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,100 @@ from edgecore.edged.runtime import ContainerState
 from tests.integration.edged.bench import CGROUP_ROOT, Bench, container, pod
 from tests.integration.edged.machine import Containerd
 from tests.integration.edged.test_faults import on_containerd, on_fake
+
+
+@pytest.mark.root
+def test_a_resize_waits_until_others_leave_room(tmp_path: Path, containerd: Containerd) -> None:
+    cpus = os.cpu_count() or 1
+
+    def sized(name: str, cpu: str) -> dict[str, Any]:
+        return pod(name, container(resources={"requests": {"cpu": cpu, "memory": "16Mi"}}))
+
+    def pending(b: Bench, uid: str) -> tuple[str, str]:
+        found = b.reports.statuses[uid].get("conditions", [])
+        return next(((c["reason"], c["message"]) for c in found if c["type"] == "PodResizePending"), ("", ""))
+
+    async def story(b: Bench) -> None:
+        other = sized("other", f"{cpus * 1000 - 500}m")
+        async with b.edged():
+            uids = [b.want(other), b.want(sized("small", "100m"))]
+            for uid in uids:
+                await b.running(uid)
+            before = await b.container_id(uid)
+            b.want(sized("small", "600m"))
+            await b.until(lambda: pending(b, uid)[0] == "Deferred", "told that it waits")
+            assert pending(b, uid)[1].startswith("Node didn't have enough resource: cpu, requested: 600, ")
+            assert b.container(uid)["allocatedResources"]["cpu"] == "100m"
+            assert "102" in shares(uid) or "4" in shares(uid), shares(uid)
+        async with b.edged():
+            # the next agent knows what was granted
+            await asyncio.sleep(1)
+            assert pending(b, uid)[0] == "Deferred"
+            assert b.container(uid)["allocatedResources"]["cpu"] == "100m"
+            b.want(sized("third", "300m"))
+            await b.running("uid-third")
+            b.delete(other)
+            await b.until(lambda: pending(b, uid)[0] == "", "room")
+            assert b.container(uid)["resources"]["requests"]["cpu"] == "600m"
+            assert "614" in shares(uid) or "24" in shares(uid), shares(uid)
+            assert await b.container_id(uid) == before
+            b.want(sized("small", f"{cpus + 1}"))
+            await b.until(lambda: pending(b, uid)[0] == "Infeasible", "told that it never can be")
+            # an update takes it back
+            b.want(sized("small", "600m"))
+            await b.until(lambda: pending(b, uid)[0] == "", "no wish left")
+
+    on_containerd(tmp_path, containerd, story)
+
+
+@pytest.mark.root
+def test_memory_is_not_taken_below_what_is_used(tmp_path: Path, containerd: Containerd) -> None:
+    def sized(memory: str) -> dict[str, Any]:
+        eats = [
+            "sh",
+            "-c",
+            "trap 'exit 0' TERM; dd if=/dev/zero of=/dev/shm/x bs=1M count=24; sleep 1000 & wait",
+        ]
+        return pod("eater", container(command=eats, resources={"limits": {"cpu": "100m", "memory": memory}}))
+
+    def progress(b: Bench, uid: str) -> dict[str, Any]:
+        found = b.reports.statuses[uid].get("conditions", [])
+        return next((c for c in found if c["type"] == "PodResizeInProgress"), {})
+
+    async def story(b: Bench) -> None:
+        async with b.edged():
+            uid = b.want(sized("48Mi"))
+            await b.running(uid)
+            before = await b.container_id(uid)
+            await b.until(lambda: used_memory(uid) > 24 * 2**20, "eaten")
+            b.want(sized("16Mi"))
+            await b.until(lambda: progress(b, uid).get("reason") == "Error", "told that it cannot be done")
+            assert "below current usage" in progress(b, uid)["message"]
+            assert b.container(uid)["resources"]["limits"]["memory"] == "48Mi"
+            b.want(sized("40Mi"))
+            await b.until(lambda: not progress(b, uid), "done")
+            assert str(40 * 2**20) in limits(uid).values()
+            assert await b.container_id(uid) == before
+
+    on_containerd(tmp_path, containerd, story)
+
+
+def _values(uid: str, *names: str) -> list[str]:
+    """What files of the pod's only container in its cgroup say, of version 1 or 2."""
+    return [
+        file.read_text().strip()
+        for h in cgroups.hierarchies()
+        for name in names
+        for file in h.glob(f"{CGROUP_ROOT}/**/pod{uid}/*/{name}")
+    ]
+
+
+def shares(uid: str) -> list[str]:
+    return _values(uid, "cpu.shares", "cpu.weight")
+
+
+def used_memory(uid: str) -> int:
+    return max((int(v) for v in _values(uid, "memory.usage_in_bytes", "memory.current")), default=0)
 
 
 def ephemeral(b: Bench, uid: str, name: str) -> dict[str, Any]:

@@ -103,6 +103,17 @@ def test_an_init_container_counts_only_when_it_is_larger() -> None:
     assert requests(spec)["cpu"] == 3
 
 
+def test_a_pod_that_can_never_have_what_it_asks_for_takes_what_it_has() -> None:
+    resized = pod("500")
+    resized["status"] = {
+        "conditions": [{"type": "PodResizePending", "status": "True", "reason": "Infeasible"}],
+        "containerStatuses": [{"name": "c", "allocatedResources": {"cpu": "1"}}],
+    }
+    assert requests(trimmed(resized)["spec"]) == {"cpu": 1}
+    resized["status"]["conditions"][0]["reason"] = "Deferred"
+    assert requests(trimmed(resized)["spec"]) == {"cpu": 500}
+
+
 def test_a_pod_that_asks_for_something_as_a_whole_takes_that_room() -> None:
     whole = pod("1", resources={"requests": {"cpu": "3"}})
     one = node("a", cpu="4")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edgecore.edged.admission import Room, decide, labels_of
+from edgecore.edged.admission import Room, decide, labels_of, short
 from edgecore.edged.pod import Pod
 from edgecore.edged.quantity import NANO
 from tests.unit.edgecore.edged.builders import c, make
@@ -110,3 +110,12 @@ def test_a_critical_pod_ends_no_critical_one_and_nobody_in_vain() -> None:
     assert decision.preempt == ()
     assert decision.refused is not None
     assert decision.refused.reason == "OutOfcpu"
+
+
+def test_why_a_pod_that_runs_cannot_have_more() -> None:
+    other, wants = pod("o", "1500m"), pod("u", "600m")
+    assert short(wants, [], ROOM) == ""
+    assert (
+        short(wants, [other], ROOM)
+        == "Node didn't have enough resource: cpu, requested: 600, used: 1500, capacity: 2000"
+    )

@@ -5,7 +5,7 @@ import pytest
 from beehive.errors import Unavailable
 from edgecore.edged import record
 from edgecore.edged.backoff import Delay
-from edgecore.edged.pod import PodStatus
+from edgecore.edged.pod import PodStatus, ResourceRequirements
 from edgecore.edged.runtime import PodRuntime
 from edgecore.edged.status import Outcome, View, compute_status
 from tests.unit.edgecore.edged.builders import EXITED, box, c, make, ran
@@ -49,3 +49,10 @@ def test_tokens() -> None:
     with pytest.raises(Unavailable):
         record.token(b'{"status":{}}')
     assert record.seconds("never") is None
+
+
+def test_what_was_granted_comes_back_and_is_not_known_of_an_older_agent() -> None:
+    given = {"c": ResourceRequirements(requests={"cpu": "1"})}
+    row = record.encode(status=PodStatus(), delays={}, outcome=None, sandbox="", granted=given)
+    assert record.decode(row).granted == given
+    assert record.decode(b"{}").granted is None

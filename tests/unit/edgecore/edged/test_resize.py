@@ -6,9 +6,24 @@ from typing import Any
 
 import pytest
 
-from edgecore.edged.pod import Container
+from edgecore.edged.pod import Condition, Container, ContainerStatusJson, PodStatus, ResourceRequirements
 from edgecore.edged.quantity import NANO
-from edgecore.edged.resize import Applied, Way, applied, beyond, decide, decode, encode
+from edgecore.edged.resize import (
+    Applied,
+    Pending,
+    Progress,
+    Way,
+    applied,
+    beyond,
+    decide,
+    decode,
+    differs,
+    encode,
+    grant,
+    granted_before,
+    grows,
+    with_grant,
+)
 from edgecore.edged.runtime import Resources
 from tests.unit.edgecore.edged.builders import c, make
 
@@ -52,3 +67,47 @@ def test_what_a_node_never_has() -> None:
     assert beyond(pod, {"cpu": 4 * NANO}) == beyond(pod, {}) == ""
     told = beyond(pod, {"cpu": 2 * NANO, "memory": 2**30 * NANO})
     assert told == "Node didn't have enough capacity: cpu, requested: 3000, capacity: 2000"
+
+
+def asks(cpu: str, memory: str = "", **limits: str) -> dict[str, Any]:
+    return {
+        "resources": {"requests": {"cpu": cpu, **({"memory": memory} if memory else {})}, "limits": limits}
+    }
+
+
+def test_a_pod_goes_on_with_what_it_was_granted() -> None:
+    before = make(c("a", **asks("100m")), c("b"))
+    given = grant(before)
+    assert list(given) == ["a"]
+    after = make(c("a", **asks("200m")), c("b"))
+    assert not differs(before, given)
+    assert differs(after, given)
+    assert with_grant(after, given).spec == before.spec
+    assert with_grant(before, given) is before
+    # the same amount, written otherwise, or of something else
+    assert not differs(make(c("a", **asks("0.1")), c("b")), given)
+    more = make(c("a", resources={"requests": {"cpu": "100m", "ephemeral-storage": "1Gi"}}), c("b"))
+    assert not differs(more, given)
+
+
+def test_whether_it_asks_for_more() -> None:
+    given = grant(make(c("a", **asks("100m", "10Mi")), c("b", **asks("100m"))))
+    assert not grows(make(c("a", **asks("50m", "10Mi")), c("b", **asks("150m"))), given)
+    assert grows(make(c("a", **asks("50m", "11Mi")), c("b", **asks("100m"))), given)
+
+
+def test_what_an_agent_granted_that_did_not_write_it_down() -> None:
+    pod = make(c("a", **asks("2")), c("b", **asks("1")))
+    assert granted_before(pod, PodStatus()) == grant(pod)
+    had = ContainerStatusJson(name="a", resources=ResourceRequirements(requests={"cpu": "1"}))
+    waits = Condition(type="PodResizePending", status="True", reason="Infeasible")
+    found = granted_before(pod, PodStatus(container_statuses=[had], conditions=[waits]))
+    assert found["a"].requests == {"cpu": "1"}
+    assert found["b"].requests == {"cpu": "1"}
+
+
+def test_when_another_try_may_come_to_something_else() -> None:
+    assert not Progress().again
+    assert not Progress(pending=Pending(reason="Infeasible", message="")).again
+    assert Progress(pending=Pending(reason="Deferred", message="")).again
+    assert Progress(running=frozenset({"c"})).again

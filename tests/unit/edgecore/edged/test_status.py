@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgecore.edged.pod import Pod, PodStatus
+from edgecore.edged import resize
+from edgecore.edged.pod import Pod, PodStatus, ResourceRequirements
 from edgecore.edged.runtime import ContainerState, PodRuntime
 from edgecore.edged.status import Outcome, Verdicts, View, compute_status, failed_status
 from tests.unit.edgecore.edged.builders import CREATED, EXITED, RUNNING, box, c, make, ran
@@ -266,3 +267,29 @@ def test_host_network_pods_have_the_nodes_address() -> None:
     s = status_of(pod, PodRuntime(sandboxes=(replace(box(host=True)),), containers=(ran(pod),)))
     assert s.pod_ip == "9.9.9.9"
     assert conditions(s)["PodReadyToStartContainers"] == ("True", "")
+
+
+def test_a_resize_that_waits_is_told_with_what_the_pod_has_meanwhile() -> None:
+    pod = make(c(resources={"requests": {"cpu": "2"}}), meta={"generation": 2})
+    given = {"c": ResourceRequirements(requests={"cpu": "1"})}
+    pending = resize.Pending(reason="Deferred", message="others have it")
+    s = status_of(pod, rt(ran(pod)), resizing=resize.Progress(pending=pending), granted=given)
+    assert conditions(s)["PodResizePending"] == ("True", "Deferred")
+    assert "PodResizeInProgress" not in conditions(s)
+    (shown,) = s.container_statuses
+    assert (shown.allocated_resources, shown.resources) == ({"cpu": "1"}, given["c"])
+
+
+def test_a_resize_that_fails_is_told_with_what_the_container_has() -> None:
+    pod = make(c(resources={"requests": {"cpu": "1"}}))
+    first = status_of(pod, rt(ran(pod)))
+    bigger = make(c(resources={"requests": {"cpu": "2"}}))
+    under_way = resize.Progress(running=frozenset({"c"}), error="no")
+    s = status_of(bigger, rt(ran(pod)), resizing=under_way, previous=first)
+    found = next(x for x in s.conditions if x.type == "PodResizeInProgress")
+    assert (found.status, found.reason, found.message) == ("True", "Error", "no")
+    (shown,) = s.container_statuses
+    assert shown.allocated_resources == {"cpu": "2"}
+    assert shown.resources == ResourceRequirements(requests={"cpu": "1"})
+    done = status_of(bigger, rt(ran(pod)), previous=s)
+    assert "PodResizeInProgress" not in conditions(done)
