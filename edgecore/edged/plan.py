@@ -40,13 +40,14 @@ class StartContainer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KillContainer:
-    """grace_s: None means the pod's own."""
+    """grace_s: None means the pod's own.  again: another one is started in its place, with whatever it ends."""
 
     container_id: str
     name: str
     reason: str
     message: str
     grace_s: int | None = None
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +71,7 @@ class RestartAll:
 # containers, then the network, and says of the sandbox only then that it is not ready.  What is started in between dies
 # with it and counts as one more restart, so such a container is looked at again before it is started anew.
 SETTLE_S = 0.5
+CHANGED = "Changed"
 _SIGNALS = (128 + 9, 128 + 15)
 
 Action = CreateSandbox | StopSandbox | StartContainer | KillContainer | RemoveContainer | RestartAll
@@ -102,12 +104,14 @@ class Memory:
 
     restarts: the highest restart count reported.  delays: back-off.  finished: exit code of containers that were last
     seen dead, for when the runtime has lost their records.  restart_all: restarts.ENDING, restarts.STARTING or nothing.
+    replaced: ids of containers that were ended to start others in their place.
     """
 
     restarts: Mapping[str, int] = field(default_factory=dict)
     delays: Mapping[str, backoff.Delay] = field(default_factory=dict)
     finished: Mapping[str, int] = field(default_factory=dict)
     restart_all: str = ""
+    replaced: frozenset[str] = frozenset()
 
 
 def compute_pod_actions(
@@ -158,6 +162,9 @@ def _anything_to_run(pod: Pod, runtime: PodRuntime, memory: Memory) -> bool:
             if status is None or status.state is ContainerState.CREATED:
                 return True
             code = restarts.CUT_OFF
+        status = runtime.latest(c.name)
+        if status is not None and status.id in memory.replaced:
+            return True
         if restarts.app(pod, c, code):
             return True
         ran = True
@@ -226,19 +233,28 @@ class _Planner:
                 return
         self.actions.append(StartContainer(name=c.name, restart_count=count))
 
-    def kill(self, c: Container, status: ContainerStatus, reason: str, message: str) -> None:
+    def kill(
+        self, c: Container, status: ContainerStatus, reason: str, message: str, *, again: bool = False
+    ) -> None:
         grace = None
         probe = {"FailedLiveness": c.liveness_probe, "FailedStartup": c.startup_probe}.get(reason)
         if probe is not None and probe.termination_grace_period_seconds is not None:
             grace = probe.termination_grace_period_seconds
         self.actions.append(
-            KillContainer(container_id=status.id, name=c.name, reason=reason, message=message, grace_s=grace)
+            KillContainer(
+                container_id=status.id,
+                name=c.name,
+                reason=reason,
+                message=f"{message}, will be restarted" if again else message,
+                grace_s=grace,
+                again=again,
+            )
         )
 
     def unhealthy(self, c: Container, status: ContainerStatus) -> tuple[str, str] | None:
         """Why a running container must go, if it must."""
         if adopt.changed(c, status):
-            return "Changed", f"Container {c.name} definition changed"
+            return CHANGED, f"Container {c.name} definition changed"
         if status.id in self.health.failed_liveness:
             return "FailedLiveness", f"Container {c.name} failed liveness probe"
         if status.id in self.health.failed_startup:
@@ -256,15 +272,18 @@ class _Planner:
         elif status.state is ContainerState.RUNNING:
             why = self.unhealthy(c, status)
             if why is not None:
-                # only killed here: whether and when it starts again is decided on what it left behind
+                # only killed here: when it starts again is decided on what it left behind; another image
+                # starts whatever the policy is
                 reason, message = why
-                self.kill(
-                    c, status, reason, f"{message}, will be restarted" if again(restarts.CUT_OFF) else message
-                )
+                self.kill(c, status, reason, message, again=reason == CHANGED or again(restarts.CUT_OFF))
         elif status.state is ContainerState.UNKNOWN:
             # dead or alive, nobody can say: make sure before another one starts (P4)
             self.kill(c, status, "Unknown", f"Container {c.name} is in an unknown state")
-        elif status.state is ContainerState.CREATED or again(status.exit_code):
+        elif (
+            status.state is ContainerState.CREATED
+            or status.id in self.memory.replaced
+            or again(status.exit_code)
+        ):
             self.start(c)
 
 

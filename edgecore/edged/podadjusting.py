@@ -58,7 +58,7 @@ class PodAdjuster:
                 await self._ctx.event(
                     "Normal", "Killing", f"Container {container.name} resize requires restart", container.name
                 )
-                await self._stopper.kill(status, self._ctx.machine.grace_s)
+                await self._stopper.kill(status, self._ctx.machine.grace_s, again=True)
                 await self._reader.reread()
             elif way is resize.Way.UPDATE and has is not None:
                 problem = await self._update(container, status, wanted, less=_less_memory(has, wanted))
@@ -102,7 +102,7 @@ class PodAdjuster:
                 await self._ctx.event(
                     "Normal", "Killing", f"Container {container.name} is started again: {why}", container.name
                 )
-                await self._stopper.kill(status, self._ctx.machine.grace_s)
+                await self._stopper.kill(status, self._ctx.machine.grace_s, again=True)
                 await self._reader.reread()
 
     async def _update(

@@ -112,6 +112,8 @@ class PodContext:
         self.resting: int | None = None
         # ids of containers that were ended for that
         self.cut_off: set[str] = set()
+        # ... and of those that were ended to start others in their place
+        self.replaced: set[str] = set()
         # where a restart of all containers is, as in restarts
         self.restart_all = ""
         # what its volumes and variables are made of, as last fetched

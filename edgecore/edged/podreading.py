@@ -100,6 +100,7 @@ class PodReader:
         self._sandbox_cache = {k: v for k, v in self._sandbox_cache.items() if k[0] in present}
         self.messages = {k: v for k, v in self.messages.items() if k in present}
         self._ctx.cut_off &= present
+        self._ctx.replaced &= present
         self._ctx.resized = {k: v for k, v in self._ctx.resized.items() if k in present}
         now = self._s.clock.monotonic()
         self._exits = {

@@ -56,6 +56,7 @@ class PodReporter:
             self._ctx.given = resize.granted_before(self._ctx.pod, known)
         self._ctx.released = row.released
         self._ctx.cut_off = set(row.cut_off)
+        self._ctx.replaced = set(row.replaced)
         self._ctx.restart_all = row.restart_all
         if row.root_dir or row.log_dir:
             self._ctx.use_folders(row.root_dir, row.log_dir)
@@ -88,7 +89,7 @@ class PodReporter:
         view = statuses.View(
             now=self._s.clock.now(),
             previous=self.status,
-            waiting={**self._ctx.waiting, **self._ctx.held},
+            waiting={**self._replaced(), **self._ctx.waiting, **self._ctx.held},
             verdicts=self._probing.verdicts(),
             messages=self._reader.messages,
             host_ips=self._s.node.ips,
@@ -101,6 +102,14 @@ class PodReporter:
             terminated=terminated or self._ctx.machine.life in (Life.TERMINATED, Life.FINISHED),
         )
         return statuses.compute_status(self._ctx.pod, self._ctx.runtime, view)
+
+    def _replaced(self) -> dict[str, tuple[str, str]]:
+        """Containers that have ended to be started anew: their end is not the pod's."""
+        return {
+            c.name: ("ContainerCreating", "")
+            for c in self._ctx.runtime.containers
+            if c.id in self._ctx.replaced and self._ctx.runtime.latest(c.name) is c
+        }
 
     def done(self) -> bool:
         """Whether its containers have all ended for good."""
@@ -160,6 +169,14 @@ class PodReporter:
             # it ends with the machine in any case
             self._ctx.complain(f"cannot keep that it is to come back: {err}")
 
+    async def keep_replaced(self) -> None:
+        """Before a container is stopped to start another in its place: the next agent is to start that."""
+        try:
+            await self.keep()
+        except SkerryError as err:
+            # this agent knows, and the next one does what the policy says
+            self._ctx.complain(f"cannot keep that a container is replaced: {err}")
+
     async def keep_last(self) -> None:
         """Its last status could not be kept: at least that it ended, and how."""
         last = self.status
@@ -185,6 +202,7 @@ class PodReporter:
             granted=self._ctx.given,
             released=self._ctx.released,
             cut_off=self._ctx.cut_off,
+            replaced=self._ctx.replaced,
             restart_all=self._ctx.restart_all,
             root_dir=_other(self._ctx.config.root_dir, self._s.config.root_dir),
             log_dir=_other(self._ctx.config.log_dir, self._s.config.log_dir),

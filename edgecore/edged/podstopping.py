@@ -33,8 +33,13 @@ class PodStopper:
         self._reporter = reporter
         self._quiet: set[str] = set()
 
-    async def kill(self, status: ContainerStatus, grace_s: int) -> None:
-        """preStop, then the stop signal, then the kill signal when the grace period is over."""
+    async def kill(self, status: ContainerStatus, grace_s: int, *, again: bool = False) -> None:
+        """preStop, then the stop signal, then the kill signal when the grace period is over.
+
+        again: to start another in its place, with whatever it ends and whatever the pod's policy is."""
+        if again:
+            self._ctx.replaced.add(status.id)
+            await self._reporter.keep_replaced()
         began = self._s.clock.monotonic()
         container = self._ctx.container(status.name)
         if (

@@ -34,6 +34,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     granted: container -> what it may use; nothing in a row of an agent that did not know of this.
     released: somebody at the edge let a pod that was held start.
     cut_off: ids of containers that were ended for the machine's shutdown: with whatever they ended, it was not their end.
+    replaced: ids of containers that were ended to start others in their place.
     restart_all: where a restart of all containers is, as in restarts.
     root_dir, log_dir: where the agent from which the pod was taken over put what it was given; empty: as configured.
     """
@@ -47,6 +48,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     granted: dict[str, ResourceRequirements] | None = None
     released: bool = False
     cut_off: list[str] = []
+    replaced: list[str] = []
     restart_all: str = ""
     root_dir: str = ""
     log_dir: str = ""
@@ -67,6 +69,7 @@ def encode(
     granted: dict[str, ResourceRequirements] | None = None,
     released: bool = False,
     cut_off: Iterable[str] = (),
+    replaced: Iterable[str] = (),
     restart_all: str = "",
     root_dir: str = "",
     log_dir: str = "",
@@ -84,6 +87,7 @@ def encode(
             granted=granted,
             released=released,
             cut_off=sorted(cut_off),
+            replaced=sorted(replaced),
             restart_all=restart_all,
             root_dir=root_dir,
             log_dir=log_dir,
@@ -110,7 +114,9 @@ def outcome(record: Record) -> Outcome | None:
     return Outcome(phase=o.phase, reason=o.reason, message=o.message) if o is not None else None
 
 
-def memory(status: PodStatus, delays: dict[str, Delay], restart_all: str = "") -> Memory:
+def memory(
+    status: PodStatus, delays: dict[str, Delay], restart_all: str = "", replaced: Iterable[str] = ()
+) -> Memory:
     """What the planner is told of containers whose records are gone; once all start anew, none is over."""
     statuses = (
         *status.init_container_statuses,
@@ -126,6 +132,7 @@ def memory(status: PodStatus, delays: dict[str, Delay], restart_all: str = "") -
             if s.state.terminated is not None
         },
         restart_all=restart_all,
+        replaced=frozenset(replaced),
     )
 
 

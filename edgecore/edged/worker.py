@@ -328,7 +328,9 @@ class Worker:
             decided = plan.compute_pod_actions(
                 self._ctx.pod,
                 self._ctx.runtime,
-                memory=record.memory(self._reporter.status, self._ctx.delays, self._ctx.restart_all),
+                memory=record.memory(
+                    self._reporter.status, self._ctx.delays, self._ctx.restart_all, self._ctx.replaced
+                ),
                 health=self._probing.health(),
                 exited_for_s=self._reader.ages(),
             )
@@ -375,7 +377,7 @@ class Worker:
             await self._ctx.event("Normal", "Killing", action.message, action.name)
             status = next(c for c in self._ctx.runtime.containers if c.id == action.container_id)
             grace = action.grace_s if action.grace_s is not None else self._ctx.machine.grace_s
-            await self._stopper.kill(status, grace)
+            await self._stopper.kill(status, grace, again=action.again)
             self._probing.drop(action.container_id)
             await self._reader.reread()
         else:

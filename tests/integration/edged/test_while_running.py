@@ -14,7 +14,7 @@ import pytest
 from edgecore.edged import cgroups
 from edgecore.edged.runtime import ContainerState
 from tests.integration.edged.bench import CGROUP_ROOT, Bench, container, pod
-from tests.integration.edged.machine import Containerd
+from tests.integration.edged.machine import PAUSE, Containerd
 from tests.integration.edged.test_faults import on_containerd, on_fake
 
 
@@ -282,3 +282,22 @@ def test_a_runtime_class_is_looked_up_and_waited_for(tmp_path: Path) -> None:
             assert b.fake.handlers == ["crun"]
 
     on_fake(tmp_path, story)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("policy", ["Never", "OnFailure"])
+def test_another_image_is_started_whatever_the_policy_is(
+    tmp_path: Path, containerd: Containerd, policy: str
+) -> None:
+    once = pod("once", container(), restartPolicy=policy)
+    changed = pod("once", container(image=PAUSE), restartPolicy=policy)
+
+    async def story(b: Bench) -> None:
+        async with b.edged():
+            uid = b.want(once)
+            await b.running(uid)
+            b.want(changed)
+            await b.until(lambda: b.container(uid)["restartCount"] == 1 and b.ready(uid), "another one")
+            assert {s["phase"] for u, s in b.reports.history if u == uid} <= {"Pending", "Running"}
+
+    on_containerd(tmp_path, containerd, story)

@@ -296,3 +296,33 @@ def test_a_new_image_does_not_wait_for_the_old_ones_failures() -> None:
     assert planned(make(), dead, memory, c4=6.0).actions == ()
     restart = (StartContainer(name="c", restart_count=5),)
     assert planned(make(c(image="i:2")), dead, memory, c4=6.0).actions == restart
+
+
+@pytest.mark.parametrize("policy", ["Always", "OnFailure", "Never"])
+def test_another_image_starts_whatever_the_policy_is(policy: str) -> None:
+    before, after = make(restartPolicy=policy), make(c(image="i:2"), restartPolicy=policy)
+    (kill,) = planned(after, rt(ran(before))).actions
+    assert isinstance(kill, KillContainer)
+    assert kill.again
+    assert kill.message == "Container c definition changed, will be restarted"
+    ended = ran(before, "c", EXITED, code=0)
+    replaced = Memory(replaced=frozenset({ended.id}))
+    start = StartContainer(name="c", restart_count=1)
+    assert planned(after, rt(ended), replaced, c0=10.0).actions == (start,)
+    # also when the sandbox went meanwhile
+    gone = planned(after, rt(ended, sandboxes=(box(ready=False),)), replaced)
+    assert gone.actions == (CreateSandbox(attempt=1),)
+
+
+@pytest.mark.parametrize("policy", ["OnFailure", "Never"])
+def test_what_has_ended_by_itself_is_not_started_for_another_image(policy: str) -> None:
+    before, after = make(restartPolicy=policy), make(c(image="i:2"), restartPolicy=policy)
+    assert planned(after, rt(ran(before, "c", EXITED, code=0)), c0=10.0).actions == ()
+
+
+@pytest.mark.parametrize(("policy", "again"), [("Always", True), ("OnFailure", True), ("Never", False)])
+def test_one_that_is_not_alive_any_more_starts_again_unless_it_never_does(policy: str, again: bool) -> None:
+    pod = make(restartPolicy=policy)
+    (kill,) = planned(pod, rt(ran(pod)), health=Health(failed_liveness=frozenset({"c0"}))).actions
+    assert isinstance(kill, KillContainer)
+    assert kill.again is again
