@@ -310,12 +310,14 @@ def mount_tmpfs(target: Path, size_bytes: int | None) -> None:
     _run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(target)])
 
 
-def bind_sub_path(volume: Path, relative: str, target: Path, *, create: bool) -> None:
+def bind_sub_path(volume: Path, relative: str, target: Path, *, create: bool, renew: bool = False) -> None:
     """Bind-mount `relative` inside `volume` at `target`, refusing whatever leads out of the volume.
 
-    create: make the folder when it is missing, for whom the volume is for as well.  Raises OSError.
+    create: make the folder when it is missing, for whom the volume is for as well.
+    renew: what is bound there goes when it is not what the path leads to any more; else it stays.  Raises OSError.
     """
-    if _is_mounted(target):
+    mounted = _is_mounted(target)
+    if mounted and not renew:
         return
     base = os.path.realpath(volume)
     resolved = os.path.realpath(os.path.join(base, relative))
@@ -343,11 +345,12 @@ def bind_sub_path(volume: Path, relative: str, target: Path, *, create: bool) ->
                 raise OSError(f"cannot mount subPath {relative[:64]!r}: {part[:64]!r} changed on the way")
             os.close(fd)
             fd = deeper
-        if stat.S_ISDIR(os.fstat(fd).st_mode):
-            target.mkdir(parents=True, exist_ok=True)
-        else:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.touch(exist_ok=True)
+        info = os.fstat(fd)
+        if mounted:
+            if _leads_to(target, info):
+                return
+            unmount_below(target)
+        _place(target, folder=stat.S_ISDIR(info.st_mode))
         _run(["mount", "--no-canonicalize", "--bind", f"/proc/self/fd/{fd}", str(target)], fds=(fd,))
     finally:
         os.close(fd)
@@ -373,22 +376,32 @@ def bind_path(path: str, target: Path, *, make: str = "") -> int:
         if stat.S_ISLNK(info.st_mode):
             raise OSError(f"cannot mount {path}: it changed on the way")
         if _is_mounted(target):
-            has = target.stat()
-            if (has.st_dev, has.st_ino) == (info.st_dev, info.st_ino):
+            if _leads_to(target, info):
                 return info.st_mode
             unmount_below(target)
-        if stat.S_ISDIR(info.st_mode):
-            if target.is_file():
-                target.unlink()
-            target.mkdir(exist_ok=True)
-        else:
-            if target.is_dir():
-                target.rmdir()
-            target.touch(exist_ok=True)
+        _place(target, folder=stat.S_ISDIR(info.st_mode))
         _run(["mount", "--no-canonicalize", "--rbind", f"/proc/self/fd/{fd}", str(target)], fds=(fd,))
         return info.st_mode
     finally:
         os.close(fd)
+
+
+def _leads_to(target: Path, info: os.stat_result) -> bool:
+    has = target.stat()
+    return (has.st_dev, has.st_ino) == (info.st_dev, info.st_ino)
+
+
+def _place(target: Path, *, folder: bool) -> None:
+    """What a folder or a file can be bound to."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if folder:
+        if target.is_file():
+            target.unlink()
+        target.mkdir(exist_ok=True)
+    else:
+        if target.is_dir():
+            target.rmdir()
+        target.touch(exist_ok=True)
 
 
 def _step(fd: int, part: str, make: str) -> int:

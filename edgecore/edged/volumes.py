@@ -507,6 +507,8 @@ def bind_sub_paths(
                 path,
                 target,
                 create=kind_of(volume) in ("", "empty-dir", "local-volume", "csi"),
+                # what the path leads to may be another since the container before this one
+                renew=True,
             )
         except OSError as err:
             raise VolumeError(f'volume "{volume.name}": {err}') from err
