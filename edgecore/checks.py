@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from edgecore.edgehub.certificate import Files
 from edgecore.metamanager import keyfile, store
 
 CONNECT_S = 3.0
+CGROUPS = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ def _all(config: EdgeConfig) -> Iterator[Check]:
         root = os.geteuid() == 0
         yield Check(root, "runs as root" if root else "running pods needs root")
         yield _unix_socket(config.edged.runtime_endpoint, "container runtime")
-        yield _cgroups()
+        yield cgroups(CGROUPS, crun=shutil.which("crun") is not None)
     yield _folder(config.data_dir)
     if config.database.exists():
         yield _store(config.database)
@@ -75,8 +77,9 @@ def _tcp(address: str) -> Check:
     return Check(True, f"hub at {address} can be reached")
 
 
-def _cgroups() -> Check:
-    unified = Path("/sys/fs/cgroup/cgroup.controllers")
+def cgroups(root: Path, *, crun: bool) -> Check:
+    """Whether the kernel has what limits pods.  crun: whether that is installed, which does not start everywhere."""
+    unified = root / "cgroup.controllers"
     if unified.exists():
         missing = {"cpu", "memory", "pids"} - set(unified.read_text().split())
         if missing:
@@ -84,8 +87,19 @@ def _cgroups() -> Check:
                 False, f"cgroup v2 lacks {', '.join(sorted(missing))}: add them to the kernel's command line"
             )
         return Check(True, "cgroup v2")
-    found = [name for name in ("cpu", "memory", "pids") if not Path("/sys/fs/cgroup", name).is_dir()]
-    return Check(not found, f"cgroup v1 lacks {', '.join(found)}" if found else "cgroup v1")
+    found = [name for name in ("cpu", "memory", "pids") if not (root / name).is_dir()]
+    if found:
+        return Check(False, f"cgroup v1 lacks {', '.join(found)}")
+    beside = root / "unified" / "cgroup.controllers"
+    controllers = beside.read_text().split() if beside.exists() else []
+    if crun and controllers:
+        # crun: "cgroups in hybrid mode not supported, drop all controllers from cgroupv2"
+        return Check(
+            True,
+            f"cgroup v1, and v2 with {', '.join(controllers)} beside it: crun starts no pod here (a RuntimeClass with "
+            "handler crun fails), runc does; boot with systemd.unified_cgroup_hierarchy=1 to have v2 alone",
+        )
+    return Check(True, "cgroup v1")
 
 
 def _folder(path: Path) -> Check:

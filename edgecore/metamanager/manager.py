@@ -39,7 +39,7 @@ from beehive.message import (
 from beehive.session import holding
 from edgecore.edgehub.link import Session
 from edgecore.errors import Incomplete
-from edgecore.metamanager import answers, outbox, process, refusals, reports, tokens
+from edgecore.metamanager import answers, ondemand, outbox, process, refusals, reports, tokens
 from edgecore.metamanager.outbox import Outbox
 from edgecore.metamanager.podtokens import PodTokens
 from edgecore.metamanager.process import Change, Verdict
@@ -426,7 +426,9 @@ class MetaManager:
                 log.debug("! cannot drop what cannot be opened: %s", error)
 
     async def _forget_refusals(self) -> None:
-        """What the hub did not offer again in this session is wanted no more.  Raises: Unavailable."""
+        """What the hub did not offer again in this session is wanted no more, nor what only that needed.
+
+        Raises: Unavailable."""
         if not self._told or self.session is None or not self._tidy:
             return
         number = self.session.number
@@ -436,6 +438,9 @@ class MetaManager:
             for key, note in tx.states(refusals.PREFIX).items():
                 if refusals.read(note).session != number:
                     tx.drop_state(key)
+            # what was asked for, for pods that are no more
+            for key in ondemand.unused(tx.all_of("pod"), {kind: tx.all_of(kind) for kind in ondemand.KINDS}):
+                tx.delete(key)
 
         await self.store.write(work)
 
@@ -636,6 +641,9 @@ class MetaManager:
             found = answers.read(answer)
         except NotFound:
             self._thank(answer)
+            if kind in ondemand.KINDS:
+                # the cloud does not say when one of these is gone
+                await self.store.write(lambda tx: tx.delete(where.key))
             return None
         if found is None:
             return None

@@ -570,3 +570,19 @@ def test_events_stay_here_where_the_operator_says_so() -> None:
         assert len(meta.outbox) == 0
 
     on(scene)
+
+
+@pytest.mark.parametrize(("kind", "stays"), [("runtimeclass", False), ("configmap", True)])
+def test_what_is_gone_in_the_cloud_goes_here_unless_the_cloud_says_so_itself(kind: str, stays: bool) -> None:
+    async def scene(meta: MetaManager, store: Memory, line: Line) -> None:
+        def answer(question: Message) -> None:
+            failure = reply(question, Failure(reason="NotFound", message="no"), operation=Op.ERROR)
+            asyncio.get_running_loop().call_soon(meta.answered, failure)
+
+        key = f"null/{kind}/a"
+        store.put(Row(key=key, type=kind, namespace="", name="a", uid="u", version=1, value=b"{}"))
+        line.on_send = answer
+        assert await meta.fetch(kind, "", "a", fresh=True) is None
+        assert (key in store.rows) is stays
+
+    on(scene)
