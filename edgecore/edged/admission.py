@@ -24,6 +24,12 @@ REJECTED = "Pod was rejected: "
 CRITICAL_PRIORITY = 2_000_000_000
 NO_PORTS = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
 PREEMPTING = Outcome(phase="Failed", reason="Preempting", message="Preempted in order to admit critical pod")
+# containers would have the groups of the image's /etc/group, which they must not
+STRICT_GROUPS = Outcome(
+    phase="Failed",
+    reason="SupplementalGroupsPolicyNotSupported",
+    message="SupplementalGroupsPolicy=Strict is not supported in this node",
+)
 _COUNTED = ("cpu", "memory", "ephemeral-storage")
 _ARCH = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm"}
 
@@ -70,6 +76,8 @@ def critical(pod: Pod) -> bool:
 
 def decide(pod: Pod, others: Sequence[Pod], room: Room) -> Decision:
     """others: the pods that were admitted and have not ended."""
+    if pod.spec.security_context.supplemental_groups_policy == "Strict":
+        return Decision(refused=STRICT_GROUPS)
     foreign = _foreign(pod, room.labels)
     if foreign is not None:
         return Decision(refused=foreign)

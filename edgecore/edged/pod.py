@@ -88,6 +88,7 @@ class VolumeMount(Wire, frozen=True, kw_only=True):
     read_only: bool = False
     sub_path: str = ""
     sub_path_expr: str = ""
+    recursive_read_only: str = "Disabled"
     mount_propagation: str = ""
 
 
@@ -194,6 +195,7 @@ class PodSecurityContext(Wire, frozen=True, kw_only=True):
     run_as_group: int | None = None
     run_as_non_root: bool | None = None
     supplemental_groups: list[int] = []
+    supplemental_groups_policy: str = "Merge"
     fs_group: int | None = None
     sysctls: list[Sysctl] = []
     seccomp_profile: Profile | None = None
@@ -416,6 +418,7 @@ class PodSpec(Wire, frozen=True, kw_only=True):
     host_network: bool = False
     host_pid: bool = msgspec.field(name="hostPID", default=False)
     host_ipc: bool = msgspec.field(name="hostIPC", default=False)
+    host_users: bool = True
     share_process_namespace: bool = False
     security_context: PodSecurityContext = PodSecurityContext()
     image_pull_secrets: list[LocalRef] = []

@@ -70,7 +70,7 @@ class PodStarter:
         try:
             config = self._sandbox_config(attempt)
         except Held as err:
-            if err.reason == spec.TOO_LONG:
+            if err.reason in spec.WAITS:
                 # as in a kubelet it waits: the cluster's domain may change
                 text = f"Failed to create pod sandbox: {err}"
                 await self._ctx.event("Warning", "FailedCreatePodSandBox", text)

@@ -94,7 +94,9 @@ SAFE_SYSCTLS = frozenset(
 
 # of the kernel
 MAX_HOSTNAME = 64
-TOO_LONG = "HostnameTooLong"
+TOO_LONG, NO_USER_NAMESPACES = "HostnameTooLong", "UserNamespacesNotSupported"
+# what keeps a pod from having a sandbox as long as it is so, as in a kubelet; for anything else it fails
+WAITS = frozenset({TOO_LONG, NO_USER_NAMESPACES})
 
 
 def pod_log_dir(config: EdgedConfig, pod: Pod) -> str:
@@ -155,8 +157,14 @@ def sandbox_config(pod: Pod, *, attempt: int, config: EdgedConfig, dns: Dns, kep
     """The sandbox of a pod.
 
     kept: the pod as JSON, put on the sandbox so that a lost store can be rebuilt from what runs.
-    Raises Held for a sysctl or a seccomp profile that a kubelet refuses.
+    Raises Held for a sysctl or a seccomp profile that a kubelet refuses, and for what is in WAITS.
     """
+    if not pod.spec.host_users:
+        # without them it would be root on the machine that must not be
+        raise Held(
+            NO_USER_NAMESPACES,
+            "the pod wants users of its own (hostUsers: false), and user namespaces are not supported on this node",
+        )
     context = pod.spec.security_context
     sysctls = {_sysctl(s.name): s.value for s in context.sysctls}
     for name in sysctls:

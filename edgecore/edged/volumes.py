@@ -447,7 +447,7 @@ def mounts(
     images: Mapping[str, str] = MappingProxyType({}),
     image_paths: Mapping[int, str] = MappingProxyType({}),
 ) -> list[Mount]:
-    """The volume mounts of a container.
+    """The volume mounts of a container.  Raises VolumeError.
 
     images: volume -> id of the image that it is; image_paths: index of a mount -> subPath in it.
 
@@ -458,6 +458,11 @@ def mounts(
     out = []
     for i, m in enumerate(container.volume_mounts):
         volume = by_name[m.name]
+        if m.recursive_read_only == "Enabled":
+            # what is mounted below it would stay writable
+            raise VolumeError(
+                f'volume "{m.name}" requested recursive read-only mode, which is not supported on this node'
+            )
         if volume.image is not None:
             out.append(
                 Mount(

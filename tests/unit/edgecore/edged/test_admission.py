@@ -119,3 +119,11 @@ def test_why_a_pod_that_runs_cannot_have_more() -> None:
         short(wants, [other], ROOM)
         == "Node didn't have enough resource: cpu, requested: 600, used: 1500, capacity: 2000"
     )
+
+
+def test_groups_that_nobody_can_keep_out_are_refused() -> None:
+    strict = pod("n", securityContext={"supplementalGroupsPolicy": "Strict"})
+    refused = decide(strict, [], ROOM).refused
+    assert refused is not None
+    assert refused.reason == "SupplementalGroupsPolicyNotSupported"
+    assert decide(pod("n", securityContext={"supplementalGroupsPolicy": "Merge"}), [], ROOM).refused is None

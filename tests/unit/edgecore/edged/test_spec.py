@@ -236,6 +236,13 @@ def test_a_sidecar_lives_as_long_as_what_it_serves() -> None:
     assert scores == {"a": 700, "b": 800, "s": 800, "i": 990}
 
 
+def test_a_pod_without_the_machines_users_gets_no_sandbox() -> None:
+    with pytest.raises(Held, match="user namespaces are not supported") as held:
+        box_of(make(hostUsers=False))
+    assert held.value.reason in spec.WAITS
+    assert box_of(make(hostUsers=True)).name == "p"
+
+
 def test_dns() -> None:
     cluster = replace(CONFIG, cluster_dns=("10.96.0.10",))
     got = spec.resolver(make(), cluster, HOST)

@@ -122,6 +122,19 @@ def test_prepare_and_mounts(tmp_path: Path) -> None:
     assert made[3].host_path == "/bound"
 
 
+def test_what_must_be_read_only_with_all_below_it_is_refused(tmp_path: Path) -> None:
+    mount = {"name": "e", "mountPath": "/e", "readOnly": True}
+    for mode, refused in (("Enabled", True), ("IfPossible", False), ("Disabled", False)):
+        pod = make(
+            c(volumeMounts=[{**mount, "recursiveReadOnly": mode}]), volumes=[{"name": "e", "emptyDir": {}}]
+        )
+        if refused:
+            with pytest.raises(VolumeError, match="recursive read-only mode"):
+                volumes.mounts(pod, "c", root=tmp_path, sub_paths={})
+        else:
+            assert volumes.mounts(pod, "c", root=tmp_path, sub_paths={})[0].readonly
+
+
 @pytest.mark.parametrize("kind", ["Directory", "File", "Socket", "CharDevice", "BlockDevice", "Nonsense"])
 def test_host_path_types_are_checked(tmp_path: Path, kind: str) -> None:
     pod = make(volumes=[{"name": "h", "hostPath": {"path": str(tmp_path / "absent"), "type": kind}}])
