@@ -50,6 +50,8 @@ class Op:
     """content: a `JoinRequest`; the only frame a connection without certificate may send."""
     RENEW = "renew"
     """content: a `RenewRequest` on an identified connection."""
+    SUCCESSION = "succession"
+    """Down: a `succession.Chain`.   Up: a JSON string, the text of the `succession.Trust` that the edge has now."""
 
 
 class Source:

@@ -335,6 +335,8 @@ class EdgeSession:
                 return self.close(CLOSE_BAD_FRAME, str(error)[:120])
         if self.ours and message.route.operation == Op.INVENTORY:
             return [Tell()]
+        if self.ours and message.route.operation == Op.SUCCESSION:
+            return [Forward("authority", message)]
         part = downstream_part(message)
         if message.parent and message.route.group not in (Group.TWIN, Group.TASKMANAGER):
             return [Answered(message)]

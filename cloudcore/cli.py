@@ -16,16 +16,18 @@ import click
 import msgspec
 import yaml
 
-from beehive import clock, logs
-from beehive.errors import ConfigError, SkerryError
+from beehive import clock, logs, resource
+from beehive.errors import ConfigError, Conflict, SkerryError
 from beehive.supervise import run_daemon
 from beehive.watchdog import Watchdog
 from cloudcore import config as configuration
 from cloudcore import kube
 from cloudcore import main as daemon
 from cloudcore.config import Config
-from cloudcore.identity import join, revocation
-from cloudcore.identity.authority import ensure_authority
+from cloudcore.identity import followers, join, pki, revocation, succession
+from cloudcore.identity.authority import CA_LIFETIME, change_authority, ensure_authority
+from cloudcore.identity.rotation import trusts
+from cloudcore.identity.succession import Held
 from cloudcore.kube import Kube
 from cloudcore.objects import NODE
 
@@ -156,9 +158,9 @@ def create(*, config_path: Path | None, ttl: str, uses: int, node: str) -> None:
     life = _duration(ttl)
 
     async def work(client: Kube) -> str:
-        authority = await ensure_authority(client)
+        found = await ensure_authority(client)
         made = await join.create_token(client, ttl=life, uses=uses, node=node)
-        return f"{authority.fingerprint}.{made.shown}"
+        return f"{found.fingerprint}.{made.shown}"
 
     click.echo(_with_api(_load(config_path), work))
 
@@ -221,6 +223,125 @@ def revoke_node(*, config_path: Path | None, name: str, serial: str) -> None:
     """Make a node's certificates void: its link ends at once.  It can join again with a new token."""
     _with_api(_load(config_path), lambda client: revocation.revoke(client, name, serial=serial))
     click.echo(f"node {name}: {f'certificate {serial}' if serial else 'all certificates'} revoked")
+
+
+@cli.group()
+def authority() -> None:
+    """The hub's certificate authority: put a new one in its place while nodes are away and come back."""
+
+
+@authority.command()
+@_config_option
+@click.option(
+    "--window", default="30d", show_default=True, help="How long the old one counts beside it: 12h, 30d."
+)
+@_reported
+def rotate(*, config_path: Path | None, window: str) -> None:
+    """Make a new authority.  Nodes that are linked follow by themselves and renew their certificates, spread over time."""
+    config, length = _load(config_path), _duration(window)
+
+    async def work(client: Kube) -> str:
+        await ensure_authority(client)
+        now = clock.wall()
+        name = f"KubeEdge {now:%Y-%m-%d %H:%M:%S}"
+        made = await asyncio.to_thread(pki.make_ca, name, lifetime=CA_LIFETIME, now=now)
+        held = await change_authority(
+            client,
+            lambda found: succession.begin(
+                succession.settle(found, now=now),
+                made,
+                now=now,
+                window=length,
+                certificate_life=config.hub.certificate_life,
+            ),
+        )
+        return followers.text(held, await _followers(client, held))
+
+    click.echo(_with_api(config, work))
+
+
+@authority.command("status")
+@_config_option
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@_reported
+def status_(*, config_path: Path | None, output: str) -> None:
+    """Show which nodes trust the new authority and hold certificates of it, and which cannot follow."""
+
+    async def work(client: Kube) -> str:
+        held = (await ensure_authority(client)).held
+        found = await _followers(client, held)
+        if output == "text":
+            return followers.text(held, found)
+        return msgspec.json.format(msgspec.json.encode(followers.report(held, found)), indent=2).decode()
+
+    click.echo(_with_api(_load(config_path), work))
+
+
+@authority.command()
+@_config_option
+@click.argument("time")
+@_reported
+def extend(*, config_path: Path | None, time: str) -> None:
+    """Let the window end TIME from now, sooner or later than before: 12h, 60d.  Nodes that are linked hear of it."""
+    length = _duration(time)
+
+    async def work(client: Kube) -> str:
+        until = clock.wall() + length
+        held = await change_authority(client, lambda found: succession.extend(found, until=until))
+        return followers.text(held, await _followers(client, held))
+
+    click.echo(_with_api(_load(config_path), work))
+
+
+@authority.command()
+@_config_option
+@click.option(
+    "--force", is_flag=True, help="Even if nodes have not followed: they need a new join token then."
+)
+@_reported
+def finish(*, config_path: Path | None, force: bool) -> None:
+    """End the window now: the old authority's certificates count no more, and its key is destroyed."""
+
+    async def work(client: Kube) -> str:
+        now = clock.wall()
+        held = (await ensure_authority(client)).held
+        found = await _followers(client, held)
+        if held.old is not None and not force and not all(one.follows for one in found):
+            raise Conflict(
+                f"not every node follows; --force shuts out those that do not.  {followers.summary(found)}"
+            )
+        after = await change_authority(client, lambda stored: succession.finish(stored, now=now))
+        return followers.text(after, found)
+
+    click.echo(_with_api(_load(config_path), work))
+
+
+@authority.command()
+@_config_option
+@click.argument("node")
+@click.option("--for", "time", default="7d", show_default=True, help="How long it may come: 12h, 7d.")
+@_reported
+def readmit(*, config_path: Path | None, node: str, time: str) -> None:
+    """Let NODE in once more with a certificate of a replaced authority, so that it gets a new one without anybody going there.
+
+    Not where the old authority's key may be in other hands: who has it can be NODE meanwhile."""
+    length = _duration(time)
+    if not resource.is_name(node):
+        raise click.BadParameter(f"{node!r} is not a node name")
+
+    async def work(client: Kube) -> str:
+        until = clock.wall() + length
+        await change_authority(client, lambda found: succession.readmit(found, node, until=until))
+        return f"node {node} may come with a certificate of a replaced authority until {until:%Y-%m-%d %H:%M} UTC"
+
+    click.echo(_with_api(_load(config_path), work))
+
+
+async def _followers(client: Kube, held: Held) -> list[followers.Follower]:
+    page = await client.list_all(NODE)
+    by_name = {node.name: node for node in page.objects}
+    said = sorted(trusts(page.objects), key=lambda one: one.name)
+    return [followers.follower(held, one, by_name[one.name]) for one in said]
 
 
 @cli.command("config")

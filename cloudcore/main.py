@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +24,7 @@ from cloudcore.cloudhub.https import CompatServer
 from cloudcore.cloudhub.metrics import Metric, MetricsServer
 from cloudcore.cloudhub.nodes import Link, Nodes, now
 from cloudcore.cloudhub.sessions import Sessions
-from cloudcore.cloudhub.websocket import Hub, HubConfig, server_context
+from cloudcore.cloudhub.websocket import Hub, HubConfig
 from cloudcore.cloudstream.endpoints import Ports
 from cloudcore.cloudstream.measure import Measurer
 from cloudcore.cloudstream.peers import Peers
@@ -44,8 +46,10 @@ from cloudcore.errors import ApiNotFound
 from cloudcore.identity import join
 from cloudcore.identity.addresses import local_addresses, primary_address
 from cloudcore.identity.authority import Authority, ensure_authority, ensure_server
+from cloudcore.identity.pki import KeyPair
 from cloudcore.identity.revocation import Revocations
-from cloudcore.identity.tls import peer_context, use_certificate
+from cloudcore.identity.rotation import Rotation
+from cloudcore.identity.tls import Door, peer_context, use_certificate
 from cloudcore.kube import Kube
 from cloudcore.nodetasks.controller import NodeTasks
 from cloudcore.notices import Notices
@@ -54,6 +58,7 @@ from cloudcore.synccontroller.controller import SyncController
 
 log = logging.getLogger(__name__)
 
+AGAIN_S = 2.0
 ADDRESSES_S = 60.0
 """How often this machine's addresses are looked at, and old tokens and the server certificate's end."""
 
@@ -107,11 +112,11 @@ async def _run_cloud(
     client = Kube(kube.load(kubeconfig, config.master))
     streams.pods.bind(client)
     try:
-        authority, tls, names = await _identity(client, config)
+        authority, door, names = await _identity(client, config)
         kubelets = None
         if config.streams.enable and not streams.own_api:
             kubelets = await _kubelets(client, config, authority, names, streams.tunnels)
-        parts = _parts(client, config, authority, tls, names, streams, kubelets)
+        parts = _parts(client, config, authority, door, names, streams, kubelets)
         await supervise(parts, stop=stop, signals=signals)
     finally:
         await client.close()
@@ -121,7 +126,7 @@ def _parts(
     client: Kube,
     config: Config,
     authority: Authority,
-    tls: ssl.SSLContext,
+    door: Door,
     names: _Names,
     streams: _Streams,
     kubelets: KubeletServer | None,
@@ -197,11 +202,12 @@ def _parts(
         ),
         nodes=nodes,
         dispatcher=dispatcher,
-        ca_der=authority.der,
-        tls=tls,
+        authority=authority,
+        tls=door.context,
         join=joiner.join,
         renew=joiner.renew,
         next_number=sessions.next_number,
+        note=sessions.note,
         tunnel=streams.tunnels.serve_tunnel if config.streams.enable else None,
         stock_tunnel=streams.tunnels.serve_stock if config.streams.enable and config.compat.enable else None,
         other_hub=peers.serve if peers is not None else None,
@@ -210,8 +216,19 @@ def _parts(
     )
     tidier = memory.Tidier(lambda: nodes.opened, streams.tunnels.piped)
     streams.tunnels.on_pipe = tidier.expect
-    contexts = [tls] if kubelets is None else [tls, kubelets.tls]
-    upkeep = _Upkeep(client, config, authority, contexts, names)
+    shows: list[Callable[[KeyPair], None]] = [door.show]
+    if kubelets is not None:
+        endpoints = kubelets.tls
+        shows.append(lambda pair: use_certificate(endpoints, pair.certificate_pem, pair.key_pem))
+    upkeep = _Upkeep(client, config, authority, shows, names)
+    rotation = Rotation(
+        client,
+        authority,
+        caches.secrets,
+        caches.nodes,
+        lambda: [(link.node, link.signed_by) for link in nodes],
+    )
+    rotation.on_change += [upkeep.authority_changed, hub.authority_changed]
     parts = [
         *caches.core,
         caches.services,
@@ -224,6 +241,7 @@ def _parts(
         policy,
         notices,
         tidier,
+        rotation,
     ]
     if config.reschedule and not streams.own_api:
         parts.append(Tolerations(client, caches.nodes, caches.pods, default_s=config.reschedule_after_s))
@@ -234,11 +252,15 @@ def _parts(
     if peers is not None:
         parts.append(peers)
     if config.metrics is not None:
-        parts.append(MetricsServer(*config.metrics, lambda: _numbers(hub, nodes, upstream, client, edges)))
+        parts.append(
+            MetricsServer(*config.metrics, lambda: _numbers(hub, nodes, upstream, client, edges, rotation))
+        )
     if config.compat.enable:
         syncs = SyncController(client, nodes, caches.nodes)
         edges.recorded = syncs.inventory
-        parts += [*syncs.caches, syncs, _compat(client, config, authority, tls, revocations)]
+        compat = _compat(client, config, authority, door.context, revocations)
+        rotation.on_change.append(compat.authority_changed)
+        parts += [*syncs.caches, syncs, compat]
     return [Part(name=part.name, run=part.run) for part in [*parts, upkeep, hub]]
 
 
@@ -283,7 +305,9 @@ class _Head(msgspec.Struct, frozen=True, kw_only=True):
     metadata: Metadata = Metadata()
 
 
-def _numbers(hub: Hub, nodes: Nodes, upstream: Upstream, client: Kube, edges: EdgeController) -> list[Metric]:
+def _numbers(
+    hub: Hub, nodes: Nodes, upstream: Upstream, client: Kube, edges: EdgeController, rotation: Rotation
+) -> list[Metric]:
     """What /metrics tells."""
     sent = nodes.counters()
     links = list(nodes)
@@ -312,6 +336,12 @@ def _numbers(hub: Hub, nodes: Nodes, upstream: Upstream, client: Kube, edges: Ed
             "skerry_hub_objects_unacknowledged",
             "Waiting or in flight",
             sum(len(link.delivery) for link in links),
+            counts=False,
+        ),
+        Metric(
+            "skerry_hub_authority_nodes_waiting",
+            "Nodes that do not trust the new authority, while one takes the place of another",
+            rotation.waiting(),
             counts=False,
         ),
         Metric("skerry_hub_denied_total", "Requests of nodes that the authorizer refused", upstream.denied),
@@ -405,7 +435,7 @@ class _Names:
     covered: set[str]
 
 
-async def _identity(client: Kube, config: Config) -> tuple[Authority, ssl.SSLContext, _Names]:
+async def _identity(client: Kube, config: Config) -> tuple[Authority, Door, _Names]:
     """The authority and this hub's TLS; waits for an API that is away, since it may just be starting too."""
     backoff = Backoff(cap_s=10.0)
     rng = random.Random()
@@ -414,11 +444,7 @@ async def _identity(client: Kube, config: Config) -> tuple[Authority, ssl.SSLCon
         try:
             authority = await ensure_authority(client)
             pair = await ensure_server(client, authority, names.covered)
-            return (
-                authority,
-                server_context(pair.certificate_pem, pair.key_pem, authority.pair.certificate_pem),
-                names,
-            )
+            return authority, Door(authority, pair), names
         except Unavailable as error:
             log.warning("The Kubernetes API at %s cannot be used: %s", client.host, error)
             await asyncio.sleep(max(error.retry_after_s or 0.0, backoff.next_s(rng)))
@@ -463,29 +489,46 @@ class _Upkeep:
         client: Kube,
         config: Config,
         authority: Authority,
-        contexts: list[ssl.SSLContext],
+        shows: list[Callable[[KeyPair], None]],
         names: _Names,
     ) -> None:
         self._client = client
         self._config = config
         self._authority = authority
-        self._contexts = contexts
+        self._shows = shows
         self._names = names
+        self._changed = asyncio.Event()
+
+    def authority_changed(self) -> None:
+        """Which authority is shown, or which count, is not what it was."""
+        self._changed.set()
 
     async def run(self) -> None:
         rounds = 0
         while True:
-            await asyncio.sleep(ADDRESSES_S)
-            rounds += 1
+            due = self._changed.is_set()
+            if not due:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(ADDRESSES_S):
+                        await self._changed.wait()
+                        due = True
+            rounds += not due
             try:
                 wanted = _wanted(self._config)
-                if not wanted <= self._names.covered or rounds % 1440 == 0:
-                    pair = await ensure_server(self._client, self._authority, wanted)
-                    for context in self._contexts:
-                        use_certificate(context, pair.certificate_pem, pair.key_pem)
-                    self._names.covered |= wanted
+                if due or not wanted <= self._names.covered or rounds % 1440 == 0:
+                    self._changed.clear()
+                    await self._show(wanted)
                 if rounds % 60 == 0:
                     await join.drop_expired_tokens(self._client)
             except (SkerryError, OSError) as error:
                 # a Secret that somebody spoilt is not worth the links of a fleet: it is made anew at the next start
                 log.warning("Cannot look after certificates and tokens now: %s", error)
+                if due:
+                    await asyncio.sleep(AGAIN_S)
+                    self._changed.set()
+
+    async def _show(self, wanted: set[str]) -> None:
+        pair = await ensure_server(self._client, self._authority, wanted)
+        for show in self._shows:
+            show(pair)
+        self._names.covered |= wanted

@@ -24,7 +24,10 @@ CLOUDCORE_ANNOTATION = "cloudcore"
 """On a Node: the address of the hub that holds its link.  KubeEdge's router reads it."""
 HUB_ANNOTATION = "skerry.dev/hub"
 """On a Node: where other cloudcores reach the one that holds its link, <address>:<port>."""
-HUB_ANNOTATIONS = frozenset({SESSION_ANNOTATION, CLOUDCORE_ANNOTATION, HUB_ANNOTATION})
+AUTHORITY_ANNOTATION = "skerry.dev/authority"
+"""On a Node: the hashes of the newest authority that it trusts, and of the one that signed the certificate it showed last; -
+for one that is not known, as with a stock edge."""
+HUB_ANNOTATIONS = frozenset({SESSION_ANNOTATION, CLOUDCORE_ANNOTATION, HUB_ANNOTATION, AUTHORITY_ANNOTATION})
 """What hubs write on a Node, and nobody else may."""
 
 

@@ -43,11 +43,16 @@ _INSTALLED = "# Installed by `skerry join`.\n"
 
 
 def token(home: Home, *words: str) -> str:
-    """What `cloudcore token` says: of this machine's trial, else of the cloud that cloudcore's own configuration names."""
+    """What `cloudcore token` says."""
+    verb, *others = words
+    return cloudcore(home, "token", verb, *others)
+
+
+def cloudcore(home: Home, group: str, verb: str, *words: str) -> str:
+    """What a command of `cloudcore` says: of this machine's trial, else of the cloud that its own configuration names."""
     config = home.cloud / "cloudcore.yaml"
     told: list[str | Path] = ["--config", config] if config.is_file() else []
-    verb, *others = words
-    return machine.run([machine.own("cloudcore"), "token", verb, *told, *others]).strip()
+    return machine.run([machine.own("cloudcore"), group, verb, *told, *words]).strip()
 
 
 def join(config: Path, *, cloud: str, token: str, node_name: str, force: bool) -> Iterator[str]:

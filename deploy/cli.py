@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from deploy import board_commands, cluster_commands
+from deploy import authority_commands, board_commands, cluster_commands
 from deploy.device_commands import device as device_group
 from deploy.errors import PartFailed, TrialError
 from deploy.grouping import Group
@@ -215,6 +215,7 @@ main.add_command(device_group)
 main.add_command(mqtt_group)
 main.add_command(cluster_commands.init)
 main.add_command(board_commands.token)
+main.add_command(authority_commands.authority)
 main.add_command(board_commands.join)
 main.add_command(board_commands.leave)
 

@@ -25,6 +25,7 @@ from edgecore.edged.cri import Cri
 from edgecore.edged.manager import Edged
 from edgecore.edgehub.certificate import Files, Identity, Renewal
 from edgecore.edgehub.link import Link
+from edgecore.edgehub.succession import Follower
 from edgecore.edgehub.truetime import TrueTime
 from edgecore.edgehub.websocket import Text, dial_stock_tunnel, dial_tunnel
 from edgecore.edgestream.client import EdgeStream
@@ -130,7 +131,10 @@ async def _run_parts(
     parts += device_parts
 
     link = None
+    follower = None
     if identity is not None:
+        follower = Follower(files)
+        meta.handlers["authority"] = follower.pushed
         link = Link(
             node=name,
             addresses=config.clouds or identity.clouds,
@@ -138,7 +142,9 @@ async def _run_parts(
             peer=meta,
             project=config.project,
             ask_time=TrueTime(files, project=config.project).ask,
+            authorities=follower,
         )
+        follower.tell = link.send
         meta.bind(link)
         if edged is not None:
             node_status = NodeStatus(meta, edged, report_s=config.report_s)
@@ -155,7 +161,9 @@ async def _run_parts(
                 )
             )
         if config.rotate:
-            renewal = Renewal(files, meta.request)
+            renewal = Renewal(files, meta.request, renewed=link.redial)
+            follower.on_followed.append(renewal.followed)
+            meta.on_connected.append(lambda _: renewal.linked())
             parts.append(Part(name="certificate", run=renewal.run))
 
     questions = Questions(

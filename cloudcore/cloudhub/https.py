@@ -11,6 +11,7 @@ Source: KubeEdge, cloudhub/servers/httpserver."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 from collections.abc import Callable
@@ -56,6 +57,7 @@ class CompatServer:
     limiter: Limiter = field(default_factory=Limiter)
     bound_port: int = 0
     name: str = "compat"
+    _token_due: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
         app = web.Application(client_max_size=MAX_BODY_BYTES)
@@ -91,10 +93,17 @@ class CompatServer:
             except (ApiError, Conflict) as error:
                 log.warning("Cannot store the join token for KubeEdge's edges: %s", error)
                 pause_s = 30.0
-            await asyncio.sleep(pause_s)
+            self._token_due.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._token_due.wait()
+
+    def authority_changed(self) -> None:
+        """The token has to be by the authority that hubs show now."""
+        self._token_due.set()
 
     async def _write_token(self) -> None:
-        ca, key = pki.to_der(self.authority.pair)
+        ca, key = pki.to_der(self.authority.held.shown)
         token = kubeedge_token.make(ca, key, now=clock.wall(), lifetime=2 * self.token_refresh)
         body = secret_body(TOKEN_SECRET, {"tokendata": token.encode()})
         try:
@@ -154,16 +163,27 @@ class CompatServer:
             names = [value for part in certificate["subject"] for key, value in part if key == "commonName"]
             if names != [NODE_USER + node]:
                 raise Refused(f"failed to verify the certificate for edgenode: {node}, it is for {names}")
+            assert shown is not None, "a certificate without TLS"
+            signed_by = self.authority.issuer(shown.getpeercert(binary_form=True) or b"")
+            if refusal := self.authority.refusal(node, signed_by):
+                raise Refused(f"failed to verify the certificate for edgenode: {node}, {refusal}")
             if self.revocations is not None:
                 refusal = await revocation.look(self.kube, node, shown_certificate(certificate))
                 if refusal:
                     raise Refused(f"failed to verify the certificate for edgenode: {node}, {refusal}")
             return
         _, _, jwt = request.headers.get("Authorization", "").partition(" ")
-        _, key = pki.to_der(self.authority.pair)
-        kubeedge_token.verify(jwt, key, now=clock.wall())
+        self._verify(jwt)
         try:
             await self.kube.get(NODE, node)
         except ApiNotFound:
             return
         raise Refused(f"the name {node} is taken by another node; delete that node first", reason="NameTaken")
+
+    def _verify(self, jwt: str) -> None:
+        """A token by the key of an authority that counts: while one takes the place of another, of either.  Raises Refused."""
+        held = self.authority.held
+        if held.old is not None:
+            with contextlib.suppress(Refused):
+                return kubeedge_token.verify(jwt, pki.to_der(held.old)[1], now=clock.wall())
+        kubeedge_token.verify(jwt, pki.to_der(held.pair)[1], now=clock.wall())

@@ -17,6 +17,7 @@ from beehive.delivery import Counters, Delivery, Item
 from beehive.errors import Refused, SkerryError
 from beehive.message import FINAL_REASONS, Failure, Group, Message, Op, Source, new, reply
 from beehive.session import CLOSE_POLICY, Close, HubSession
+from beehive.succession import Trust
 from cloudcore.identity.revocation import Shown
 
 log = logging.getLogger(__name__)
@@ -26,12 +27,28 @@ MAX_REPLIES = 4096
 MAX_ACKS = 4096
 
 
-class Link:
-    """One connection of one node.  `address`: the peer's, for the log.   certificate: what it showed."""
+def authority_text(trusts: Trust | None, signed_by: str) -> str:
+    """What a Node's annotation says of an edge; see AUTHORITY_ANNOTATION."""
+    return f"{(trusts.newest if trusts else '') or '-'} {signed_by or '-'}"
 
-    def __init__(self, session: HubSession, *, address: str = "", certificate: Shown | None = None) -> None:
+
+class Link:
+    """One connection of one node.  `address`: the peer's, for the log.   certificate: what it showed, and signed_by: the hash
+    of the authority that signed that.   trusts: what it says of authorities; None for a stock edge."""
+
+    def __init__(
+        self,
+        session: HubSession,
+        *,
+        address: str = "",
+        certificate: Shown | None = None,
+        signed_by: str = "",
+        trusts: Trust | None = None,
+    ) -> None:
         self.session = session
         self.certificate = certificate
+        self.signed_by = signed_by
+        self.trusts = trusts
         self.address = address
         self.delivery = Delivery(marks=session.ours)
         self.held: dict[str, int] = {}
@@ -64,6 +81,11 @@ class Link:
     @property
     def ours(self) -> bool:
         return self.session.ours
+
+    @property
+    def authority(self) -> str:
+        """For the Node; see AUTHORITY_ANNOTATION."""
+        return authority_text(self.trusts, self.signed_by)
 
     # -- for controllers -------------------------------------------------------------------------------------------
 

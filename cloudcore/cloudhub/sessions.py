@@ -14,6 +14,7 @@ from cloudcore.cache import Cache
 from cloudcore.errors import ApiNotFound
 from cloudcore.kube import Kube
 from cloudcore.objects import (
+    AUTHORITY_ANNOTATION,
     CLOUDCORE_ANNOTATION,
     HUB_ANNOTATION,
     NODE,
@@ -45,8 +46,18 @@ class Sessions:
         self._where = where
         self._open_number = open_number
 
-    async def next_number(self, node: str) -> int:
-        """Take the next number for `node`.  Raises ApiError when the API is away: nobody may connect then."""
+    async def note(self, node: str, authority: str) -> None:
+        """Write what `node` says of authorities while its session goes on.  Raises ApiError."""
+        body = {"metadata": {"annotations": {AUTHORITY_ANNOTATION: authority}}}
+        try:
+            await self._kube.patch(NODE, node, msgspec.json.encode(body))
+        except ApiNotFound:
+            return  # registration, or the next session, writes it
+
+    async def next_number(self, node: str, authority: str) -> int:
+        """Take the next number for `node`.  authority: see AUTHORITY_ANNOTATION.
+
+        Raises ApiError when the API is away: nobody may connect then."""
         held = self._nodes.get("", node) if self._nodes.synced else None
         for _ in range(TRIES):
             if held is None:
@@ -63,6 +74,7 @@ class Sessions:
                             SESSION_ANNOTATION: str(number),
                             CLOUDCORE_ANNOTATION: self._address,
                             HUB_ANNOTATION: self._where,
+                            AUTHORITY_ANNOTATION: authority,
                         },
                     }
                 }

@@ -1,6 +1,7 @@
 """The hub's door: one TLS port for everything that an edge of ours needs.  The only cloud file that knows `websockets`.
 
-    without a client certificate   GET /ca.crt (the authority, DER), and one `join` frame on /join
+    without a client certificate   GET /ca.crt (the authority, DER), GET /succession (which authority follows which), and one
+                                   `join` frame on /join
     with one                       the link, and on /tunnel the streams of logs and exec: the node is who the certificate says
     with another cloudcore's       on /hub the streams for nodes that are connected here
 
@@ -27,17 +28,29 @@ from websockets.protocol import State
 
 from beehive import clock, codec, resource, session, stocktunnel, tunnel
 from beehive.errors import ProtocolError, Refused, SkerryError, Unavailable
-from beehive.message import Failure, JoinAnswer, JoinRequest, Message, Op, RenewRequest, Source, reply
+from beehive.message import (
+    Failure,
+    Group,
+    JoinAnswer,
+    JoinRequest,
+    Message,
+    Op,
+    RenewRequest,
+    Source,
+    new,
+    reply,
+)
+from beehive.succession import HEADER, PATH, Chain, Trust, read_trust
 from beehive.tunnelpeer import BinaryConnection
 from cloudcore.cloudhub.dispatch import Dispatcher, lane_key
 from cloudcore.cloudhub.lanes import Lanes
-from cloudcore.cloudhub.nodes import Link, Nodes, now
+from cloudcore.cloudhub.nodes import Link, Nodes, authority_text, now
 from cloudcore.cloudstream.peers import HUB_PATH
 from cloudcore.cloudstream.stockpeer import StockConnection
 from cloudcore.errors import JoinRefused
-from cloudcore.identity.authority import HUB_GROUP, HUB_USER, NODE_GROUP, NODE_USER
+from cloudcore.identity.authority import HUB_GROUP, HUB_USER, NODE_GROUP, NODE_USER, Authority
 from cloudcore.identity.revocation import Revocations, Shown, shown
-from cloudcore.identity.tls import use_certificate
+from cloudcore.identity.succession import due
 
 log = logging.getLogger(__name__)
 
@@ -61,11 +74,14 @@ MAX_JOINING = 64
 FRAMES_PER_S, FRAMES_BURST = 500.0, 2000.0
 """What one edge may send; beyond it the hub reads slower."""
 
-Joiner = Callable[[JoinRequest, str], Awaitable[JoinAnswer]]
-"""Takes the request and the address it came from."""
-Renewer = Callable[[str, str, Shown | None], Awaitable[JoinAnswer]]
-"""Takes a node's name, its signing request, and the certificate that it showed."""
-Numberer = Callable[[str], Awaitable[int]]
+Joiner = Callable[[JoinRequest, str, Trust | None], Awaitable[JoinAnswer]]
+"""Takes the request, the address it came from, and which authorities the machine trusts."""
+Renewer = Callable[[str, str, Shown | None, Trust | None], Awaitable[JoinAnswer]]
+"""Takes a node's name, its signing request, the certificate that it showed, and which authorities it trusts."""
+Numberer = Callable[[str, str], Awaitable[int]]
+"""Takes a node's name, and what its Node is to say of authorities."""
+Noter = Callable[[str, str], Awaitable[None]]
+"""The same, while a session goes on."""
 TunnelServer = Callable[[str, BinaryConnection], Awaitable[None]]
 StockServer = Callable[[str, StockConnection], Awaitable[None]]
 HubServer = Callable[[BinaryConnection], Awaitable[None]]
@@ -90,6 +106,8 @@ class _Connection(ServerConnection):
     skerry_ours = False
     skerry_number = 0
     skerry_certificate: Shown | None = None
+    skerry_signed_by = ""
+    skerry_trusts: Trust | None = None
     skerry_join = False
     skerry_tunnel = False
     skerry_stock = False
@@ -128,11 +146,12 @@ class Hub:
         *,
         nodes: Nodes,
         dispatcher: Dispatcher,
-        ca_der: bytes,
+        authority: Authority,
         tls: ssl.SSLContext,
         join: Joiner,
         renew: Renewer,
         next_number: Numberer,
+        note: Noter,
         tunnel: TunnelServer | None = None,
         stock_tunnel: StockServer | None = None,
         other_hub: HubServer | None = None,
@@ -144,11 +163,13 @@ class Hub:
         self._config = config
         self._nodes = nodes
         self._dispatcher = dispatcher
-        self._ca_der = ca_der
+        self._authority = authority
         self._tls = tls
         self._join = join
         self._renew = renew
         self._next_number = next_number
+        self._note = note
+        self._hubs: set[_Connection] = set()
         self._tunnel = tunnel
         self._stock_tunnel = stock_tunnel
         self._other_hub = other_hub
@@ -228,18 +249,16 @@ class Hub:
         assert isinstance(connection, _Connection), "serve made a connection of another class"
         path = request.path.split("?", 1)[0]
         if path == "/ca.crt":
-            headers = Headers()
-            headers["Content-Type"] = "application/pkix-cert"
-            headers["Content-Length"] = str(len(self._ca_der))
-            headers["Connection"] = "close"
-            return Response(http.HTTPStatus.OK, "OK", headers, self._ca_der)
+            return _file("application/pkix-cert", self._authority.der)
+        if path == PATH:
+            return _file("application/json", self._authority.chain)
         ours = _first(request, session.HEADER_PROTOCOL).isdecimal()
         if not ours:
             connection.protocol.available_extensions = None
         if path == "/join":
             if self._joining >= MAX_JOINING:
                 return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "too many join at once\n")
-            connection.skerry_join = True
+            connection.skerry_join, connection.skerry_trusts = True, read_trust(_first(request, HEADER))
             connection.protocol.max_message_size = codec.MAX_JOIN_BYTES
             connection.protocol.available_extensions = None
             return None
@@ -260,6 +279,7 @@ class Hub:
             return connection.respond(
                 http.HTTPStatus.FORBIDDEN, f"the header {header} is not the name in the certificate\n"
             )
+        connection.skerry_trusts = read_trust(_first(request, HEADER)) if ours else None
         try:
             refusal = await self._refusal(connection, name)
         except SkerryError as error:
@@ -278,7 +298,8 @@ class Hub:
             log.warning("Node %s refused: the limit of %d nodes is reached", name, self._config.node_limit)
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "the node limit is reached\n")
         try:
-            number = await self._next_number(name)
+            said = authority_text(connection.skerry_trusts, connection.skerry_signed_by)
+            number = await self._next_number(name, said)
         except SkerryError as error:
             log.info("Node %s must wait: %s", name, error)
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "the API is away; try again\n")
@@ -286,12 +307,58 @@ class Hub:
         return None
 
     async def _refusal(self, connection: _Connection, name: str) -> str:
-        """Why its certificate counts no more; empty if it does.  Raises Unavailable."""
+        """Why its certificate counts no more; empty if it does.  Raises Unavailable, PkiError."""
+        connection.skerry_signed_by = self._signed_by(connection)
+        if refusal := self._authority.refusal(name, connection.skerry_signed_by):
+            return refusal
         if self._revocations is None:
             return ""
         await self._revocations.known()
         connection.skerry_certificate = shown(connection.transport.get_extra_info("peercert"))
         return self._revocations.refusal(name, connection.skerry_certificate)
+
+    def _signed_by(self, connection: _Connection) -> str:
+        # TLS looked at it when the handshake was; a session that is resumed may be from before
+        return self._authority.issuer(connection.transport.get_extra_info("ssl_object").getpeercert(True))
+
+    def authority_changed(self) -> None:
+        """Nodes are told who follows whom, and what is open by an authority that counts no more is ended."""
+        for link in self._nodes:
+            if refusal := self._authority.refusal(link.node, link.signed_by):
+                log.warning("Ending the link of node %s: %s", link.node, refusal)
+                link.close(session.CLOSE_REVOKED, refusal[:120])
+            else:
+                self._tell_succession(link)
+        for node, connection in list(self._tunnels.items()):
+            if self._authority.refusal(node, connection.skerry_signed_by):
+                connection.transport.abort()
+        for connection in list(self._hubs):
+            if self._authority.refusal("", connection.skerry_signed_by):
+                connection.transport.abort()
+
+    def _tell_succession(self, link: Link) -> None:
+        statements = due(self._authority.held, link.trusts) if link.trusts is not None else []
+        if statements:
+            link.reply(
+                new(
+                    source=Source.CLOUDHUB,
+                    group=Group.HUB,
+                    operation=Op.SUCCESSION,
+                    resource=f"null/node/{link.node}",
+                    content=Chain(statements=statements),
+                )
+            )
+
+    async def _trusts(self, link: Link, message: Message) -> None:
+        """The node said which authorities it trusts now."""
+        link.trusts = read_trust(message.text())
+        log.info("Node %s trusts the authority %s", link.node, link.trusts.newest[:16] or "?")
+        try:
+            await self._note(link.node, link.authority)
+        except SkerryError as error:
+            log.warning(
+                "Cannot note which authority node %s trusts until its next session: %s", link.node, error
+            )
 
     def _recheck(self) -> None:
         """Something was revoked: end what is open by it."""
@@ -338,6 +405,9 @@ class Hub:
             return connection.respond(
                 http.HTTPStatus.FORBIDDEN, "a certificate of another cloudcore is needed here\n"
             )
+        connection.skerry_signed_by = self._signed_by(connection)
+        if refusal := self._authority.refusal("", connection.skerry_signed_by):
+            return connection.respond(http.HTTPStatus.FORBIDDEN, refusal + "\n")
         connection.skerry_hub = True
         connection.protocol.max_message_size = tunnel.MAX_FRAME
         connection.protocol.available_extensions = None
@@ -367,7 +437,11 @@ class Hub:
                 self._joining -= 1
         elif connection.skerry_hub:
             assert self._other_hub is not None, "the upgrade was refused"
-            await self._other_hub(_Binary(connection))
+            self._hubs.add(connection)
+            try:
+                await self._other_hub(_Binary(connection))
+            finally:
+                self._hubs.discard(connection)
         elif connection.skerry_tunnel or connection.skerry_stock:
             self._tunnels[connection.skerry_node] = connection
             try:
@@ -405,7 +479,7 @@ class Hub:
         try:
             return reply(
                 message,
-                await self._join(message.decode(JoinRequest), _host(connection)),
+                await self._join(message.decode(JoinRequest), _host(connection), connection.skerry_trusts),
                 source=Source.CLOUDHUB,
             )
         except (JoinRefused, ProtocolError) as error:
@@ -423,7 +497,13 @@ class Hub:
             number=connection.skerry_number,
             opened_at=now(),
         )
-        link = Link(peer, address=_peer(connection), certificate=connection.skerry_certificate)
+        link = Link(
+            peer,
+            address=_peer(connection),
+            certificate=connection.skerry_certificate,
+            signed_by=connection.skerry_signed_by,
+            trusts=connection.skerry_trusts,
+        )
         peer.opened(now())
         connection.skerry_link = link
         if not self._nodes.open(link):
@@ -436,6 +516,11 @@ class Hub:
             peer.number,
             "" if peer.ours else ", KubeEdge's protocol",
         )
+        # who connected while the authority changed was judged by what was before
+        if refusal := self._authority.refusal(link.node, link.signed_by):
+            link.close(session.CLOSE_REVOKED, refusal[:120])
+        else:
+            self._tell_succession(link)
         reason = "connection lost"
         try:
             async with asyncio.TaskGroup() as group:
@@ -478,6 +563,9 @@ class Hub:
             if message.route.operation == Op.RENEW and link.ours:
                 link.reply(await self._renew_answer(link, message))
                 continue
+            if message.route.operation == Op.SUCCESSION and link.ours:
+                await self._trusts(link, message)
+                continue
             for command in self._dispatcher.perform(
                 link, link.session.handle_frame(message, current), message
             ):
@@ -487,7 +575,8 @@ class Hub:
 
     async def _renew_answer(self, link: Link, message: Message) -> Message:
         try:
-            answer = await self._renew(link.node, message.decode(RenewRequest).csr, link.certificate)
+            csr = message.decode(RenewRequest).csr
+            answer = await self._renew(link.node, csr, link.certificate, link.trusts)
         except (JoinRefused, ProtocolError) as error:
             return _failure(message, error.reason, str(error))
         except SkerryError as error:
@@ -571,6 +660,14 @@ class _Over(Exception):
     """Ends the task group of a connection; the text is the reason."""
 
 
+def _file(kind: str, content: bytes) -> Response:
+    headers = Headers()
+    headers["Content-Type"] = kind
+    headers["Content-Length"] = str(len(content))
+    headers["Connection"] = "close"
+    return Response(http.HTTPStatus.OK, "OK", headers, content)
+
+
 def _first(request: Request, name: str) -> str:
     """A header's first value: a stock edge that redials sends some twice."""
     values = request.headers.get_all(name)
@@ -623,16 +720,3 @@ def _failure(message: Message, reason: str, text: str) -> Message:
 _library_log = logging.getLogger("cloudcore.cloudhub.websocket.library")
 # It tells of each port scan with a traceback; what matters is told above.
 _library_log.setLevel(logging.CRITICAL)
-
-
-def server_context(certificate_pem: bytes, key_pem: bytes, ca_pem: bytes) -> ssl.SSLContext:
-    """TLS 1.2 and newer; a client certificate is asked for and, if shown, must be the authority's."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.verify_mode = ssl.CERT_OPTIONAL
-    context.load_verify_locations(cadata=ca_pem.decode("ascii"))
-    context.set_alpn_protocols(["http/1.1"])
-    # links last for days: tickets would only fill OpenSSL's cache with the sessions of a fleet
-    context.num_tickets = 0
-    use_certificate(context, certificate_pem, key_pem)
-    return context

@@ -27,6 +27,7 @@ from cloudcore.errors import ApiError, ApiExists, ApiNotFound, Forbidden, Status
 from cloudcore.identity import authorizer
 from cloudcore.kube import STRATEGIC, Kube
 from cloudcore.objects import (
+    AUTHORITY_ANNOTATION,
     CLOUDCORE_ANNOTATION,
     CONFIGMAP,
     CSIDRIVER,
@@ -217,6 +218,7 @@ class Upstream:
             SESSION_ANNOTATION: str(link.session.number),
             CLOUDCORE_ANNOTATION: self.address,
             HUB_ANNOTATION: self.where,
+            AUTHORITY_ANNOTATION: link.authority,
         }
         meta.pop("resourceVersion", None)
         try:

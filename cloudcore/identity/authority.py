@@ -1,14 +1,16 @@
 """The key material of a cluster: one authority for all hubs, and the hubs' server certificate, kept as Secrets in the API.
 
 Created once by whoever comes first: a create that finds the Secret there takes what it finds, so replicas that start together
-end with one authority.  Secrets and keys are KubeEdge's (`casecret`, `cloudcoresecret` in namespace `kubeedge`, DER)."""
+end with one authority.  Secrets and keys are KubeEdge's (`casecret`, `cloudcoresecret` in namespace `kubeedge`, DER).  While
+one authority takes the place of another, `casecret` holds both and what was signed about it (identity/succession.py): each step
+is one write of that Secret."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -16,9 +18,11 @@ import msgspec
 
 from beehive import clock
 from beehive.errors import Conflict, ProtocolError, SkerryError, Unavailable
+from beehive.succession import Chain, Trust, read, read_chain
 from cloudcore.errors import ApiExists, ApiNotFound
-from cloudcore.identity import pki
+from cloudcore.identity import pki, succession
 from cloudcore.identity.addresses import split_names
+from cloudcore.identity.succession import Held
 from cloudcore.kube import Kube
 from cloudcore.objects import NAMESPACE, SECRET, Object
 
@@ -42,25 +46,56 @@ HUB_LIFETIME = timedelta(days=1)
 """Of the certificate that a cloudcore shows another; each connection has a new one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Authority:
-    """The CA."""
+    """The CA, as all parts of a cloudcore share it.   held: replaced when the Secret changes (identity/rotation.py)."""
 
-    pair: pki.KeyPair
+    held: Held
+
+    @property
+    def pair(self) -> pki.KeyPair:
+        """The newest, which signs."""
+        return self.held.pair
 
     @property
     def der(self) -> bytes:
-        return pki.to_der(self.pair)[0]
+        """Of the one by which hubs prove themselves."""
+        return pki.to_der(self.held.shown)[0]
 
     @property
     def fingerprint(self) -> str:
         """What a join token begins with."""
-        return pki.fingerprint(self.pair.certificate_pem)
+        return pki.fingerprint(self.held.shown.certificate_pem)
 
-    def sign_node(self, node: str, csr: bytes, lifetime: timedelta, *, now: datetime | None = None) -> bytes:
-        """A certificate (PEM) for `node`, as of `now`.  Raises pki.BadRequest."""
+    @property
+    def chain(self) -> bytes:
+        """JSON, for whoever asks which authority follows which."""
+        return msgspec.json.encode(self.held.chain)
+
+    def issuer(self, certificate_der: bytes) -> str:
+        """The hash of the authority that signed a client certificate which passed TLS.  Raises pki.BadCertificate."""
+        if not self.held.statements:
+            return self.held.newest
+        return succession.issuer(self.held, pki.der_to_pem(certificate_der))
+
+    def refusal(self, node: str, signed_by: str) -> str:
+        """Why a certificate that this authority signed counts no more; empty if it does.  An empty `node` is a hub."""
+        return succession.refusal(self.held, node, signed_by, now=clock.wall())
+
+    def sign_node(
+        self,
+        node: str,
+        csr: bytes,
+        lifetime: timedelta,
+        *,
+        now: datetime | None = None,
+        trusts: Trust | None = None,
+    ) -> bytes:
+        """A certificate (PEM) for `node`, as of `now`, by an authority that it knows.   trusts: as for succession.signer.
+
+        Raises pki.BadRequest."""
         return pki.sign_request(
-            self.pair,
+            succession.signer(self.held, trusts),
             csr,
             common_name=NODE_USER + node,
             organizations=(NODE_GROUP,),
@@ -70,9 +105,11 @@ class Authority:
 
 
 def hub_client(authority: Authority) -> pki.KeyPair:
-    """What a cloudcore shows to another."""
+    """What a cloudcore shows to another.
+
+    While there is an old authority it is by that: another cloudcore may not have heard of the newest yet."""
     return pki.issue(
-        authority.pair,
+        authority.held.old or authority.pair,
         common_name=HUB_USER,
         organizations=(HUB_GROUP,),
         client=True,
@@ -137,7 +174,8 @@ async def ensure_authority(kube: Kube) -> Authority:
     made: pki.KeyPair | None = None
     for _ in range(TRIES):
         try:
-            return _authority(await kube.get(SECRET, CA_SECRET, SYSTEM_NAMESPACE))
+            held = read_authority(await kube.get(SECRET, CA_SECRET, SYSTEM_NAMESPACE))
+            return Authority(succession.settle(held, now=clock.wall()))
         except ApiNotFound:
             pass
         if made is None:
@@ -150,19 +188,71 @@ async def ensure_authority(kube: Kube) -> Authority:
             await asyncio.sleep(TAKEN_S)  # another hub's, which is being written
             continue
         log.info("Made the certificate authority %s", pki.fingerprint(made.certificate_pem)[:16])
-        return Authority(made)
+        return Authority(Held(made))
     raise Unavailable("cannot make the certificate authority: its Secret comes and goes")
 
 
-def _authority(secret: Object) -> Authority:
+class _Succession(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of the Secret that KubeEdge does not know."""
+
+    chain: Chain = Chain()
+    showsNew: bool = False
+    readmitted: dict[str, float] = {}
+
+
+def read_authority(secret: Object) -> Held:
+    """Raises pki.BadCertificate or ProtocolError when it cannot be used."""
     data = secret.decode(SecretData)
-    return Authority(pki.from_der(data.bytes("cadata"), data.bytes("cakeydata")))
+    pair = pki.from_der(data.bytes("cadata"), data.bytes("cakeydata"))
+    keys = data.data or {}
+    if "succession" not in keys:
+        return Held(pair)
+    try:
+        said = msgspec.json.decode(data.bytes("succession"), type=_Succession)
+        first, statements = read_chain(msgspec.json.encode(said.chain))
+    except msgspec.DecodeError as error:
+        raise ProtocolError(f"the Secret {CA_SECRET} says nothing usable of succession: {error}") from error
+    old = pki.from_der(data.bytes("oldcadata"), data.bytes("oldcakeydata")) if "oldcadata" in keys else None
+    if statements and read(statements[-1]).new_hash != pki.fingerprint(pair.certificate_pem):
+        # written by something that does not know of succession, KubeEdge's own cloudcore or a person
+        return Held(pair)
+    return Held(pair, old, first, tuple(statements), said.showsNew, said.readmitted)
+
+
+def authority_body(held: Held, *, version: str) -> bytes:
+    """The reverse of `read_authority`."""
+    certificate, key = pki.to_der(held.pair)
+    said = _Succession(chain=held.chain, showsNew=held.shows_new, readmitted=dict(held.readmitted))
+    data = {"cadata": certificate, "cakeydata": key, "succession": msgspec.json.encode(said)}
+    if held.old is not None:
+        data["oldcadata"], data["oldcakeydata"] = pki.to_der(held.old)
+    return secret_body(CA_SECRET, data, version=version)
+
+
+async def change_authority(kube: Kube, step: Callable[[Held], Held]) -> Held:
+    """Replace what the Secret says by what `step` makes of it; the same object is not written.
+
+    Raises ApiError, ProtocolError, pki.BadCertificate, and what `step` raises."""
+    for _ in range(TRIES):
+        secret = await kube.get(SECRET, CA_SECRET, SYSTEM_NAMESPACE)
+        before = read_authority(secret)
+        after = step(before)
+        if after is before:
+            return before
+        try:
+            await kube.replace(
+                SECRET, CA_SECRET, authority_body(after, version=secret.version), SYSTEM_NAMESPACE
+            )
+        except Conflict:
+            continue  # another hub was quicker
+        return after
+    raise Unavailable("cannot change the certificate authority: others keep changing its Secret")
 
 
 async def ensure_server(kube: Kube, authority: Authority, names: Iterable[str]) -> pki.KeyPair:
     """The hubs' server certificate, covering at least `names` besides what it covered before (other replicas' addresses).
 
-    Made anew when it does not, when it is nearly over, or when another authority signed it."""
+    Made anew when it does not, when it is nearly over, or when another authority signed it than the one to be shown."""
     wanted = set(names)
     for _ in range(8):
         stored: Object | None = None
@@ -172,7 +262,7 @@ async def ensure_server(kube: Kube, authority: Authority, names: Iterable[str]) 
             data = stored.decode(SecretData)
             pair = pki.from_der(data.bytes("cloudcoredata"), data.bytes("cloudcorekeydata"))
             facts = pki.facts(pair.certificate_pem)
-            if pki.signed_by(pair.certificate_pem, authority.pair.certificate_pem):
+            if pki.signed_by(pair.certificate_pem, authority.held.shown.certificate_pem):
                 covered = facts.names
                 if wanted <= covered and facts.not_after - clock.wall() > SERVER_RENEW:
                     return pair
@@ -184,7 +274,7 @@ async def ensure_server(kube: Kube, authority: Authority, names: Iterable[str]) 
             covered = frozenset()  # addresses come and go; the other hubs add theirs again
         dns, ips = split_names(wanted | covered)
         pair = pki.issue(
-            authority.pair,
+            authority.held.shown,
             common_name="KubeEdge",
             organizations=("KubeEdge",),
             dns=dns,

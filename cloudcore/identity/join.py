@@ -22,6 +22,7 @@ import msgspec
 from beehive import clock, resource
 from beehive.errors import Conflict, ProtocolError, Unavailable
 from beehive.message import JoinAnswer, JoinRequest
+from beehive.succession import Trust
 from cloudcore.cache import Cache
 from cloudcore.errors import ApiExists, ApiNotFound, JoinRefused
 from cloudcore.identity import pki, revocation, tokens
@@ -133,8 +134,8 @@ class Joiner:
     limiter: Limiter = field(default_factory=Limiter)
     _spending: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def join(self, request: JoinRequest, source: str = "") -> JoinAnswer:
-        """`source`: the address it came from.
+    async def join(self, request: JoinRequest, source: str = "", trusts: Trust | None = None) -> JoinAnswer:
+        """`source`: the address it came from.   trusts: what the machine says of authorities; see succession.signer.
 
         Raises JoinRefused with one sentence for the person at the edge, or ApiError when the API is away."""
         if not resource.is_name(request.node):
@@ -145,13 +146,13 @@ class Joiner:
         if self.limiter.blocked(clock.monotonic(), source):
             raise JoinRefused("too many join attempts failed lately; try again in a minute", reason="TooMany")
         try:
-            return await self._join(request)
+            return await self._join(request, trusts)
         except JoinRefused as error:
             self.limiter.failed(clock.monotonic(), source)
             log.warning("Refused to let %s join from %s: %s", request.node, source, error)
             raise
 
-    async def _join(self, request: JoinRequest) -> JoinAnswer:
+    async def _join(self, request: JoinRequest, trusts: Trust | None) -> JoinAnswer:
         csr = request.csr.encode()
         try:
             key = pki.request_key(csr)
@@ -164,22 +165,28 @@ class Joiner:
                 holders = self.reservations.keys(request.node, clock.wall())
                 taken = taken or bool(holders - {key})
             await self._spend(request, key, taken=taken)
-        certificate = self._sign(request.node, csr)
+        certificate = self._sign(request.node, csr, trusts=trusts)
         log.info("Node %s joined with token %s", request.node, tokens.token_id(request.token))
-        return JoinAnswer(certificate=certificate.decode(), ca=self.authority.pair.certificate_pem.decode())
+        return JoinAnswer(
+            certificate=certificate.decode(), ca=self.authority.held.shown.certificate_pem.decode()
+        )
 
-    async def renew(self, node: str, csr: str, held: Shown | None = None) -> JoinAnswer:
+    async def renew(
+        self, node: str, csr: str, held: Shown | None = None, trusts: Trust | None = None
+    ) -> JoinAnswer:
         """For the node that the connection's certificate, `held`, names.  Raises JoinRefused, or ApiError."""
         now = clock.wall()
         if held is not None and (refusal := await revocation.look(self.kube, node, held)):
             raise JoinRefused(refusal, reason="Revoked")
-        certificate = self._sign(node, csr.encode(), now=now)
+        certificate = self._sign(node, csr.encode(), now=now, trusts=trusts)
         log.info("Renewed the certificate of node %s", node)
-        return JoinAnswer(certificate=certificate.decode(), ca=self.authority.pair.certificate_pem.decode())
+        return JoinAnswer(
+            certificate=certificate.decode(), ca=self.authority.held.shown.certificate_pem.decode()
+        )
 
-    def _sign(self, node: str, csr: bytes, *, now: datetime | None = None) -> bytes:
+    def _sign(self, node: str, csr: bytes, *, now: datetime | None = None, trusts: Trust | None) -> bytes:
         try:
-            return self.authority.sign_node(node, csr, self.lifetime, now=now)
+            return self.authority.sign_node(node, csr, self.lifetime, now=now, trusts=trusts)
         except pki.BadRequest as error:
             raise JoinRefused(str(error), reason="BadRequest") from error
 

@@ -21,6 +21,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from beehive.errors import SkerryError
@@ -176,6 +177,23 @@ def to_der(pair: KeyPair) -> tuple[bytes, bytes]:
         serialization.NoEncryption(),
     )
     return _load_certificate(pair.certificate_pem).public_bytes(serialization.Encoding.DER), key
+
+
+def sign(pair: KeyPair, message: bytes) -> bytes:
+    """ES256 by the pair's key: r and s, 32 bytes each.  Raises: BadCertificate when the key is not on P-256."""
+    key = _load_key(pair.key_pem)
+    if key.curve.name != "secp256r1":
+        raise BadCertificate(f"cannot sign with this authority: its key is on {key.curve.name}, not on P-256")
+    r, s = decode_dss_signature(key.sign(message, ec.ECDSA(hashes.SHA256())))
+    return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+
+
+def der_to_pem(certificate: bytes) -> bytes:
+    """Raises: BadCertificate."""
+    try:
+        return _certificate_pem(x509.load_der_x509_certificate(certificate))
+    except ValueError as error:
+        raise BadCertificate(f"cannot read certificate: {error}") from error
 
 
 def from_der(certificate: bytes, key: bytes) -> KeyPair:

@@ -3,11 +3,12 @@
 One file, `node.pem`, holds certificate and key together and is replaced by rename: a mixed pair cannot be on disk, whenever
 the power goes.  In front of them are lines for people and for the daemon (PEM readers skip them).  `ca.pem` is the authority,
 trusted because its hash was in the token; the hub is recognised by this authority alone, not by its name or address, so that it
-may move."""
+may move.  While one authority takes the place of another, `ca.pem` holds both (edgehub/trust.py)."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import os
@@ -18,11 +19,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from beehive import clock, codec, session
+from beehive import clock, codec, session, succession
 from beehive.codec import MAX_JOIN_BYTES
 from beehive.errors import ConfigError, NotFound, ProtocolError, Refused, SkerryError, Unavailable
 from beehive.message import Failure, Group, JoinAnswer, JoinRequest, Message, Op, RenewRequest, Source, new
-from edgecore.edgehub import https, keys, kubeedge
+from edgecore.edgehub import https, keys, kubeedge, trust
 from edgecore.edgehub.websocket import NO_CHECK_TIME, OVER, dial
 from edgecore.errors import JoinRefused
 
@@ -62,13 +63,15 @@ def parse_token(text: str) -> Token:
 class Identity:
     """What `node.pem` says.  Times are Unix seconds; `clouds` is empty when the configuration names the addresses.
 
-    https: where a stock cloud renews it; empty: over the link."""
+    https: where a stock cloud renews it; empty: over the link.   authority: the hash of the one that signed it; empty: not
+    noted."""
 
     node: str
     clouds: tuple[str, ...]
     not_before: float
     not_after: float
     https: str = ""
+    authority: str = ""
 
     def renew_at(self, rng: random.Random) -> float:
         """Between 70 and 90 % of its life, so that a fleet that joined together does not renew together."""
@@ -99,24 +102,48 @@ class Files:
                 not_before=float(notes["not-before"]),
                 not_after=float(notes["not-after"]),
                 https=notes.get("https", ""),
+                authority=notes.get("authority", ""),
             )
         except (KeyError, ValueError) as error:
             raise ConfigError(f"cannot read {self.node}: it was not written by `edgecore join`") from error
 
     def write(self, identity: Identity, *, key: str, certificate: str, ca: str) -> None:
         """Replace the identity as a whole.  Raises: ConfigError."""
+        # the authority first: without node.pem the machine still counts as not joined
+        self._put(self.ca, ca)
+        self.renewed(identity, key=key, certificate=certificate)
+
+    def renewed(self, identity: Identity, *, key: str, certificate: str) -> None:
+        """Replace certificate and key.  Raises: ConfigError."""
         notes = (
             f"node: {identity.node}\nclouds: {','.join(identity.clouds)}\n"
             f"not-before: {identity.not_before:.0f}\nnot-after: {identity.not_after:.0f}\n"
-            f"https: {identity.https}\n"
+            f"https: {identity.https}\nauthority: {identity.authority}\n"
         )
+        self._put(self.node, f"{notes}{certificate.strip()}\n{key.strip()}\n")
+
+    def _put(self, path: Path, text: str) -> None:
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # the authority first: without node.pem the machine still counts as not joined
-            _replace(self.ca, ca)
-            _replace(self.node, f"{notes}{certificate.strip()}\n{key.strip()}\n")
+            _replace(path, text)
         except OSError as error:
             raise ConfigError(f"cannot write to {self.folder}: {error.strerror}") from error
+
+    def trusted(self) -> trust.Chain:
+        """The authorities that are known, the newest last.  Raises: ConfigError."""
+        try:
+            return trust.read(self.ca.read_text("ascii"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read {self.ca}: {error}") from error
+
+    def replace_trusted(self, chain: trust.Chain) -> None:
+        """Replace what is trusted, as a whole.  Raises: ConfigError, also for an authority that TLS cannot use."""
+        text = trust.write(chain)
+        try:
+            trusting(text)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"cannot trust the new authority: {error}") from error
+        self._put(self.ca, text)
 
     def tls(self) -> ssl.SSLContext:
         """The context for the link.  Raises: Refused (expired), ConfigError.
@@ -126,23 +153,24 @@ class Files:
         return self.context(clock.wall().timestamp())
 
     def context(self, now: float | None) -> ssl.SSLContext:
-        """As `tls`, by that time (Unix seconds); None: without looking at what is over.  Raises: Refused (reason `Over`),
-        ConfigError."""
+        """As `tls`, by that time (Unix seconds); None: without looking at what is over, a replaced authority, too.
+        Raises: Refused (reason `Over`), ConfigError."""
         identity = self.identity()
         if now is not None and now >= identity.not_after:
             raise Refused(
                 f"the certificate of node {identity.node} has expired: run `edgecore join --token …` with a new token",
                 reason=OVER,
             )
+        chain = self.trusted()
         try:
-            context = trusting(self.ca.read_text("ascii"))
-            context.load_cert_chain(self.node)
-            authority_ends = min(
-                ssl.cert_time_to_seconds(str(ca["notAfter"])) for ca in context.get_ca_certs()
-            )
+            if now is not None:
+                chain = tuple(known for known in trust.in_force(chain, now) if now < _ends(known))
+            context = trusting(trust.write(chain)) if chain else None
+            if context is not None:
+                context.load_cert_chain(self.node)
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             raise ConfigError(f"cannot use the certificate in {self.folder}: {error}") from error
-        if now is not None and now >= authority_ends:
+        if context is None:
             raise Refused(
                 "the cloud's authority that this node trusts has expired: run `edgecore join --token …` with a new token",
                 reason=OVER,
@@ -151,8 +179,14 @@ class Files:
         return context
 
 
+def _ends(known: trust.Known) -> float:
+    """When the authority's own certificate is over (Unix seconds)."""
+    (found,) = trusting(known.pem).get_ca_certs()
+    return ssl.cert_time_to_seconds(str(found["notAfter"]))
+
+
 def trusting(ca_pem: str) -> ssl.SSLContext:
-    """A client's context that trusts whoever this authority made a server, wherever it is.
+    """A client's context that trusts whoever this authority (or one of several) made a server, wherever it is.
 
     A node's certificate does not pass for a server's: OpenSSL checks the purpose."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -199,9 +233,11 @@ async def join(
     last: SkerryError = Unavailable("cannot reach the cloud")
     request = await keys.make_request(node)
     for address in addresses:
+        now = clock.wall().timestamp()
         try:
-            ca_pem = _read_ca(address, await _fetch_ca(address), token.ca_hash)
-            answer = await _ask_to_join(address, ca_pem, node, request.csr, token)
+            chain = await _authorities(address, token.ca_hash, now)
+            ca_pem = trust.write(trust.in_force(chain, now))
+            answer = await _ask_to_join(address, ca_pem, node, request.csr, token, trust.told(chain))
         except Unavailable as error:
             last = error
             continue
@@ -213,20 +249,53 @@ async def join(
             clouds=tuple(remember),
             not_before=validity.not_before,
             not_after=validity.not_after,
+            authority=validity.authority,
         )
-        files.write(identity, key=request.key, certificate=answer.certificate, ca=ca_pem)
+        files.write(identity, key=request.key, certificate=answer.certificate, ca=trust.write(chain))
         return identity
     raise last
+
+
+async def _authorities(address: str, ca_hash: str, now: float) -> trust.Chain:
+    """The authority that a token means, and those that it says follow it.
+
+    Raises: JoinRefused, Unavailable, ProtocolError."""
+    served = await _fetch_ca(address)
+    first, statements = await fetch_successions(address)
+    meant = served
+    if hashlib.sha256(served).hexdigest() != ca_hash and statements:
+        # a token from before a rotation: what it means has said who follows
+        named = [first, *(succession.read(text).new for text in statements)]
+        meant = next((der for der in named if hashlib.sha256(der).hexdigest() == ca_hash), served)
+    chain: trust.Chain = trust.read(_read_ca(address, meant, ca_hash))
+    try:
+        return trust.follow_all(chain, statements, now)
+    except trust.NotFollowed as error:
+        log.warning("Took no other authority than the token's: %s", error)
+        return chain
+
+
+async def fetch_successions(address: str) -> tuple[bytes, list[str]]:
+    """The chain of statements that the hub at `address` gives: the oldest authority's DER, and the statements.  Empty where it
+    knows none.  Nothing of it is verified: it comes from whoever answers there.
+
+    Raises: Unavailable, ProtocolError."""
+    answer = await https.get(address, succession.PATH, tls=_unverified())
+    return succession.read_chain(answer.body) if answer.status == 200 else (b"", [])
+
+
+def _unverified() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 async def _fetch_ca(address: str) -> bytes:
     """The authority's certificate (DER) as `address` gives it.  Not to be trusted before its hash is compared.
 
     Raises: Unavailable, ProtocolError."""
-    unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    unverified.check_hostname = False
-    unverified.verify_mode = ssl.CERT_NONE
-    answer = await https.get(address, "/ca.crt", tls=unverified)
+    answer = await https.get(address, "/ca.crt", tls=_unverified())
     if answer.status != 200 or not answer.body:
         raise ProtocolError(f"what answers at {address} is not a hub: it has no /ca.crt")
     if not answer.body.lstrip().startswith(b"-----BEGIN"):
@@ -269,12 +338,15 @@ async def join_kubeedge(
         not_before=validity.not_before,
         not_after=validity.not_after,
         https=https_address,
+        authority=validity.authority,
     )
     files.write(identity, key=request.key, certificate=signed, ca=ca)
     return identity
 
 
-async def _ask_to_join(address: str, ca_pem: str, node: str, csr: str, token: Token) -> JoinAnswer:
+async def _ask_to_join(
+    address: str, ca_pem: str, node: str, csr: str, token: Token, trusts: succession.Trust
+) -> JoinAnswer:
     socket = await dial(
         f"wss://{address}/join",
         tls=trusting(ca_pem),
@@ -282,6 +354,7 @@ async def _ask_to_join(address: str, ca_pem: str, node: str, csr: str, token: To
             session.HEADER_NODE: node,
             session.HEADER_USE: "msg",
             session.HEADER_PROTOCOL: str(session.PROTOCOL_VERSION),
+            succession.HEADER: str(trusts),
         },
     )
     question = new(
@@ -319,25 +392,69 @@ Ask = Callable[[Message, float], Awaitable[Message]]
 
 
 class Renewal:
-    """Keeps the certificate from ending: over the live link of a hub of ours, over HTTPS at a stock cloud."""
+    """Keeps the certificate from ending: over the live link of a hub of ours, over HTTPS at a stock cloud.
 
-    def __init__(self, files: Files, ask: Ask, *, rng: random.Random | None = None) -> None:
+    Where the node trusts a newer authority than the one that signed its certificate, it gets one of the newer.
+    renewed: called after that, so that the new certificate is shown."""
+
+    def __init__(
+        self,
+        files: Files,
+        ask: Ask,
+        *,
+        rng: random.Random | None = None,
+        renewed: Callable[[], None] | None = None,
+    ) -> None:
         self._files = files
         self._ask = ask
         self._rng = rng or random.Random()
+        self._renewed = renewed
+        self._look = asyncio.Event()
+        self._had_no_link = False
+
+    def followed(self) -> None:
+        """A newer authority is trusted now."""
+        self._look.set()
+
+    def linked(self) -> None:
+        """There is a link; what failed for want of one is tried again."""
+        if self._had_no_link:
+            self._look.set()
 
     async def run(self) -> None:
         """For ever: wait until it is time, renew, and again."""
         while True:
+            retry_s = RENEW_RETRY_S
             try:
-                due = self._files.identity().renew_at(self._rng)
-                while (left := due - clock.wall().timestamp()) > 0:  # noqa: ASYNC110 - a clock is no event
-                    await asyncio.sleep(min(left, MAX_SLEEP_S))
-                await self.renew()
+                self._look.clear()
+                held, chain, now = self._files.identity(), self._files.trusted(), clock.wall().timestamp()
+                due = held.renew_at(self._rng)
+                behind = is_behind(held, chain)
+                if behind:
+                    due = min(due, now + self._rng.uniform(0.0, trust.spread_s(chain, now)))
+                    retry_s = trust.retry_s(chain, now)
+                if not await self._wait(due):
+                    continue
+                identity = await self.renew()
+                if behind and is_behind(identity, chain):
+                    raise Unavailable("the cloud signed it with an authority that is being replaced")
+                if behind and self._renewed is not None:
+                    self._renewed()
             except (SkerryError, OSError) as error:
                 # a disk that fails to be read, or no memory for the child, must not end the daemon again and again
                 log.warning("Cannot renew the node's certificate, trying again: %s", error)
-                await asyncio.sleep(RENEW_RETRY_S * self._rng.uniform(0.75, 1.25))
+                self._had_no_link = isinstance(error, Unavailable)
+                await self._wait(clock.wall().timestamp() + retry_s * self._rng.uniform(0.75, 1.25))
+                self._had_no_link = False
+
+    async def _wait(self, due: float) -> bool:
+        """Until that time (Unix seconds); false when it has to be reckoned anew."""
+        while (left := due - clock.wall().timestamp()) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left, MAX_SLEEP_S)):
+                    await self._look.wait()
+                    return False
+        return True
 
     async def renew(self) -> Identity:
         """A new key and certificate, used from the next connection on.  Raises: Unavailable, JoinRefused, ConfigError."""
@@ -349,24 +466,31 @@ class Renewal:
             )
         else:
             signed = await self._over_the_link(old.node, request.csr)
-        # the authority stays the pinned one: another can only come with a token
-        ca = self._files.ca.read_text("ascii")
-        validity = await keys.check(
-            old.node, key=request.key, certificate=signed, ca=ca, now=clock.wall().timestamp()
-        )
+        # another authority comes with a token, or by a statement of this one's; never with a certificate
+        now = clock.wall().timestamp()
+        ca = trust.write(trust.in_force(self._files.trusted(), now))
+        validity = await keys.check(old.node, key=request.key, certificate=signed, ca=ca, now=now)
         identity = Identity(
             node=old.node,
             clouds=old.clouds,
             not_before=validity.not_before,
             not_after=validity.not_after,
             https=old.https,
+            authority=validity.authority,
         )
-        self._files.write(identity, key=request.key, certificate=signed, ca=ca)
+        self._files.renewed(identity, key=request.key, certificate=signed)
         log.info("Renewed the node's certificate")
         return identity
 
     async def _over_the_link(self, node: str, csr: str) -> str:
         return read_answer(await self._ask(renewal(node, csr), JOIN_S)).certificate
+
+
+def is_behind(identity: Identity, chain: trust.Chain) -> bool:
+    """Whether an older authority than the newest signed the certificate.  One whose signer was not noted is from before."""
+    if not identity.authority:
+        return len(chain) > 1
+    return identity.authority != chain[-1].hash
 
 
 def renewal(node: str, csr: str) -> Message:

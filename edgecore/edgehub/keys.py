@@ -7,6 +7,7 @@ files."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 from dataclasses import dataclass
@@ -31,10 +32,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Validity:
-    """Unix seconds."""
+    """Unix seconds.   authority: the hash of the one that signed it."""
 
     not_before: float
     not_after: float
+    authority: str = ""
 
 
 async def make_request(node: str) -> Request:
@@ -43,13 +45,13 @@ async def make_request(node: str) -> Request:
 
 
 async def check(node: str, *, key: str, certificate: str, ca: str, now: float | None) -> Validity:
-    """Whether `certificate` is for `key`, is named for `node`, is signed by `ca`, may be used by a client, and is valid at
-    `now` (Unix seconds); None: whenever that is.
+    """Whether `certificate` is for `key`, is named for `node`, is signed by `ca` (or by one of several in it), may be used by a
+    client, and is valid at `now` (Unix seconds); None: whenever that is.
 
     Raises: JoinRefused, saying what is wrong; Unavailable (too slow)."""
     at = "" if now is None else f"{now:.0f}"
     found = await _child("check", node, {"key": key, "certificate": certificate, "ca": ca, "now": at})
-    return Validity(float(found["not_before"]), float(found["not_after"]))
+    return Validity(float(found["not_before"]), float(found["not_after"]), str(found["authority"]))
 
 
 async def _child(verb: str, node: str, given: dict[str, str]) -> dict[str, str]:
@@ -98,25 +100,28 @@ def _request(node: str) -> dict[str, str]:
     return {"key": key_pem.decode(), "csr": csr.public_bytes(serialization.Encoding.PEM).decode()}
 
 
-def _check(node: str, given: dict[str, str]) -> dict[str, float]:
+def _check(node: str, given: dict[str, str]) -> dict[str, str]:
     from cryptography import x509
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
     try:
         certificate = x509.load_pem_x509_certificate(given["certificate"].encode())
-        ca = x509.load_pem_x509_certificate(given["ca"].encode())
+        authorities = x509.load_pem_x509_certificates(given["ca"].encode())
         key = serialization.load_pem_private_key(given["key"].encode(), password=None)
     except ValueError as error:
         raise SystemExit(f"cannot read the certificate: {error}") from error
     form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     if certificate.public_key().public_bytes(*form) != key.public_key().public_bytes(*form):
         raise SystemExit("the certificate that came is for another key")
-    try:
-        certificate.verify_directly_issued_by(ca)
-    except (ValueError, TypeError, InvalidSignature) as error:
-        raise SystemExit("the certificate that came is not signed by the cloud's authority") from error
+    for authority in authorities:
+        with contextlib.suppress(ValueError, TypeError, InvalidSignature):
+            certificate.verify_directly_issued_by(authority)
+            break
+    else:
+        raise SystemExit("the certificate that came is not signed by the cloud's authority")
     names = [str(n.value) for n in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     if names != [f"system:node:{node}"]:
         raise SystemExit(f"the certificate that came is for {', '.join(names) or 'nobody'}")
@@ -133,7 +138,11 @@ def _check(node: str, given: dict[str, str]) -> dict[str, float]:
             f"the certificate that came is valid from {before:%Y-%m-%d %H:%M} to {after:%Y-%m-%d %H:%M} UTC"
             f" and this machine's clock says {now:%Y-%m-%d %H:%M}: set the clock"
         )
-    return {"not_before": before.timestamp(), "not_after": after.timestamp()}
+    return {
+        "not_before": str(before.timestamp()),
+        "not_after": str(after.timestamp()),
+        "authority": authority.fingerprint(SHA256()).hex(),
+    }
 
 
 def main(arguments: list[str]) -> None:

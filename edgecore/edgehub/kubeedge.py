@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from beehive.errors import ConfigError, ProtocolError, Refused, Unavailable
 from edgecore.edgehub import https
-from edgecore.edgehub.websocket import untrusted
+from edgecore.edgehub.websocket import UNTRUSTED, untrusted
 from edgecore.errors import JoinRefused
 
 PORT = 10002
@@ -66,7 +66,7 @@ async def certificate(
             address, "/edge.crt", tls=tls, headers=headers, body=_der(csr), any_time=any_time
         )
     except ssl.SSLCertVerificationError as error:
-        raise Refused(untrusted(address, error), reason="UntrustedHub") from error
+        raise Refused(untrusted(address, error), reason=UNTRUSTED) from error
     if answer.status in (401, 403):
         raise JoinRefused(f"the cloud refused a certificate: {answer.text}")
     if answer.status != 200:

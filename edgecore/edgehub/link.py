@@ -21,12 +21,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from beehive import clock, codec, session
+from beehive import clock, codec, session, succession
 from beehive.backoff import Backoff
 from beehive.errors import ProtocolError, Refused, SkerryError, Unavailable
 from beehive.message import Inventory, Message, Op
 from edgecore.edgehub import netlink
-from edgecore.edgehub.websocket import OVER, Closed, Socket, Unreachable, dial, knock
+from edgecore.edgehub.websocket import OVER, UNTRUSTED, Closed, Socket, Unreachable, dial, knock
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +92,30 @@ class Peer(Protocol):
         ...
 
 
+class Authorities(Protocol):
+    """What knows which authorities of the cloud this node trusts (edgehub/succession.py)."""
+
+    def trusts(self) -> str:
+        """For the hub."""
+        ...
+
+    async def fetch(self, address: str) -> bool:
+        """Whether a newer one is trusted after having asked there."""
+        ...
+
+    def proved(self) -> None:
+        """A hub was trusted."""
+        ...
+
+    def is_shut_out(self) -> bool:
+        """Whether a hub will not take this node's certificate, as the authority that signed it was replaced."""
+        ...
+
+    def may_lapse_wrongly(self) -> bool:
+        """Whether one is not trusted only by this machine's clock."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
     """The one that is live.  ours: the hub speaks our protocol.   number: fences late frames of older sessions.
@@ -108,7 +132,7 @@ class Link:
 
     tls: makes the context for a dial, so that a renewed certificate is used from the next one on.  Raises what makes
     dialling senseless now; the text is shown to the operator.   ask_time: finds out at an address whether the clock here
-    was wrong and is corrected."""
+    was wrong and is corrected.   authorities: asked about a hub that is not trusted."""
 
     def __init__(
         self,
@@ -120,6 +144,7 @@ class Link:
         project: str = session.PROJECT_ID,
         rng: random.Random | None = None,
         ask_time: Callable[[str], Awaitable[bool]] | None = None,
+        authorities: Authorities | None = None,
     ) -> None:
         if not addresses:
             raise ValueError("a link needs an address")
@@ -131,6 +156,8 @@ class Link:
         self._peer = peer
         self._project = project
         self._ask_time = ask_time
+        self._authorities = authorities
+        self._redial = False
         self._unreachable = False
         self._rng = rng or random.Random()
         self._direct: deque[Message] = deque()
@@ -151,6 +178,12 @@ class Link:
             raise Unavailable("cannot reach the cloud: the link does not keep up")
         self._direct.append(message)
         self._wake.set()
+
+    def redial(self) -> None:
+        """Leave the hub and come back at once, with what `tls` gives now."""
+        if self.session is not None:
+            self._redial = True
+            self._wake.set()
 
     # the life
 
@@ -187,6 +220,9 @@ class Link:
                 unreached.reset()
                 if clock.monotonic() - began >= STEADY_S:
                     refused.reset()
+                if self._redial:
+                    self._redial = False
+                    refused.reset()
                 break
             else:
                 if failing_since is None:
@@ -210,28 +246,59 @@ class Link:
             try:
                 return await self._dial(address)
             except Refused as refused:
-                if refused.reason != OVER or not await self._was_wrong(address, refused):
+                if not await self._mended(address, refused):
                     raise
                 return await self._dial(address)
         except SkerryError as error:
-            if isinstance(error, Refused) and str(error) != self.last_error:
-                log.error("%s", error)
-            self.last_error = str(error)
             self._unreachable = isinstance(error, Unreachable)
+            text = str(error)
+            if not self._unreachable and self._is_shut_out():
+                text = (
+                    f"{error}; the authority that signed this node's certificate was replaced: run "
+                    f"`cloudcore authority readmit {self.node}` in the cloud, or `edgecore join --token …` here with a "
+                    "new token"
+                )
+            if (isinstance(error, Refused) or text != str(error)) and text != self.last_error:
+                log.error("%s", text)
+            self.last_error = text
             log.debug("! %s", error)
             return None
 
+    def _is_shut_out(self) -> bool:
+        try:
+            return self._authorities is not None and self._authorities.is_shut_out()
+        except SkerryError:  # dialling says so, too
+            return False
+
     async def _dial(self, address: str) -> Socket:
-        return await dial(
-            f"wss://{address}/{self._project}/{self.node}/events",
-            tls=self._tls(),
-            headers={
-                session.HEADER_NODE: self.node,
-                session.HEADER_PROJECT: self._project,
-                session.HEADER_USE: "msg",
-                session.HEADER_PROTOCOL: str(session.PROTOCOL_VERSION),
-            },
+        headers = {
+            session.HEADER_NODE: self.node,
+            session.HEADER_PROJECT: self._project,
+            session.HEADER_USE: "msg",
+            session.HEADER_PROTOCOL: str(session.PROTOCOL_VERSION),
+        }
+        if self._authorities is not None:
+            headers[succession.HEADER] = self._authorities.trusts()
+        socket = await dial(
+            f"wss://{address}/{self._project}/{self.node}/events", tls=self._tls(), headers=headers
         )
+        if self._authorities is not None:
+            try:
+                self._authorities.proved()
+            except SkerryError as error:
+                log.warning("Cannot forget an authority whose window is over: %s", error)
+        return socket
+
+    async def _mended(self, address: str, refused: Refused) -> bool:
+        """Whether the hub may be trusted after all.  Raises: Unreachable, Refused, with what to do."""
+        if refused.reason == OVER:
+            return await self._was_wrong(address, refused)
+        if refused.reason != UNTRUSTED or self._authorities is None:
+            return False
+        # the authority may have been replaced while this node was away; or it still counts, and the clock here is ahead
+        if await self._authorities.fetch(address):
+            return True
+        return self._authorities.may_lapse_wrongly() and await self._was_wrong(address, refused)
 
     async def _was_wrong(self, address: str, refused: Refused) -> bool:
         """Whether this machine's clock was, by which something is over.  Raises: Unreachable, Refused, with what to do."""
@@ -272,7 +339,8 @@ class Link:
                     group.create_task(self._probe(machine, socket), name="link-probe")
             except* SkerryError as faults:
                 reason = self.last_error = str(_first(faults))
-                log.warning("Disconnected from %s: %s", address, reason)
+                expected = logging.INFO if self._redial else logging.WARNING
+                log.log(expected, "Disconnected from %s: %s", address, reason)
         finally:
             self.session = None
             self._peer.disconnected()
@@ -299,6 +367,8 @@ class Link:
             self._wake.clear()
             while self._direct:
                 await self._write_one(self._direct.popleft(), socket)
+            if self._redial:
+                raise Unavailable("the certificate is a new one")
             for message in self._peer.take(clock.monotonic()):
                 # answers and questions overtake a long row of reports
                 while self._direct:

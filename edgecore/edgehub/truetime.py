@@ -16,9 +16,9 @@ import asyncio
 import logging
 from datetime import UTC, datetime
 
-from beehive import clock, codec, session
+from beehive import clock, codec, session, succession
 from beehive.errors import ProtocolError, Refused, Unavailable
-from edgecore.edgehub import keys, kubeedge
+from edgecore.edgehub import keys, kubeedge, trust
 from edgecore.edgehub.certificate import JOIN_S, Files, read_answer, renewal
 from edgecore.edgehub.websocket import Socket, dial
 
@@ -53,7 +53,7 @@ class TrueTime:
             same_clock = abs(machine - clock.monotonic() - offset) < clock.AHEAD_S
             if same_clock and clock.monotonic() - at < AGAIN_S:
                 return False
-        identity = self._files.identity()
+        identity, chain = self._files.identity(), self._files.trusted()
         # made before the hub is there, who does not wait for a slow board; never sent twice
         request = self._unused = self._unused or await keys.make_request(identity.node)
         socket = await dial(
@@ -64,6 +64,7 @@ class TrueTime:
                 session.HEADER_PROJECT: self._project,
                 session.HEADER_USE: "msg",
                 session.HEADER_PROTOCOL: str(session.PROTOCOL_VERSION),
+                succession.HEADER: str(trust.told(chain)),
             },
             any_time=True,
         )
@@ -88,8 +89,10 @@ class TrueTime:
                 token=None,
                 any_time=True,
             )
-        ca = self._files.ca.read_text("ascii")
-        fresh = await keys.check(identity.node, key=request.key, certificate=signed, ca=ca, now=None)
+        # of several authorities the newest: the key of one that was replaced may be in anybody's hands by now
+        fresh = await keys.check(
+            identity.node, key=request.key, certificate=signed, ca=chain[-1].pem, now=None
+        )
         now = fresh.not_before + (DATED_BACK_S if ours else 0.0)
         try:
             self._files.context(now)

@@ -45,6 +45,9 @@ NO_CHECK_TIME = 0x200000
 OVER = "Over"
 """The reason of a refusal because a certificate is over, as far as this machine's clock says."""
 
+UNTRUSTED = "UntrustedHub"
+"""The reason of a refusal because of who signed the hub's certificate, or of what is wrong with it."""
+
 _NOT_YET, _OVER = 9, 10  # OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and _HAS_EXPIRED
 
 _MAX_REASON_BYTES = 120  # RFC 6455, 5.5: 125 with the code
@@ -235,7 +238,7 @@ async def dial(
             max_queue=_WAITING,
         )
     except ssl.SSLCertVerificationError as error:
-        raise Refused(untrusted(hub, error), reason="UntrustedHub") from error
+        raise Refused(untrusted(hub, error), reason=UNTRUSTED) from error
     except InvalidStatus as error:
         status = error.response.status_code
         text = f"cannot connect to {hub}: the hub answered {status} {error.response.reason_phrase}"

@@ -152,7 +152,7 @@ def read_jwks(data: bytes) -> list[Key]:
                     keys.append(rsa)
             elif item.kty == "EC" and item.crv == "P-256":
                 point = EcKey(x=_integer(item.x), y=_integer(item.y), kid=item.kid)
-                if _on_curve(point.x, point.y):
+                if on_curve(point.x, point.y):
                     keys.append(point)
         except BadToken:
             continue
@@ -276,7 +276,7 @@ def ec_verifies(key: EcKey, message: bytes, signature: bytes) -> bool:
     return total[0] * z * z % _P % _ORDER == r
 
 
-def _on_curve(x: int, y: int) -> bool:
+def on_curve(x: int, y: int) -> bool:
     return 0 <= x < _P and 0 <= y < _P and (y * y - (x * x * x + _A * x + _B)) % _P == 0
 
 

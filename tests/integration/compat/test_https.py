@@ -24,6 +24,7 @@ from cloudcore.errors import ApiExists, ApiNotFound, Status
 from cloudcore.identity import pki
 from cloudcore.identity.authority import Authority
 from cloudcore.identity.join import Limiter
+from cloudcore.identity.succession import Held
 from tests.support.ports import free_port
 
 NOW = datetime.now(UTC)
@@ -62,7 +63,7 @@ class Rig:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.authority = Authority(pki.make_ca("KubeEdge", lifetime=timedelta(days=9), now=NOW))
+        self.authority = Authority(Held(pki.make_ca("KubeEdge", lifetime=timedelta(days=9), now=NOW)))
         self.api = ApiDouble()
         self.server = CompatServer(
             kube=self.api,  # type: ignore[arg-type]

@@ -53,6 +53,7 @@ def test_a_machine_becomes_a_node_with_a_token(tmp_path: Path, authority: Author
                 clouds=(fake.address,),
                 not_before=float(int(identity.not_before)),
                 not_after=float(int(identity.not_after)),
+                authority=authority.token.ca_hash,
             )
 
     asyncio.run(story())
@@ -98,7 +99,7 @@ def test_a_machine_behind_a_proxy_joins_through_it(
         async with hub(authority) as fake:
             if answer.startswith(b"200"):
                 assert (await join(Files(tmp_path / "pki"), fake, authority.token)).node == "edge-1"
-                assert len(asked) == 2, "for the authority, and to join"
+                assert len(asked) == 3, "for the authority, for who follows it, and to join"
             else:
                 with pytest.raises(Unavailable, match="the proxy answered 407"):
                     await join(Files(tmp_path / "pki"), fake, authority.token)

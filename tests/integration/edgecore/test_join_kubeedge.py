@@ -16,6 +16,7 @@ from cloudcore.cloudhub.https import CompatServer
 from cloudcore.errors import ApiNotFound, Status
 from cloudcore.identity import kubeedge_token, pki
 from cloudcore.identity.authority import Authority as CloudAuthority
+from cloudcore.identity.succession import Held
 from edgecore import cli
 from edgecore.edgehub import certificate, kubeedge
 from edgecore.edgehub.certificate import Files, Renewal
@@ -45,7 +46,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 async def port(authority: Authority) -> AsyncIterator[str]:
     server = CompatServer(
         kube=cast("Any", NoApi()),
-        authority=CloudAuthority(authority.ca),
+        authority=CloudAuthority(Held(authority.ca)),
         tls=authority.server_tls,
         host="127.0.0.1",
         port=0,

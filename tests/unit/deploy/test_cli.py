@@ -144,7 +144,7 @@ def test_start_waits_until_the_part_answers(tmp_path: Path, monkeypatch: pytest.
         trial.await_part("edgecore", Progress(io.StringIO()))
 
 
-@pytest.mark.parametrize("words", [(), ("device",), ("token",), ("mqtt",)])
+@pytest.mark.parametrize("words", [(), ("device",), ("token",), ("authority",), ("mqtt",)])
 def test_no_sentence_of_the_help_is_cut_off(tmp_path: Path, words: tuple[str, ...]) -> None:
     code, out, _ = run(tmp_path / "h", *words, "--help")
     assert code == 0

@@ -18,6 +18,7 @@ from cloudcore.identity import pki, revocation
 from cloudcore.identity.authority import Authority
 from cloudcore.identity.join import Joiner
 from cloudcore.identity.revocation import MAX_SERIALS, Entry, Shown
+from cloudcore.identity.succession import Held
 from cloudcore.objects import CONFIGMAP, Kind, Object
 from tests.fakes import edge
 
@@ -78,7 +79,7 @@ class _Api:
 def _renewed(api: _Api, held: Shown) -> Shown:
     pair = pki.make_ca("test", lifetime=timedelta(days=9), now=clock.wall())
     kube: Any = api
-    joiner = Joiner(kube=kube, authority=Authority(pair), lifetime=timedelta(days=1))
+    joiner = Joiner(kube=kube, authority=Authority(Held(pair)), lifetime=timedelta(days=1))
     csr = edge.csr(edge.new_key())
     answer = asyncio.run(joiner.renew("edge-1", csr, held))
     found = x509.load_pem_x509_certificate(answer.certificate.encode())
