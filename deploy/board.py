@@ -86,9 +86,8 @@ def join(config: Path, *, cloud: str, token: str, node_name: str, force: bool) -
         yield f"wrote {file}" + (f": pods get addresses of {subnet}" if file == NETWORK else "")
     yield told
     if own_broker:
-        program = machine.find("mosquitto") or "mosquitto"
         text = _UNIT_SOURCE.with_name(BROKER_UNIT).read_text()
-        _write(UNITS / BROKER_UNIT, unit(text, [program, "-c", broker().config]), 0o644)
+        _write(UNITS / BROKER_UNIT, unit(text, broker().command()), 0o644)
         machine.run(["systemctl", "daemon-reload"])
         machine.run(["systemctl", "enable", "--quiet", "--now", BROKER_UNIT])
         yield f"{BROKER_UNIT} is enabled and runs; devices and applications get accounts:  skerry mqtt add NAME --device NAME"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from deploy import machine, mosquitto
+from deploy import brokerd, machine, mosquitto
 from deploy.errors import TrialError
 from deploy.mosquitto import EDGECORE, Account, Lan
 
@@ -43,7 +43,11 @@ class Broker:
 
     @property
     def config(self) -> Path:
-        return self.folder / "mosquitto.conf"
+        return self.folder / brokerd.EVERYWHERE
+
+    def command(self) -> list[str]:
+        """How it is started: without a listener for other machines until that can be had."""
+        return brokerd.command(machine.find("mosquitto") or "mosquitto", self.folder)
 
     @property
     def ca(self) -> Path:
@@ -132,12 +136,16 @@ class Broker:
                 certificate=self.folder / "lan.crt",
                 key=self.folder / "lan.key",
             )
-        config = mosquitto.render_config(
-            self.port, self.folder, anonymous=state.anonymous, lan=lan, user=self._user
-        )
+
+        def config(lan: Lan | None) -> str:
+            return mosquitto.render_config(
+                self.port, self.folder, anonymous=state.anonymous, lan=lan, user=self._user
+            )
+
         self._keep(self.folder / "passwords", mosquitto.render_passwords(state.accounts))
         self._keep(self.folder / "acl", mosquitto.render_acl(state.accounts, anonymous=state.anonymous))
-        self._keep(self.config, config)
+        self._keep(self.folder / brokerd.HERE, config(None))
+        self._keep(self.config, config(lan))
 
     def _keep(self, path: Path, text: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)

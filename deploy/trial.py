@@ -425,7 +425,7 @@ class Trial:
                 "--config",
                 home.containerd / "config.toml",
             ],
-            "mosquitto": [machine.find("mosquitto") or "mosquitto", "-c", home.mosquitto / "mosquitto.conf"],
+            "mosquitto": [*self.broker().command()],
             "cloudcore": [
                 machine.own("cloudcore"),
                 "run",

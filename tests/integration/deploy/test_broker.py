@@ -94,6 +94,9 @@ class Client:
     def end(self) -> None:
         self.client.disconnect()
         self.client.loop_stop()
+        # one that was cut off may have been about to come back
+        if (sock := self.client.socket()) is not None:
+            sock.close()
 
 
 @pytest.fixture
