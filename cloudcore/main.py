@@ -44,7 +44,7 @@ from cloudcore.edgecontroller.tolerations import Tolerations
 from cloudcore.edgecontroller.upstream import Upstream
 from cloudcore.errors import ApiNotFound
 from cloudcore.identity import join
-from cloudcore.identity.addresses import local_addresses, primary_address
+from cloudcore.identity.addresses import EVERYWHERE, host_port, local_addresses, primary_address
 from cloudcore.identity.authority import Authority, ensure_authority, ensure_server
 from cloudcore.identity.pki import KeyPair
 from cloudcore.identity.revocation import Revocations
@@ -82,7 +82,7 @@ async def run(
     own = config.standalone
     plane_config = StandaloneConfig(
         state_dir=own.state_dir,
-        listen_host=own.address or "0.0.0.0",
+        listen_host=own.address,
         listen_port=own.port,
         advertise=config.hub.advertise,
         volume_root=own.volume_dir,
@@ -452,13 +452,13 @@ async def _identity(client: Kube, config: Config) -> tuple[Authority, Door, _Nam
 
 def _own_address(config: Config) -> str:
     """This machine's, not that of a balancer before several."""
-    anywhere = config.hub.address in ("", "0.0.0.0", "::")
-    return primary_address() if anywhere else config.hub.address
+    address = config.hub.address
+    return primary_address(address) if address in EVERYWHERE else address
 
 
 def _endpoints_host(config: Config) -> str | None:
     """Where the nodes' endpoints listen: as the hub, unless the API server is told another address."""
-    if config.hub.address in ("", "0.0.0.0", "::"):
+    if config.hub.address in EVERYWHERE:
         return None
     return config.hub.address if config.streams.address in ("", config.hub.address) else None
 
@@ -467,14 +467,13 @@ def _where(config: Config) -> str:
     """Where other cloudcores reach this one for its nodes' streams; empty where there are none."""
     if not config.streams.enable or not config.hub.port:
         return ""
-    address = _own_address(config)
-    return f"[{address}]:{config.hub.port}" if ":" in address else f"{address}:{config.hub.port}"
+    return host_port(_own_address(config), config.hub.port)
 
 
 def _wanted(config: Config) -> set[str]:
     """One address to listen on is one address to cover; else all of this machine's."""
     own = {"127.0.0.1", config.hub.address}
-    if config.hub.address in ("", "0.0.0.0", "::"):
+    if config.hub.address in EVERYWHERE:
         own = local_addresses()
     return {"localhost", *own, *config.hub.advertise, *config.hub.dns_names}
 

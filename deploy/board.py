@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -197,16 +198,25 @@ def notes(settings: Mapping[str, Any]) -> Iterator[str]:
         )
     bus = _at(settings, "modules", "eventBus")
     broker = str(bus.get("mqttServerExternal") or _BROKER)
-    host, _, port = broker.rpartition("//")[2].partition(":")
+    host, port = _host_and_port(broker)
     if not settings and needs_broker():
         return
-    if bus.get("enable", True) and not machine.port_answers(int(port or 1883), host=host):
+    if bus.get("enable", True) and not machine.port_answers(port, host=host):
         yield f"no MQTT broker answers at {broker}: devices that use it wait for one{_how_to_get_one(host)}"
+
+
+def _host_and_port(broker: str) -> tuple[str, int]:
+    """Of a broker's URL; of one that is none, nobody's.  Pure."""
+    try:
+        found = urlsplit(broker if "//" in broker else f"//{broker}")
+        return found.hostname or "", found.port or _BROKER_PORT
+    except ValueError:
+        return "", _BROKER_PORT
 
 
 def _how_to_get_one(host: str) -> str:
     """An MQTT broker, on this machine."""
-    if host not in ("127.0.0.1", "localhost"):
+    if host not in ("127.0.0.1", "::1", "localhost"):
         return ""
     if machine.find("mosquitto") is None:
         return "; `apt-get install mosquitto`, and join with --force"

@@ -135,9 +135,11 @@ def can_listen(address: str, port: int) -> str | None:
 
 def port_answers(port: int, *, host: str = "127.0.0.1") -> bool:
     """Whether somebody accepts connections there."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        return probe.connect_ex((host, port)) == 0
+    try:
+        socket.create_connection((host, port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
 
 
 def wait_for_port(port: int, *, timeout_s: float) -> bool:

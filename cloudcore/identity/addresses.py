@@ -1,4 +1,6 @@
-"""The addresses of this machine, for the hub's certificate.  Reads /proc, where no library is needed for it."""
+"""The addresses of this machine, for certificates and for whoever is told where to come.
+
+Reads /proc, where no library is needed for it."""
 
 from __future__ import annotations
 
@@ -8,6 +10,8 @@ import re
 import socket
 from pathlib import Path
 
+EVERYWHERE = frozenset({"", "0.0.0.0", "::"})
+"""To listen on: every address of both protocols, of IPv4, of IPv6 (asyncio keeps a listener on :: to IPv6)."""
 _LOCAL = re.compile(r"\|-- (\d+\.\d+\.\d+\.\d+)\n\s+/32 host LOCAL")
 
 
@@ -39,17 +43,35 @@ def local_addresses() -> set[str]:
     return found
 
 
-def primary_address() -> str:
-    """The address that this machine uses towards others, IPv4 before IPv6, or loopback.  Sends nothing."""
+def primary_address(listening: str = "") -> str:
+    """The address that this machine uses towards others, IPv4 before IPv6, or loopback.  Sends nothing.
+
+    listening: one of EVERYWHERE; only of a protocol that is listened on there."""
     # addresses for documentation, which every default route covers: only the route is looked up
     for family, target in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        if (family == socket.AF_INET and listening == "::") or (
+            family == socket.AF_INET6 and listening == "0.0.0.0"
+        ):
+            continue
         try:
             with socket.socket(family, socket.SOCK_DGRAM) as probe:
                 probe.connect((target, 9))
                 return str(probe.getsockname()[0])
         except OSError:
             continue
-    return "127.0.0.1"
+    return local_of(listening)
+
+
+def local_of(listening: str) -> str:
+    """How this machine itself reaches what listens there."""
+    if listening in EVERYWHERE:
+        return "::1" if listening == "::" else "127.0.0.1"
+    return listening
+
+
+def host_port(host: str, port: int) -> str:
+    """As they stand in a URL."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def split_names(names: set[str]) -> tuple[list[str], list[str]]:

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from beehive import clock
 from beehive.watchdog import Watchdog
-from cloudcore.identity.addresses import local_addresses
+from cloudcore.identity.addresses import EVERYWHERE, host_port, local_addresses, local_of, primary_address
 from cloudcore.standalone import (
     atrest,
     authz,
@@ -78,8 +78,9 @@ DEFINITION_S = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StandaloneConfig:
-    """`state_dir` holds the database, the keys and `admin.kubeconfig`.  `advertise`: further names and addresses clients
-    use.  `node_grace_s`: how long a node may be silent before it counts as unreachable."""
+    """`state_dir` holds the database, the keys and `admin.kubeconfig`.  `listen_host`: an address, or one of
+    `addresses.EVERYWHERE`.  `advertise`: further names and addresses clients use.  `node_grace_s`: how long a node may be
+    silent before it counts as unreachable."""
 
     state_dir: Path
     listen_host: str = "127.0.0.1"
@@ -181,8 +182,7 @@ class ControlPlane:
         await self._furnish(resources)
         runner, port = await self._listen(resources, registry, tokens, keys)
         try:
-            host = config.listen_host if config.listen_host not in ("0.0.0.0", "::") else "127.0.0.1"
-            self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            self._address = host_port(local_of(config.listen_host), port)
             credentials.write_kubeconfig(
                 config.kubeconfig, keys, server=self.server, cluster=config.cluster_name
             )
@@ -199,8 +199,13 @@ class ControlPlane:
 
     def _hosts(self) -> tuple[str, ...]:
         config = self._config
-        everywhere = config.listen_host in ("0.0.0.0", "::")
-        return (config.listen_host, *config.advertise, *(self._addresses() if everywhere else ()))
+        own = self._addresses() if config.listen_host in EVERYWHERE else (config.listen_host,)
+        return (*own, *config.advertise)
+
+    def _told(self, port: int) -> str:
+        """Where clients are told to come."""
+        host = self._config.listen_host
+        return host_port(primary_address(host) if host in EVERYWHERE else host, port)
 
     async def _keep_certified(self, keys: credentials.Credentials) -> None:
         """Make the server's certificate anew while it serves: before it ends, and when this machine's address changes.
@@ -266,7 +271,7 @@ class ControlPlane:
             tokens,
             Authorizer(resources.store),
             OpenApi(registry, config.state_dir / "cache" / "openapi"),
-            address=f"{config.listen_host}:{config.listen_port}",
+            address=self._told(config.listen_port),
             kubelet_proxy=self._proxy,
             usage=self._usage,
             checks={"ping": lambda: True, "store": lambda: True, "bootstrap": self._serving.is_set},
@@ -275,17 +280,19 @@ class ControlPlane:
         server = web.Server(api.handle, access_log=None, max_line_size=MAX_REQUEST_LINE)  # type: ignore[arg-type]
         runner = web.ServerRunner(server, shutdown_timeout=STOP_S)
         await runner.setup()
-        site = web.TCPSite(runner, config.listen_host, config.listen_port, ssl_context=context, backlog=512)
+        site = web.TCPSite(
+            runner, config.listen_host or None, config.listen_port, ssl_context=context, backlog=512
+        )
         try:
             await site.start()
         except OSError as error:
             await runner.cleanup()
             raise StartError(
-                f"cannot listen on {config.listen_host}:{config.listen_port}: {error.strerror}; "
+                f"cannot listen on {host_port(config.listen_host or '*', config.listen_port)}: {error.strerror}; "
                 "is another control plane running?"
             ) from error
         port: int = runner.addresses[0][1]
-        api.set_address(f"{config.listen_host}:{port}")
+        api.set_address(self._told(port))
         return runner, port
 
     # what every cluster has --------------------------------------------------------------------------

@@ -19,6 +19,7 @@ import pytest
 
 from deploy import brokerd, machine
 from deploy.broker import Broker
+from tests.support.namespace import Namespace, namespace
 
 MOSQUITTO = machine.find("mosquitto") or ""
 pytestmark = [
@@ -55,36 +56,19 @@ def until(what: Callable[[], Any], why: str) -> None:
         time.sleep(0.05)
 
 
-class Namespace:
-    """A machine whose one interface is there and has no address."""
-
-    def __init__(self, holder: subprocess.Popen[bytes]) -> None:
-        self._enter = ["nsenter", "--target", str(holder.pid), "--net", "--"]
-        self.do("ip", "link", "set", "lo", "up")
-        self.do("ip", "link", "add", "lan0", "type", "veth", "peer", "name", "lan1")
-        for name in ("lan0", "lan1"):
-            self.do("ip", "link", "set", name, "up")
-
-    def words(self, *words: str) -> list[str]:
-        return [*self._enter, *words]
-
-    def do(self, *words: str) -> None:
-        subprocess.run(self.words(*words), check=True, env=machine.environment(), capture_output=True)
-
-    def answers(self, address: str, port: int) -> bool:
-        words = self.words(sys.executable, "-c", PROBE, address, str(port))
-        return subprocess.run(words, check=False).returncode == 0
-
-
 @pytest.fixture
-def namespace() -> Iterator[Namespace]:
-    with subprocess.Popen(["unshare", "--net", "sleep", "1000"]) as holder:
-        own = os.readlink("/proc/self/ns/net")
-        until(lambda: os.readlink(f"/proc/{holder.pid}/ns/net") != own, "a namespace")
-        try:
-            yield Namespace(holder)
-        finally:
-            holder.kill()
+def alone() -> Iterator[Namespace]:
+    """A machine whose one interface is there and has no address."""
+    with namespace() as made:
+        made.do("ip", "link", "add", "lan0", "type", "veth", "peer", "name", "lan1")
+        for name in ("lan0", "lan1"):
+            made.do("ip", "link", "set", name, "up")
+        yield made
+
+
+def answers(place: Namespace, address: str, port: int) -> bool:
+    words = place.words(sys.executable, "-c", PROBE, address, str(port))
+    return subprocess.run(words, check=False).returncode == 0
 
 
 @pytest.fixture
@@ -98,10 +82,10 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
 
 
 @contextlib.contextmanager
-def running(namespace: Namespace, broker: Broker) -> Iterator[subprocess.Popen[bytes]]:
+def running(alone: Namespace, broker: Broker) -> Iterator[subprocess.Popen[bytes]]:
     with (broker.folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            namespace.words(*broker.command()), stdout=log, stderr=log, env=machine.environment(), cwd="/"
+            alone.words(*broker.command()), stdout=log, stderr=log, env=machine.environment(), cwd="/"
         )
     try:
         yield process
@@ -126,31 +110,31 @@ def mosquittos(broker: Broker) -> list[int]:
 
 
 @pytest.mark.parametrize("address", ["192.0.2.10", "2001:db8::10"])
-def test_the_lan_comes_late_goes_and_comes_back(namespace: Namespace, broker: Broker, address: str) -> None:
+def test_the_lan_comes_late_goes_and_comes_back(alone: Namespace, broker: Broker, address: str) -> None:
     broker.set_lan(address, LAN_PORT)
     prefix = f"{address}/{64 if ':' in address else 24}"
-    with running(namespace, broker) as process:
-        until(lambda: namespace.answers("127.0.0.1", PORT), f"the local listener at once: {log(broker)}")
-        assert not namespace.answers(address, LAN_PORT)
+    with running(alone, broker) as process:
+        until(lambda: answers(alone, "127.0.0.1", PORT), f"the local listener at once: {log(broker)}")
+        assert not answers(alone, address, LAN_PORT)
         assert "no such address yet" in log(broker)
         (before,) = mosquittos(broker)
-        namespace.do("ip", "address", "add", prefix, "dev", "lan0")
-        until(lambda: namespace.answers(address, LAN_PORT), f"the late listener: {log(broker)}")
-        until(lambda: namespace.answers("127.0.0.1", PORT), "the local listener")
+        alone.do("ip", "address", "add", prefix, "dev", "lan0")
+        until(lambda: answers(alone, address, LAN_PORT), f"the late listener: {log(broker)}")
+        until(lambda: answers(alone, "127.0.0.1", PORT), "the local listener")
         (after,) = mosquittos(broker)
         assert after != before
         # from here on nobody's session is touched, whatever the address does
         session = subprocess.Popen(
-            namespace.words(sys.executable, "-c", SESSION, str(PORT)), stdout=subprocess.PIPE, text=True
+            alone.words(sys.executable, "-c", SESSION, str(PORT)), stdout=subprocess.PIPE, text=True
         )
         with session:
             assert session.stdout is not None
             assert session.stdout.readline() == "in\n"
-            namespace.do("ip", "address", "del", prefix, "dev", "lan0")
-            until(lambda: not namespace.answers(address, LAN_PORT), "the address is gone")
-            namespace.do("ip", "address", "add", "198.51.100.7/24", "dev", "lan0")
-            namespace.do("ip", "address", "add", prefix, "dev", "lan0")
-            until(lambda: namespace.answers(address, LAN_PORT), "the listener is back with its address")
+            alone.do("ip", "address", "del", prefix, "dev", "lan0")
+            until(lambda: not answers(alone, address, LAN_PORT), "the address is gone")
+            alone.do("ip", "address", "add", "198.51.100.7/24", "dev", "lan0")
+            alone.do("ip", "address", "add", prefix, "dev", "lan0")
+            until(lambda: answers(alone, address, LAN_PORT), "the listener is back with its address")
             assert mosquittos(broker) == [after]
             assert session.poll() is None
             process.terminate()
@@ -159,39 +143,39 @@ def test_the_lan_comes_late_goes_and_comes_back(namespace: Namespace, broker: Br
     assert mosquittos(broker) == []
 
 
-def test_accounts_are_read_again_and_both_end_together(namespace: Namespace, broker: Broker) -> None:
+def test_accounts_are_read_again_and_both_end_together(alone: Namespace, broker: Broker) -> None:
     broker.set_lan("192.0.2.10", LAN_PORT)
-    with running(namespace, broker) as process:
-        until(lambda: namespace.answers("127.0.0.1", PORT), "it listens")
+    with running(alone, broker) as process:
+        until(lambda: answers(alone, "127.0.0.1", PORT), "it listens")
         process.send_signal(signal.SIGHUP)
         until(lambda: "Reloading config" in log(broker), log(broker))
         (child,) = mosquittos(broker)
         os.kill(child, signal.SIGKILL)
         assert process.wait(WAIT_S) == 128 + signal.SIGKILL
-    with running(namespace, broker) as process:
-        until(lambda: namespace.answers("127.0.0.1", PORT), "it listens")
+    with running(alone, broker) as process:
+        until(lambda: answers(alone, "127.0.0.1", PORT), "it listens")
         process.kill()
         process.wait()
         until(lambda: not mosquittos(broker), "nothing is left behind")
 
 
-def test_a_port_that_somebody_holds_costs_the_lan_only(namespace: Namespace, broker: Broker) -> None:
+def test_a_port_that_somebody_holds_costs_the_lan_only(alone: Namespace, broker: Broker) -> None:
     broker.set_lan("127.0.0.2", LAN_PORT)
     holder = f"import socket; s = socket.create_server(('127.0.0.2', {LAN_PORT})); print(flush=True); input()"
     with subprocess.Popen(
-        namespace.words(sys.executable, "-c", holder), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        alone.words(sys.executable, "-c", holder), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holds:
         assert holds.stdout is not None
         holds.stdout.readline()
-        with running(namespace, broker):
-            until(lambda: namespace.answers("127.0.0.1", PORT), "the local listener")
+        with running(alone, broker):
+            until(lambda: answers(alone, "127.0.0.1", PORT), "the local listener")
             assert "in use" in log(broker)
         holds.communicate(b"\n")
 
 
-def test_without_a_lan_it_becomes_mosquitto(namespace: Namespace, broker: Broker) -> None:
-    with running(namespace, broker) as process:
-        until(lambda: namespace.answers("127.0.0.1", PORT), "it listens")
+def test_without_a_lan_it_becomes_mosquitto(alone: Namespace, broker: Broker) -> None:
+    with running(alone, broker) as process:
+        until(lambda: answers(alone, "127.0.0.1", PORT), "it listens")
         assert mosquittos(broker) == [process.pid]
 
 
