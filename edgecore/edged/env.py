@@ -46,10 +46,14 @@ class References:
     secrets: Mapping[str, Mapping[str, bytes] | None] = field(default_factory=dict)
 
 
+class Binary(bytes):
+    """A value of a ConfigMap's `binaryData`: it is for files, never for variables (kubelet_pods.go)."""
+
+
 def config_map_data(obj: Mapping[str, object]) -> dict[str, bytes]:
     """`data` and `binaryData` of a ConfigMap as bytes.  What is not text is left out."""
     data = {k: v.encode() for k, v in _strings(obj.get("data")).items()}
-    data.update(_decoded(obj.get("binaryData")))
+    data.update({key: Binary(value) for key, value in _decoded(obj.get("binaryData")).items()})
     return data
 
 
@@ -129,7 +133,7 @@ def environment(pod: Pod, container: Container, refs: References, facts: Facts) 
             continue
         for key in sorted(data):
             name = source.prefix + key
-            if _ENV_NAME.match(name):
+            if _ENV_NAME.match(name) and not isinstance(data[key], Binary):
                 env[name] = _text(data[key], name)
     # $(NAME) sees envFrom and what stands above it in the list
     for variable in container.env:
@@ -185,7 +189,7 @@ def _from_source(
             if ref.optional:
                 return None
             raise Held(CONFIG_ERROR, f'{kind} "{ref.name}" not found')
-        if ref.key not in data:
+        if isinstance(data.get(ref.key, Binary()), Binary):
             if ref.optional:
                 return None
             raise Held(CONFIG_ERROR, f"couldn't find key {ref.key} in {kind} {pod.namespace}/{ref.name}")

@@ -319,6 +319,14 @@ class Projection(Wire, frozen=True, kw_only=True):
     secret: SecretProjection | None = None
     downward_api: DownwardProjection | None = msgspec.field(name="downwardAPI", default=None)
     service_account_token: TokenProjection | None = None
+    cluster_trust_bundle: UnservedProjection | None = None
+    pod_certificate: UnservedProjection | None = None
+
+
+class UnservedProjection(Wire, frozen=True, kw_only=True):
+    """One of a kind that is not served here."""
+
+    optional: bool = False
 
 
 class ProjectedVolume(Wire, frozen=True, kw_only=True):
@@ -437,6 +445,7 @@ class PodSpec(Wire, frozen=True, kw_only=True):
     runtime_class_name: str | None = None
     enable_service_links: bool = True
     readiness_gates: list[ReadinessGate] = []
+    resource_claims: list[LocalRef] = []
 
 
 class Condition(Wire, frozen=True, kw_only=True):

@@ -74,6 +74,7 @@ class PodStarter:
                 # as in a kubelet it waits: the cluster's domain may change
                 text = f"Failed to create pod sandbox: {err}"
                 await self._ctx.event("Warning", "FailedCreatePodSandBox", text)
+                await self._reporter.report()
                 raise CriError(f"cannot create sandbox: {err}", retryable=True) from err
             self._ctx.fail(Outcome(phase="Failed", reason=err.reason, message=str(err)))
             return
@@ -153,6 +154,7 @@ class PodStarter:
             await self._ctx.event(
                 "Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {text}"
             )
+            await self._reporter.report()
             raise CriError(f"cannot create sandbox: {text}", retryable=True)
         try:
             return msgspec.json.decode(raw, type=RuntimeClass).handler

@@ -95,8 +95,9 @@ SAFE_SYSCTLS = frozenset(
 # of the kernel
 MAX_HOSTNAME = 64
 TOO_LONG, NO_USER_NAMESPACES = "HostnameTooLong", "UserNamespacesNotSupported"
+NO_CLAIMS = "ResourceClaimsNotSupported"
 # what keeps a pod from having a sandbox as long as it is so, as in a kubelet; for anything else it fails
-WAITS = frozenset({TOO_LONG, NO_USER_NAMESPACES})
+WAITS = frozenset({TOO_LONG, NO_USER_NAMESPACES, NO_CLAIMS})
 
 
 def pod_log_dir(config: EdgedConfig, pod: Pod) -> str:
@@ -164,6 +165,11 @@ def sandbox_config(pod: Pod, *, attempt: int, config: EdgedConfig, dns: Dns, kep
         raise Held(
             NO_USER_NAMESPACES,
             "the pod wants users of its own (hostUsers: false), and user namespaces are not supported on this node",
+        )
+    if pod.spec.resource_claims:
+        raise Held(
+            NO_CLAIMS,
+            "the pod claims devices (resourceClaims), and dynamic resource allocation is not supported on this node",
         )
     context = pod.spec.security_context
     sysctls = {_sysctl(s.name): s.value for s in context.sysctls}

@@ -138,6 +138,12 @@ def _payload(pod: Pod, volume: Volume, sources: Sources) -> dict[str, File] | No
             files |= _downward(pod, p.downward_api.items, mode, sources.facts)
         if p.service_account_token is not None:
             files |= _token(pod, p.service_account_token, mode, sources)
+        for kind, unserved in (
+            ("clusterTrustBundle", p.cluster_trust_bundle),
+            ("podCertificate", p.pod_certificate),
+        ):
+            if unserved is not None and not unserved.optional:
+                raise VolumeError(f"projected source {kind} is not supported on this node")
     return files
 
 
@@ -302,6 +308,8 @@ def _prepare(pod: Pod, volume: Volume, sources: Sources, root: Path, stamp: str)
     empty = volume.empty_dir
     if empty is None:
         return
+    if empty.medium not in ("", "Memory"):
+        raise VolumeError(f"emptyDir medium {empty.medium[:32]!r} is not supported on this node")
     if empty.medium == "Memory":
         tree.mount_tmpfs(target, memory_size(pod, volume, sources.facts.allocatable.get("memory", 0)))
     group = pod.spec.security_context.fs_group

@@ -197,3 +197,14 @@ def test_a_container_without_a_limit_is_told_of_its_pods() -> None:
     ask = {name: env.ResourceFieldRef(resource=f"limits.{name}") for name in ("cpu", "memory")}
     told = {name: env.resource_value(pod, pod.spec.containers[0], ref, FACTS) for name, ref in ask.items()}
     assert told == {"cpu": "1", "memory": str(64 * 2**20)}
+
+
+def test_what_is_binary_is_for_files_and_not_for_variables() -> None:
+    data = env.config_map_data({"data": {"a": "1"}, "binaryData": {"raw": "AAE="}})
+    refs = References(config_maps={"m": data})
+    assert data["raw"] == b"\0\1"
+    assert of(refs=refs, envFrom=[{"configMapRef": {"name": "m"}}]) == {"a": "1"}
+    key = {"name": "m", "key": "raw"}
+    with pytest.raises(Held, match="couldn't find key raw"):
+        of({"name": "X", "valueFrom": {"configMapKeyRef": key}}, refs=refs)
+    assert of({"name": "X", "valueFrom": {"configMapKeyRef": {**key, "optional": True}}}, refs=refs) == {}

@@ -241,6 +241,9 @@ def test_a_pod_without_the_machines_users_gets_no_sandbox() -> None:
         box_of(make(hostUsers=False))
     assert held.value.reason in spec.WAITS
     assert box_of(make(hostUsers=True)).name == "p"
+    with pytest.raises(Held, match="dynamic resource allocation") as held:
+        box_of(make(resourceClaims=[{"name": "gpu", "resourceClaimName": "x"}]))
+    assert held.value.reason in spec.WAITS
 
 
 def test_dns() -> None:

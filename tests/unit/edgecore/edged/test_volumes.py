@@ -122,6 +122,29 @@ def test_prepare_and_mounts(tmp_path: Path) -> None:
     assert made[3].host_path == "/bound"
 
 
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ({"emptyDir": {"medium": "HugePages-2Mi"}}, "medium 'HugePages-2Mi' is not supported"),
+        (
+            {"projected": {"sources": [{"clusterTrustBundle": {"name": "b", "path": "x"}}]}},
+            "clusterTrustBundle",
+        ),
+        ({"projected": {"sources": [{"podCertificate": {"signerName": "s"}}]}}, "podCertificate"),
+        ({"projected": {"sources": [{"clusterTrustBundle": {"path": "x", "optional": True}}]}}, ""),
+    ],
+)
+def test_a_volume_of_what_is_not_served_here_is_not_left_empty(
+    tmp_path: Path, source: dict[str, Any], words: str
+) -> None:
+    pod = make(volumes=[{"name": "v", **source}])
+    if words:
+        with pytest.raises(VolumeError, match=words):
+            volumes.prepare(pod, Sources(), root=tmp_path, stamp="1")
+    else:
+        volumes.prepare(pod, Sources(), root=tmp_path, stamp="1")
+
+
 def test_what_must_be_read_only_with_all_below_it_is_refused(tmp_path: Path) -> None:
     mount = {"name": "e", "mountPath": "/e", "readOnly": True}
     for mode, refused in (("Enabled", True), ("IfPossible", False), ("Disabled", False)):
