@@ -29,6 +29,7 @@ from edgecore.edged import (
     mirror,
     node,
     nodeevents,
+    oomwatch,
     pleg,
     quantity,
     shutdown,
@@ -247,6 +248,9 @@ class Edged:
                 group.create_task(self._relist_for_ever(), name="relist")
                 group.create_task(self._wanted_for_ever(group), name="wanted pods")
                 group.create_task(self.housekeeper.run(), name="housekeeping")
+                group.create_task(
+                    oomwatch.watch(self._node.tell, self._clock.monotonic), name="programs out of memory"
+                )
                 if self._csi is not None:
                     group.create_task(self._csi.run(), name="storage plugins")
                 if self._plugins is not None:

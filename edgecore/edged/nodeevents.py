@@ -60,6 +60,15 @@ def shortage(resource: str) -> Told:
     return Told(kind="Warning", reason="EvictionThresholdMet", message=f"Attempting to reclaim {resource}")
 
 
+def system_oom(pid: int, name: str) -> Told:
+    """The kernel ended a program because the machine was out of memory."""
+    return Told(
+        kind="Warning",
+        reason="SystemOOM",
+        message=f"System OOM encountered, victim process: {name}, pid: {pid}",
+    )
+
+
 def images_stay(wanted: int, freed: int) -> Told:
     """The images' disk stays fuller than it should be.  Bytes."""
     return Told(
