@@ -21,13 +21,15 @@ _S = TypeVar("_S", bound=msgspec.Struct)
 class Claim:
     """Where a claim's data is on this machine.
 
-    create: the folder is made when it is missing.  own: whether a pod's fsGroup becomes its group.
+    create: the folder is made when it is missing.  own: whether a pod's fsGroup becomes its group; deep: and that of all that
+    is in it, which is not done to folders of the machine's own.
     held: the path has no links, and must be found without any.  block: it is a device, not a folder.
     """
 
     path: str
     create: bool = False
     own: bool = True
+    deep: bool = False
     held: bool = False
     block: bool = False
 
@@ -144,7 +146,7 @@ def resolve(
     # a hostPath without a type is made when it is missing, as elsewhere; a local volume must be there: an empty folder
     # in place of a disk that is not mounted would take the data
     create = pv.spec.local is None and kind in ("", "DirectoryOrCreate")
-    return Claim(path=place.path, create=create, block=block)
+    return Claim(path=place.path, create=create, deep=pv.spec.local is not None, block=block)
 
 
 def _of_driver(name: str, what: str, spec: _VolumeSpec, source: _Csi, *, block: bool) -> Wanted:

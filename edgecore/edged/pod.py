@@ -197,6 +197,7 @@ class PodSecurityContext(Wire, frozen=True, kw_only=True):
     supplemental_groups: list[int] = []
     supplemental_groups_policy: str = "Merge"
     fs_group: int | None = None
+    fs_group_change_policy: str = "Always"
     sysctls: list[Sysctl] = []
     seccomp_profile: Profile | None = None
     app_armor_profile: Profile | None = None

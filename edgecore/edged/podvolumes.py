@@ -198,7 +198,7 @@ class PodVolumes:
             found = persistent.resolve(name, bytes(claim), volume, owner=owner)
             if isinstance(found, csi.Wanted):
                 path = await self._s.storage.publish(self._ctx.pod, self._ctx.config.root_dir, found)
-                return persistent.Claim(path=path, own=csi.group_applies(found), block=found.block)
+                return persistent.Claim(path=path, own=csi.group_applies(found), deep=True, block=found.block)
             held = await asyncio.to_thread(self._s.hold_path, self._ctx.pod, found.path)
         except SkerryError as err:
             return str(err)

@@ -43,6 +43,41 @@ def opened(path: Path | str, *, dir_fd: int | None = None) -> Iterator[int]:
         os.close(fd)
 
 
+def give_to_group(folder: Path, gid: int, *, deep: bool, always: bool) -> None:
+    """Let a group read and write a folder, deep: and all that is in it.  Links in it are not followed.
+
+    always: also where the folder itself is the group's already; it becomes so last, so that what was cut off is done again.
+    Source: kubelet, volume/volume_linux.go (SetVolumeOwnership)."""
+    with opened(folder) as top:
+        info = os.fstat(top)
+        if not always and info.st_gid == gid and info.st_mode & 0o2070 == 0o2070:
+            return
+        if deep:
+            for _, folders, files, fd in os.fwalk(".", topdown=False, dir_fd=top):
+                for name in (*folders, *files):
+                    _give(name, gid, fd)
+        os.fchown(top, -1, gid)
+        os.fchmod(top, stat.S_IMODE(info.st_mode) | 0o2770)
+
+
+def _give(name: str, gid: int, folder: int) -> None:
+    try:
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    except FileNotFoundError:
+        # another pod that has the volume removed it meanwhile
+        return
+    try:
+        # by what was found: another pod could exchange the name for a link to a file of the machine
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISLNK(mode):
+            return
+        os.chown(f"/proc/self/fd/{fd}", -1, gid)
+        more = 0o2770 if stat.S_ISDIR(mode) else 0o660
+        os.chmod(f"/proc/self/fd/{fd}", stat.S_IMODE(mode) | more)
+    finally:
+        os.close(fd)
+
+
 def make_dirs(root: Path, relative: str, mode: int = 0o750) -> Path:
     """Make the directories of `relative` below `root` (which is made too, and is trusted); none may be a link."""
     root.mkdir(parents=True, exist_ok=True)

@@ -383,6 +383,7 @@ def _claim(pod: Pod, volume: Volume, sources: Sources, root: Path) -> None:
             raise VolumeError(f"{claim.path} is no block device")
         return
     target = tree.make_dirs(root, f"{pod.uid}/volumes/kubernetes.io~local-volume/{volume.name}")
+    first = not tree.mounts_below(target)
     if claim.held:
         mode = tree.bind_path(claim.path, target, make="folder" if claim.create else "")
         if not stat.S_ISDIR(mode):
@@ -391,12 +392,10 @@ def _claim(pod: Pod, volume: Volume, sources: Sources, root: Path) -> None:
         if claim.create:
             path.mkdir(mode=0o755, parents=True, exist_ok=True)
         tree.bind_sub_path(path, "", target, create=False)
-    group = pod.spec.security_context.fs_group
-    if group is not None and claim.own and not volume.persistent_volume_claim.read_only:
-        with tree.opened(target) as fd:
-            if os.fstat(fd).st_gid != group:
-                os.fchown(fd, -1, group)
-                os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) | 0o2070)
+    context = pod.spec.security_context
+    if context.fs_group is not None and claim.own and not volume.persistent_volume_claim.read_only:
+        always = first and context.fs_group_change_policy != "OnRootMismatch"
+        tree.give_to_group(target, context.fs_group, deep=claim.deep, always=claim.deep and always)
 
 
 def _host_path(volume: Volume) -> None:

@@ -30,14 +30,14 @@ def found(claim: dict[str, Any], volume: dict[str, Any] | None) -> Claim:
 
 
 def test_kinds() -> None:
-    assert found(pvc(), pv(local={"path": "/mnt/a"})) == Claim(path="/mnt/a")
+    assert found(pvc(), pv(local={"path": "/mnt/a"})) == Claim(path="/mnt/a", deep=True)
     assert found(pvc(), pv(hostPath={"path": "/srv/a", "type": ""})) == Claim(path="/srv/a", create=True)
     assert found(pvc(), pv(hostPath={"path": "/srv/a", "type": "Directory"})) == Claim(path="/srv/a")
 
 
 def test_a_device_is_no_folder() -> None:
     device = found(pvc(volumeMode="Block"), pv(volumeMode="Block", local={"path": "/dev/x"}))
-    assert device == Claim(path="/dev/x", block=True)
+    assert device == Claim(path="/dev/x", block=True, deep=True)
     assert found(pvc(volumeMode="Filesystem"), pv(volumeMode="Filesystem", local={"path": "/a"})).path == "/a"
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -206,3 +207,30 @@ def test_files_and_folders_are_counted(tmp_path: Path) -> None:
     (tmp_path / "v" / "deep").mkdir(parents=True)
     (tmp_path / "v" / "deep" / "file").write_text("x")
     assert tree.inodes([str(tmp_path / "v"), str(tmp_path / "none")]) == {str(tmp_path / "v"): 3}
+
+
+@pytest.mark.root
+def test_a_group_is_given_all_that_is_in_a_folder(tmp_path: Path) -> None:
+    top = tmp_path / "v"
+    (top / "deep").mkdir(parents=True, mode=0o700)
+    (top / "deep" / "file").write_text("x")
+    (top / "deep" / "file").chmod(0o600)
+    outside = tmp_path / "outside"
+    outside.write_text("x")
+    outside.chmod(0o600)
+    (top / "link").symlink_to(outside)
+
+    def seen() -> list[tuple[int, int]]:
+        found = [p.stat() for p in (top, top / "deep", top / "deep" / "file", outside)]
+        return [(info.st_gid, stat.S_IMODE(info.st_mode)) for info in found]
+
+    top.chmod(0o755)
+    tree.give_to_group(top, 7, deep=False, always=False)
+    assert seen() == [(7, 0o2775), (0, 0o700), (0, 0o600), (0, 0o600)]
+    # the folder is the group's already
+    tree.give_to_group(top, 7, deep=True, always=False)
+    assert seen()[1:] == [(0, 0o700), (0, 0o600), (0, 0o600)]
+    tree.give_to_group(top, 7, deep=True, always=True)
+    assert seen() == [(7, 0o2775), (7, 0o2770), (7, 0o660), (0, 0o600)]
+    tree.give_to_group(top, 8, deep=True, always=False)
+    assert seen() == [(8, 0o2775), (8, 0o2770), (8, 0o660), (0, 0o600)]
