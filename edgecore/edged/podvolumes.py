@@ -18,7 +18,7 @@ from edgecore.edged.runtime import Mount
 
 # How soon what could not be had is asked for again.
 RETRY_S = 5.0
-TOKEN_REFRESH_SHARE = 0.8
+TOKEN_REFRESH_SHARE, LEAST_TOKEN_S = 0.8, 10.0
 # The Service of the API itself: where the node serves one of its own, containers are told of that.
 API_SERVICE = ("default", "kubernetes")
 
@@ -33,9 +33,14 @@ class PodVolumes:
         self.stale = True
         self.refresh_at: float | None = None
 
+    @property
+    def due(self) -> bool:
+        """Whether what they hold may be another, or is over."""
+        return self.stale or (self.refresh_at is not None and self._s.clock.now() >= self.refresh_at)
+
     async def bring(self) -> bool:
         """Bring the volumes to what they should hold; False when that is not possible yet."""
-        if not self.stale and (self.refresh_at is None or self._s.clock.now() < self.refresh_at):
+        if not self.due:
             return True
         # what changes while they are read and written makes them stale again
         self.stale = False
@@ -152,7 +157,7 @@ class PodVolumes:
                 continue
             tokens[key] = token
             now = self._s.clock.now()
-            due = now + max(10.0, (expires - now) * TOKEN_REFRESH_SHARE)
+            due = now + max(LEAST_TOKEN_S, (expires - now) * TOKEN_REFRESH_SHARE)
             self.refresh_at = due if self.refresh_at is None else min(due, self.refresh_at)
         self._ctx.service_links = await self._service_links()
         claims = {name: await self._claim(name) for name in volumes.claims_of(self._ctx.pod)}

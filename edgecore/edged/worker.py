@@ -351,7 +351,7 @@ class Worker:
                 await self._perform(action, group)
         else:
             return 0.0
-        if self._volumes.stale:
+        if self._volumes.due:
             await self._volumes.bring()
         await self._reporter.report()
         await self._stopper.collect()

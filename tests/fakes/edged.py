@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import msgspec
 
 from beehive.errors import Unavailable
+from edgecore.edged.status import timestamp
 
 
 class FakeObjects:
@@ -20,6 +22,7 @@ class FakeObjects:
         self.offline = False
         self.unknown = False
         self.tokens: list[dict[str, Any]] = []
+        self.token_s = 0.0
 
     def want(self, pod: dict[str, Any]) -> None:
         self.wanted[pod["metadata"]["uid"]] = json.dumps(pod).encode()
@@ -54,7 +57,9 @@ class FakeObjects:
         self.tokens.append(asked)
         asked["status"] = {
             "token": f"token-{len(self.tokens)}-{service_account}",
-            "expirationTimestamp": "2999-01-01T00:00:00Z",
+            "expirationTimestamp": timestamp(time.time() + self.token_s)
+            if self.token_s
+            else "2999-01-01T00:00:00Z",
         }
         return json.dumps(asked).encode()
 
