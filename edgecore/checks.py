@@ -14,7 +14,7 @@ from beehive import clock
 from beehive.errors import SkerryError, system_words
 from edgecore.config import EdgeConfig
 from edgecore.edgehub.certificate import Files
-from edgecore.metamanager import keyfile, store
+from edgecore.metamanager import keyfile, sqlitefile
 
 CONNECT_S = 3.0
 CGROUPS = Path("/sys/fs/cgroup")
@@ -126,7 +126,7 @@ def _key(config: EdgeConfig) -> Check:
 
 def _store(path: Path) -> Check:
     try:
-        found = store.level(path)
+        found = sqlitefile.level(path)
     except SkerryError as error:
         return Check(False, str(error))
     return Check(True, f"store at {path} has schema {found}")

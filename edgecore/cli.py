@@ -221,12 +221,12 @@ def _held(config: EdgeConfig, kind: str) -> dict[str, Any]:
     import msgspec
 
     from edgecore import local, questions, tables
-    from edgecore.metamanager import store
+    from edgecore.metamanager import offline
 
     try:
         answer: dict[str, Any] = local.ask(config.socket, "get", kind=kind)
     except Unavailable as error:
-        values = store.read_offline(config.database, questions.KINDS[kind])
+        values = offline.objects(config.database, questions.KINDS[kind])
         print(f"edgecore: {error}; this is what the store holds", file=sys.stderr)
         answer = {"items": [msgspec.json.decode(value) for value in values]}
         if kind == "pods":
@@ -239,10 +239,10 @@ def _last_statuses(database: Path) -> dict[str, Any]:
     import msgspec
 
     from edgecore.edged import record
-    from edgecore.metamanager import store
+    from edgecore.metamanager import offline
 
     prefix = "edged/" + record.key("")
-    found = store.read_notes_offline(database, prefix)
+    found = offline.notes(database, prefix)
     return {
         key.removeprefix(prefix): msgspec.json.decode(msgspec.json.encode(record.decode(value).status))
         for key, value in found.items()
@@ -461,13 +461,13 @@ def _status_at_rest(chosen: argparse.Namespace, config: EdgeConfig, error: str) 
 
     from edgecore import questions, tables
     from edgecore.edgehub.certificate import Files
-    from edgecore.metamanager import store
+    from edgecore.metamanager import offline
 
     try:
         node = Files(config.pki).identity().node
     except SkerryError:
         node = config.node or ""
-    found = asdict(store.look_offline(config.database))
+    found = asdict(offline.look(config.database))
     if chosen.output == "json":
         print(questions.as_json({"node": node, "daemon": error, "store": found}))
     else:

@@ -18,7 +18,7 @@ from edgecore.config import EdgeConfig
 from edgecore.edged import loglinks, tree
 from edgecore.edged.runtime import SandboxInfo
 from edgecore.errors import StoreError
-from edgecore.metamanager import keyfile, store
+from edgecore.metamanager import keyfile, sqlitefile
 
 
 class Runtime(Protocol):
@@ -43,7 +43,7 @@ def reset(config: EdgeConfig, runtime: Callable[[], Runtime] | None) -> Done:
     """Pods first, then files, so that a pod that cannot be ended leaves everything as it is.
 
     runtime: None where no pods run.   Raises: AlreadyRunning (the daemon), CriError, StoreError."""
-    lock = store.hold(config.database)
+    lock = sqlitefile.hold(config.database)
     try:
         uids = _uids(config)
         ended = asyncio.run(_end_pods(runtime, uids)) if runtime is not None and uids else 0

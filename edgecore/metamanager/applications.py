@@ -10,7 +10,7 @@ from beehive.message import Message
 from edgecore.metamanager.manager import MetaManager
 from edgecore.metamanager.process import Change
 from edgecore.metamanager.records import Row
-from edgecore.metamanager.store import Transaction
+from edgecore.metamanager.tables import Transaction
 from edgecore.metaserver.ports import Held, HeldChange
 
 

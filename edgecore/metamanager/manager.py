@@ -43,7 +43,8 @@ from edgecore.metamanager import answers, ondemand, outbox, process, refusals, r
 from edgecore.metamanager.outbox import Outbox
 from edgecore.metamanager.podtokens import PodTokens
 from edgecore.metamanager.process import Change, Verdict
-from edgecore.metamanager.store import Store, Transaction
+from edgecore.metamanager.store import Store
+from edgecore.metamanager.tables import Transaction
 
 log = logging.getLogger(__name__)
 

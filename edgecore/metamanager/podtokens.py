@@ -16,7 +16,8 @@ from beehive import clock
 from beehive.errors import SkerryError, Unavailable
 from beehive.message import Op
 from edgecore.metamanager import tokens
-from edgecore.metamanager.store import Store, Transaction
+from edgecore.metamanager.store import Store
+from edgecore.metamanager.tables import Transaction
 
 log = logging.getLogger(__name__)
 

@@ -20,10 +20,11 @@ from typing import Any
 
 from beehive.message import Group, Message, Op, Source, new
 from edgecore.edgehub.link import Session
-from edgecore.metamanager import store as stores
+from edgecore.metamanager import upgrade
 from edgecore.metamanager.manager import MetaManager
 from edgecore.metamanager.records import Pending, Row
-from edgecore.metamanager.store import Store, Transaction
+from edgecore.metamanager.store import Store
+from edgecore.metamanager.tables import Transaction
 from tests.faults.disk import Disk, Faults, laid_out, read
 
 DISK = Path(os.environ.get("SKERRY_TEST_DISK", ""))
@@ -182,7 +183,7 @@ async def fail(error: int, width: int, step: int) -> None:
 
 if __name__ == "__main__":
     logging.disable()
-    stores._migrate_in_child = stores.migrate  # in this process, whose disk is watched as well
+    upgrade.migrate_in_child = upgrade.migrate  # in this process, whose disk is watched as well
     if sys.argv[1] == "cut":
         asyncio.run(cut())
     else:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from edgecore.local import ask
-from edgecore.metamanager import store
+from edgecore.metamanager import upgrade
 
 FORBIDDEN = (
     "kubernetes",
@@ -152,7 +152,7 @@ def test_a_newer_store_is_refused_with_a_sentence(tmp_path: Path) -> None:
 
     (tmp_path / "data").mkdir()
     path = tmp_path / "data/edgecore.db"
-    store.migrate(path)
+    upgrade.migrate(path)
     db = sqlite3.connect(path)
     db.execute("PRAGMA user_version = 99")
     db.close()

@@ -12,7 +12,7 @@ from beehive.errors import Unavailable
 from edgecore import config
 from edgecore.edged.runtime import SandboxInfo
 from edgecore.errors import AlreadyRunning, StoreError
-from edgecore.metamanager import store
+from edgecore.metamanager import sqlitefile
 from edgecore.reset import reset
 
 
@@ -97,7 +97,7 @@ def test_a_pod_that_cannot_be_ended_leaves_everything(node: config.EdgeConfig) -
 
 
 def test_not_while_the_daemon_runs(node: config.EdgeConfig) -> None:
-    lock = store.hold(node.database)
+    lock = sqlitefile.hold(node.database)
     try:
         with pytest.raises(AlreadyRunning):
             reset(node, Runtime)
