@@ -37,7 +37,7 @@ from edgecore.local import LocalSocket
 from edgecore.machineend import MachineEnd
 from edgecore.metamanager.applications import CloudLink, HeldObjects
 from edgecore.metamanager.manager import MetaManager
-from edgecore.metamanager.rows import PartState, TwinRows
+from edgecore.metamanager.rows import TwinRows
 from edgecore.metamanager.store import Store
 from edgecore.metaserver.inject import TrustingObjects
 from edgecore.metaserver.module import MetaServer, MetaServerOptions
@@ -109,7 +109,7 @@ async def _run_parts(
             node_name=name,
             objects=meta if local_api is None else TrustingObjects(meta, local_api.ca),
             reports=meta,
-            state=PartState(store, "edged"),
+            state=meta.corner("edged"),
             service_env=local_api.env if local_api is not None else None,
             create_pod=meta.create_pod if identity is not None else None,
             devices=hardware,

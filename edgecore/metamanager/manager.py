@@ -26,6 +26,7 @@ from edgecore.metamanager.asking import QUERY_S, Asking
 from edgecore.metamanager.line import Down, Line
 from edgecore.metamanager.outbox import Outbox
 from edgecore.metamanager.podtokens import PodTokens
+from edgecore.metamanager.rows import PartState
 from edgecore.metamanager.saver import Saver, now_ms
 from edgecore.metamanager.store import Store
 from edgecore.metamanager.trouble import DiskTrouble
@@ -69,6 +70,10 @@ class MetaManager:
 
     def bind(self, link: Down) -> None:
         self._line.bind(link)
+
+    def corner(self, part: str) -> PartState:
+        """Where a part of the node keeps what it wants to find again."""
+        return PartState(self.store, self._saver, part)
 
     async def load(self) -> None:
         """Take over what an earlier process left.  Call once, before anything else."""

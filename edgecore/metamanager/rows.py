@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from edgecore.metamanager.process import TWIN_TYPES
+from edgecore.metamanager.saver import Saver
 from edgecore.metamanager.store import Store
 
 
 class PartState:
-    """Small durable facts of one part (edged's `State`)."""
+    """Small durable facts of one part (edged's `State`).   They are stored with what the part reports (`saver`)."""
 
-    def __init__(self, store: Store, part: str) -> None:
+    def __init__(self, store: Store, saver: Saver, part: str) -> None:
         self._store = store
+        self._saver = saver
         self._prefix = f"{part}/"
 
     async def load(self, key: str) -> bytes | None:
@@ -19,11 +21,11 @@ class PartState:
 
     async def save(self, key: str, value: bytes) -> None:
         """Raises: Unavailable."""
-        await self._store.write(lambda tx: tx.set_state(self._prefix + key, value))
+        await self._saver.keep(self._prefix + key, value)
 
     async def drop(self, key: str) -> None:
         """Raises: Unavailable."""
-        await self._store.write(lambda tx: tx.drop_state(self._prefix + key))
+        await self._saver.keep(self._prefix + key, None)
 
 
 class TwinRows:

@@ -1,4 +1,8 @@
-"""The outbox's copy on the disk: it follows what waits, with the count of what was dropped and the session's number."""
+"""The outbox's copy on the disk: it follows what waits, with the count of what was dropped and the session's number.
+
+Notes of a part that belong to what it reports are stored in the same transaction: a change of a pod's status is one commit,
+with edged's record of that pod, and so are those of many pods at once.  Whoever comes while a commit is under way joins the
+next."""
 
 from __future__ import annotations
 
@@ -24,6 +28,15 @@ SESSION = "link.session"
 DROPPED = "outbox.dropped"
 
 
+class _Note:
+    """What a part keeps, until it is on the disk.   value: None to have none any more."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: bytes | None) -> None:
+        self.value = value
+
+
 class Saver:
     def __init__(self, store: Store, outbox: Outbox, line: Line, trouble: DiskTrouble) -> None:
         self._store = store
@@ -33,6 +46,7 @@ class Saver:
         self._saving = asyncio.Lock()
         self._dropped = 0  # as saved
         self._session = 0
+        self._notes: dict[str, _Note] = {}
 
     async def load(self) -> None:
         """Take over what an earlier process left.  Call once, before anything else.  Raises: Unavailable."""
@@ -57,13 +71,26 @@ class Saver:
                 self._trouble.refused(error)
                 await asyncio.sleep(AGAIN_S)
 
+    async def keep(self, key: str, value: bytes | None) -> None:
+        """Store a part's note with whatever else is to be stored, or forget it (None).  Of a key the newest counts.
+
+        Raises: Unavailable (nothing of it is written later either)."""
+        note = self._notes[key] = _Note(value)
+        try:
+            await self.save()
+        finally:
+            if self._notes.get(key) is note:
+                del self._notes[key]
+
     async def save(self, *, everything: bool = False) -> None:
         """Bring the disk up to date.   everything: also what need not be there yet.  Raises: Unavailable."""
         async with self._saving:  # two at once would write the same rows
+            await asyncio.sleep(0)  # what is said in the same moment goes with it
+            notes = dict(self._notes)
             change = self._outbox.unsaved(now_ms(), everything=everything)
             dropped = self._outbox.dropped.total()
             number = self._line.session.number if self._line.session is not None else self._session
-            if not change and dropped == self._dropped and number == self._session:
+            if not change and not notes and dropped == self._dropped and number == self._session:
                 return
             counted = [
                 (kind, reason, count) for (kind, reason), count in sorted(self._outbox.dropped.items())
@@ -74,6 +101,8 @@ class Saver:
                 tx.drop_pending(change.drops)
                 for pending in change.puts:
                     tx.put_pending(pending)
+                for key, note in notes.items():
+                    tx.drop_state(key) if note.value is None else tx.set_state(key, note.value)
                 if dropped != self._dropped:
                     tx.set_state(DROPPED, encoded)
                 if number != self._session:
@@ -82,6 +111,9 @@ class Saver:
             await self._store.write(work)
             self._trouble.took()
             self._outbox.saved(change, now_ms())
+            for key, note in notes.items():
+                if self._notes.get(key) is note:
+                    del self._notes[key]
             self._dropped = dropped
             self._session = number
 

@@ -34,6 +34,7 @@ BURST = 5000
 STORED = 10_000
 IDLE_S = 120.0
 RENEWALS = 30
+STATUSES = 200
 ROUNDS = 3
 WINDOW = 64
 """Frames in flight: what a hub of ours sends before the first acknowledgement."""
@@ -95,6 +96,30 @@ async def burst(folder: Path, kind: str) -> None:
     sealed = " (sealed)" if kind == "secret" else ""
     show(f"{kind}s{sealed} of 1 KB, frame to ack", BURST / seconds, "objects/s")
     show(f"{kind}s{sealed}, commits (an fsync each)", (store.counters.commits - commits) / BURST, "an object")
+    store.close()
+
+
+async def statuses(folder: Path) -> None:
+    """What a change of a pod's status costs: its report, and edged's record of the pod, as a pod's worker stores them."""
+    store = Store.open(folder / "edgecore.db")
+    meta = MetaManager(store, "edge-1")
+    state = meta.corner("edged")
+    status = json.dumps({"phase": "Running", "fill": "x" * 2000}).encode()
+
+    async def tell(pod: int) -> None:
+        async with asyncio.TaskGroup() as both:
+            both.create_task(state.save(f"pod/u{pod}", status))
+            both.create_task(meta.pod_status("d", f"p{pod}", f"u{pod}", status))
+
+    for pods in (1, 20):
+        commits, began = store.counters.commits, time.monotonic()
+        for _ in range(STATUSES):
+            async with asyncio.TaskGroup() as group:
+                for pod in range(pods):
+                    group.create_task(tell(pod))
+        seconds = (time.monotonic() - began) / STATUSES
+        show(f"a status of {pods} pods at once, until it is durable", seconds * 1000, "ms")
+        show("... commits (an fsync each)", (store.counters.commits - commits) / STATUSES, "each time")
     store.close()
 
 
@@ -300,6 +325,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="skb") as tmp:
         for kind in ("configmap", "secret"):
             asyncio.run(burst(Path(tmp), kind))
+        asyncio.run(statuses(Path(tmp) / "statuses"))
         stored(Path(tmp))
         flash(Path(tmp))
     if reason := missing():
