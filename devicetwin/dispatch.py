@@ -10,6 +10,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from beehive._generated import dmi_pb2 as pb
+from beehive.apis.devices import DeviceModel
 from devicetwin import membership
 from devicetwin.assign import ANNOTATION, Need, assign
 from devicetwin.changes import Changes
@@ -76,6 +78,14 @@ class Dispatch:
         record = self._known.records.get(id_)
         if not isinstance(want, Tell) or record is None or record.delivered != (mapper, want.digest):
             self.dmi.look_at(mapper, id_)
+
+    def model_changed(self, id_: str) -> None:
+        """Have the mappers told that were given this model; its devices are looked at by whoever calls this."""
+        self.dmi.model_changed(id_)
+
+    def model_gone(self, model: DeviceModel) -> None:
+        """Have the mappers told that may have this model.  Devices that need it go on as they are."""
+        self.dmi.model_gone(model.id, model.spec.protocol)
 
     def is_delivered(self, id_: str) -> bool:
         """Whether the mapper has confirmed the device as it is now."""
@@ -153,6 +163,10 @@ class Dispatch:
         if record.delivered != delivered:
             self._known.records[id_] = replace(record, delivered=delivered)
             self._notes.add(id_, SAVE)
+
+    def model(self, id_: str) -> pb.DeviceModel | None:
+        model = self._known.models.get(id_)
+        return to_model(model) if model is not None else None
 
     def refused(self, mapper: str, id_: str, text: str) -> None:
         self._changes.refusal(id_, "", f"mapper {mapper} does not take the device: {text}")

@@ -1,8 +1,12 @@
 """The edge's end of the DMI: the socket that mappers report to, and one worker per mapper that tells it of its devices.
 
-What a mapper should have is not kept here.  A worker holds a set of device ids to look at again and asks its `Host` what to
-tell, at the moment of telling; so a burst of edits is one call, and a call that failed is repeated with the newest state.  A
-mapper that hangs or is gone holds up its own worker and nobody else.
+What a mapper should have is not kept here.  A worker holds a set of ids of devices and models to look at again and asks its
+`Host` what to tell, at the moment of telling; so a burst of edits is one call, and a call that failed is repeated with the
+newest state.  A mapper that hangs or is gone holds up its own worker and nobody else.
+
+Models go before the devices that need them.  One that a mapper was given it is told of when it changes (UpdateDeviceModel) and
+when it goes (RemoveDeviceModel); its devices are told again after a change, since KubeEdge's mappers leave those that run as
+they are.  A mapper that registers is given all, and forgets the rest.
 
 The kernel says which user a peer is; a mapper reports only for devices of a protocol that this user has registered.
 Source: protocol notes on DMI sections 4, 5, 7 and 14."""
@@ -11,7 +15,7 @@ import asyncio
 import logging
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -81,6 +85,9 @@ class Host(Protocol):
     def told(self, mapper: str, id_: str, digest: str) -> None:
         """The mapper confirmed; an empty digest means that it no longer has the device."""
 
+    def model(self, id_: str) -> pb.DeviceModel | None:
+        """A model as it is now; None when there is none of that name."""
+
     def refused(self, mapper: str, id_: str, text: str) -> None:
         """The mapper will not take the device as it is."""
 
@@ -111,6 +118,7 @@ class Link:
         self._client = dmi.Client(info.address, uid=info.uid)
         self._pending: dict[str, int] = {}  # device id -> refusals so far
         self._models: dict[str, bytes] = {}  # model id -> what it was told of it
+        self._pending_models: dict[str, int] = {}  # model id -> refusals so far
         self._wake = asyncio.Event()
         self._failed_looks = 0
 
@@ -119,6 +127,21 @@ class Link:
         self._pending[id_] = 0
         self._wake.set()
 
+    def has_model(self, id_: str) -> bool:
+        """Whether the mapper was given this model since it registered or this process began."""
+        return id_ in self._models
+
+    def look_at_model(self, id_: str) -> None:
+        """The model is different, or gone: tell the mapper."""
+        self._pending_models[id_] = 0
+        self._wake.set()
+
+    def given(self, tells: Iterable[Tell]) -> None:
+        """The mapper got these with its registration: none of them need be told again."""
+        for tell in tells:
+            self._models[_id(tell.model)] = _bytes(tell.model)
+            self._pending.pop(f"{tell.device.namespace}/{tell.device.name}", None)
+
     def replace(self, info: MapperInfo) -> None:
         """The mapper registered again, perhaps at another address; it has just been given everything."""
         if info.address != self.info.address or info.uid != self.info.uid:
@@ -126,6 +149,7 @@ class Link:
             self._client = dmi.Client(info.address, uid=info.uid)
         self.info = info
         self._pending.clear()
+        self._pending_models.clear()
         self._models.clear()
         self._failed_looks = 0
         if not self.alive:
@@ -137,13 +161,12 @@ class Link:
         backoff = Backoff(base_s=0.25, cap_s=PROBE_S)
         try:
             while True:
-                if not self._pending:
+                if not self._pending and not self._pending_models:
                     backoff.reset()
                     await self._idle()
                     continue
-                id_ = next(iter(self._pending))
                 try:
-                    await self._settle(id_)
+                    await self._settle_next()
                     backoff.reset()
                 except Unavailable as error:
                     log.debug("! mapper %s: %s", self.info.name, error)
@@ -173,6 +196,65 @@ class Link:
             log.info("Mapper %s is back", self.info.name)
         if was != self.alive:
             self._host.alive_changed(self.info.name)
+
+    async def _settle_next(self) -> None:
+        """One thing: what devices need before them, what they need no more after them.  Raises: Unavailable."""
+        changed = next((id_ for id_ in self._pending_models if self._host.model(id_) is not None), None)
+        if changed is not None:
+            await self._settle_model(changed)
+        elif self._pending:
+            await self._settle(next(iter(self._pending)))
+        else:
+            await self._settle_model(next(iter(self._pending_models)))
+
+    async def _settle_model(self, id_: str) -> None:
+        """Tell the mapper that a model is different or gone.  Raises: Unavailable; it is then looked at again."""
+        refusals = self._pending_models[id_]
+        model = self._host.model(id_)
+        try:
+            if model is not None:
+                await self._put_model(model)
+            else:
+                await self._remove_model(id_)
+        except Refused as error:
+            if self._pending_models.get(id_) != refusals:
+                return
+            if refusals + 1 < MAX_REFUSALS:
+                self._pending_models[id_] = refusals + 1
+                await asyncio.sleep(1.0)
+                return
+            # its devices are told next, and what becomes of them is said on them
+            log.warning("Mapper %s refuses device model %s: %s", self.info.name, id_, error)
+        now = self._host.model(id_)
+        if (None if now is None else _bytes(now)) == (None if model is None else _bytes(model)):
+            self._pending_models.pop(id_, None)
+
+    async def _put_model(self, model: pb.DeviceModel) -> None:
+        """Give the mapper a model, unless it has it like this.  Raises: Unavailable, Refused."""
+        id_, packed = _id(model), _bytes(model)
+        known = self._models.get(id_)
+        if known == packed:
+            return
+        if known is not None:
+            try:
+                await self._call("UpdateDeviceModel", pb.UpdateDeviceModelRequest(model=model))
+            except (Refused, NotFound) as error:
+                # it began anew and did not register, or cannot do this: creating puts it in, known or not
+                log.debug("! mapper %s did not change model %s: %s", self.info.name, id_, error)
+                known = None
+        if known is None:
+            # What an earlier process gave it nobody knows; updating an unknown one is refused by KubeEdge's mappers.
+            await self._call("CreateDeviceModel", pb.CreateDeviceModelRequest(model=model))
+        self._models[id_] = packed
+
+    async def _remove_model(self, id_: str) -> None:
+        namespace, _, name = id_.partition("/")
+        request = pb.RemoveDeviceModelRequest(modelName=name, modelNamespace=namespace)
+        try:
+            await self._call("RemoveDeviceModel", request)
+        except NotFound as error:
+            log.debug("! mapper %s had no model %s: %s", self.info.name, id_, error)
+        self._models.pop(id_, None)
 
     async def _settle(self, id_: str) -> None:
         """Tell the mapper about one device.  Raises: Unavailable; the device is then looked at again."""
@@ -208,13 +290,7 @@ class Link:
             self.look_at(id_)
 
     async def _give(self, want: Tell) -> None:
-        model_id = f"{want.model.namespace}/{want.model.name}"
-        bytes_ = want.model.SerializeToString(deterministic=True)
-        if self._models.get(model_id) != bytes_:
-            # Creating is the one call that puts in a model, known or not; updating an unknown one is refused by KubeEdge's
-            # mappers.
-            await self._call("CreateDeviceModel", pb.CreateDeviceModelRequest(model=want.model))
-            self._models[model_id] = bytes_
+        await self._put_model(want.model)
         if want.known:
             await self._call("UpdateDevice", pb.UpdateDeviceRequest(device=want.device))
         else:
@@ -300,6 +376,18 @@ class Dmi:
         if link is not None and link.info.callbacks:
             link.look_at(id_)
 
+    def model_changed(self, id_: str) -> None:
+        """Have the mappers told that were given this model."""
+        for link in self.links.values():
+            if link.info.callbacks and link.has_model(id_):
+                link.look_at_model(id_)
+
+    def model_gone(self, id_: str, protocol: str) -> None:
+        """Have the mappers told that may have this model: those of its protocol may from before this process began."""
+        for link in self.links.values():
+            if link.info.callbacks and (link.has_model(id_) or link.info.protocol == protocol):
+                link.look_at_model(id_)
+
     # --- calls of mappers
 
     async def _register(self, request: pb.MapperRegisterRequest, peer: dmi.Peer) -> pb.MapperRegisterResponse:
@@ -325,6 +413,7 @@ class Dmi:
                 self._group.create_task(known.run(), name=f"mapper {info.name}")
         known.replace(info)
         tells = await self._host.registered(info)
+        known.given(tells)
         log.info("Mapper %s registered for %s with %d devices", info.name, info.protocol, len(tells))
         response = pb.MapperRegisterResponse()
         for tell in tells:
@@ -393,6 +482,14 @@ class Dmi:
                 reason="Forbidden",
             )
         return id_
+
+
+def _id(model: pb.DeviceModel) -> str:
+    return f"{model.namespace}/{model.name}"
+
+
+def _bytes(model: pb.DeviceModel) -> bytes:
+    return model.SerializeToString(deterministic=True)
 
 
 def _info(request: pb.MapperRegisterRequest, peer: dmi.Peer) -> MapperInfo:

@@ -175,13 +175,17 @@ class DeviceTwin:
         id_ = f"{parts[0]}/{parts[2]}"
         deleted = message.route.operation == Op.DELETE
         if parts[1] == "devicemodel":
+            gone = None
             if deleted:
-                self.known.models.pop(id_, None)
+                gone = self.known.models.pop(id_, None)
             else:
                 self.known.models[id_] = api.decode_model(bytes(message.content))
+                self.dispatch.model_changed(id_)
             for device in [d for d in self.known.devices.values() if d.model_id == id_]:
                 self._object_stored(device.id)
             self.dispatch.reassign()
+            if gone is not None:
+                self.dispatch.model_gone(gone)
         elif deleted:
             self._object_deleted(id_)
         else:

@@ -338,12 +338,23 @@ class EdgeLink:
         return pb.UpdateDeviceModelResponse()
 
     def _put_model(self, model: pb.DeviceModel, peer: dmi.Peer) -> None:
-        """Take a model; running devices take on its types (KubeEdge's keep the old ones)."""
+        """Take a model; running devices take on its types and bounds (KubeEdge's keep the old ones)."""
         self._check(peer)
         self._models[f"{model.namespace}/{model.name}"] = model
         for device in list(self._protos.values()):
-            if (device.namespace, device.spec.deviceModelReference) == (model.namespace, model.name):
+            if (device.namespace, device.spec.deviceModelReference) != (model.namespace, model.name):
+                continue
+            try:
                 self._take(device)
+            except SkerryError as error:
+                # it goes on as it was, until it is told with what fits the new model
+                log.warning(
+                    "Device %s/%s does not fit the changed model %s: %s",
+                    device.namespace,
+                    device.name,
+                    model.name,
+                    error,
+                )
 
     async def _remove_model(
         self, request: pb.RemoveDeviceModelRequest, peer: dmi.Peer

@@ -118,6 +118,8 @@ class Poller:
         """Take a new spec.  Only if more than wishes or cycles changed is the device reopened."""
         if not self.spec.same_but_desired(spec):
             self._reopen = True
+        elif self._driver is not None:
+            self._driver.properties = spec.properties
         self.spec = spec
         self._wake.set()
 
@@ -232,7 +234,9 @@ class Poller:
                 sample = replace(sample, anomaly=await self._judged(driver, prop, value))
             samples.append(sample)
             self._push_on(prop, sample)
-        reported = [s for s in samples if self.spec.properties[s.name].report] if samples else []
+        # a property may have gone, by a changed model, while it was read
+        now = self.spec.properties
+        reported = [s for s in samples if s.name in now and now[s.name].report]
         if reported:
             self._reports.readings(self.spec.id, reported)
         if failure is not None:

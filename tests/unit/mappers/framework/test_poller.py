@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import looptime
@@ -457,3 +458,38 @@ def test_a_wish_that_the_driver_cannot_write_leaves_the_readings(caplog: pytest.
     assert len(reports.values("a")) > 4
     assert "offline" not in reports.states
     assert caplog.text.count("ReadOnly cannot write") == 1
+
+
+def test_a_property_that_goes_while_it_is_read_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """A changed model: its reading is of nobody's any more."""
+
+    class Slow(Fake):
+        async def read(self, prop: Property) -> Value:
+            await asyncio.sleep(0.5)
+            return await super().read(prop)
+
+    without = replace(spec(), properties={"a": spec().properties["a"]})
+
+    async def scenario(poller: Poller, reports: Reports) -> None:
+        await asyncio.sleep(0.7)  # b is being read
+        poller.update(without)
+        await asyncio.sleep(5)
+
+    reports = play(scenario, spec(), Slow)
+    assert reports.values("a")
+    assert not reports.values("b")
+    assert "unknown" not in reports.states
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_a_driver_sees_the_bounds_of_a_changed_model_without_being_opened_again() -> None:
+    async def scenario(poller: Poller, reports: Reports) -> None:
+        await asyncio.sleep(0.5)
+        (driver,) = Fake.instances
+        bounded = {n: replace(p, maximum="9") for n, p in spec().properties.items()}
+        poller.update(replace(spec(), properties=bounded))
+        await asyncio.sleep(2)
+        assert driver.properties["a"].maximum == "9"
+        assert driver.log == ["open"]
+
+    play(scenario, spec())
