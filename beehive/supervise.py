@@ -5,20 +5,24 @@ daemon, as does an exception, so that whoever started the daemon restarts it who
 in reverse order of start, each within its budget; the second ends the process at once.
 
 An end that has begun comes to its end: a part or a thread that hangs (a dead disk, a call that nobody answers) would leave a
-daemon that does nothing and is not restarted either, so after a while the process ends without them."""
+daemon that does nothing and is not restarted either, so after a while the process ends without them.  A loop that is blocked
+hears no signal; a thread does, and ends the process when the loop stays deaf."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from types import FrameType
+from typing import Any
 
 from beehive.errors import SkerryError
-from beehive.watchdog import HANGS, Watchdog
+from beehive.watchdog import HANGS, Watchdog, stacks
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +31,9 @@ STOP_S = 10.0
 
 FAULT_S = 30.0
 """How long all parts together may take to end when one of them failed; then the process ends without them."""
+
+DEAF_S = 30.0
+"""How long the loop may be blocked once a signal came; then the process ends.  A small board under load is late by seconds."""
 
 EXIT_S = 20.0
 """How long what is left may take once all parts have ended: threads that are still at work, files to close."""
@@ -46,16 +53,20 @@ class PartEnded(RuntimeError):
 
 
 async def supervise(
-    parts: Sequence[Part], *, stop: asyncio.Event | None = None, signals: bool = True
+    parts: Sequence[Part],
+    *,
+    stop: asyncio.Event | None = None,
+    signals: bool = True,
+    deaf_s: float = DEAF_S,
 ) -> None:
     """Run `parts` until `stop` is set or a signal comes.  Raises what a failing part raised.
 
-    Stopping cancels the parts from the last to the first and waits for each in turn."""
+    Stopping cancels the parts from the last to the first and waits for each in turn.   deaf_s: see DEAF_S."""
     stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
-    if signals:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, _on_signal, stop, number)
+    listening = _Signals(stop, deaf_s) if signals else None
+    if listening is not None:
+        listening.listen(loop)
     failure: BaseException | None = None
     tasks: list[asyncio.Task[None]] = []
     ending = _Ending(lambda: ", ".join(task.get_name() for task in tasks if not task.done()))
@@ -77,9 +88,8 @@ async def supervise(
         failure = faults.exceptions[0]
     finally:
         ending.is_over()
-        if signals:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
+        if listening is not None:
+            listening.over(loop)
     if failure is not None:
         raise failure
 
@@ -163,9 +173,65 @@ async def _guard(part: Part, stop: asyncio.Event, ending: _Ending) -> None:
         raise PartEnded(f"part {part.name} ended")
 
 
-def _on_signal(stop: asyncio.Event, number: int) -> None:
-    if stop.is_set():
-        log.warning("Second signal: ending at once")
-        os._exit(128 + number)
-    log.info("Stopping on %s", signal.Signals(number).name)
-    stop.set()
+class _Signals:
+    """SIGTERM and SIGINT: the first sets `stop`, the second ends the process.
+
+    The loop hears of a signal when it turns.  Python hears of it as soon as the main thread is between two of its steps, or
+    in a call that the kernel breaks off: so a driver that sleeps in a coroutine does not keep a process alive for ever."""
+
+    NUMBERS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self, stop: asyncio.Event, deaf_s: float) -> None:
+        self._stop = stop
+        self._deaf_s = deaf_s
+        self._count = 0
+        self._heard = threading.Event()
+        # a signal may come in the middle of anything: letting go of a lock is all that its handler does
+        self._came = threading.Lock()
+        self._came.acquire()
+
+    def listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        for number in self.NUMBERS:
+            loop.add_signal_handler(number, self._on_signal, number)
+            self._before(number, signal.getsignal(number))
+        threading.Thread(target=self._mind, name="signals", daemon=True).start()
+
+    def over(self, loop: asyncio.AbstractEventLoop) -> None:
+        for number in self.NUMBERS:
+            loop.remove_signal_handler(number)
+        self._heard.set()
+        self._let_go()
+
+    def _before(self, number: int, loops_own: Any) -> None:
+        def handle(number: int, frame: FrameType | None) -> None:
+            self._count += 1
+            if self._count > 1 and not self._heard.is_set():
+                os._exit(128 + number)
+            self._let_go()
+            if callable(loops_own):
+                loops_own(number, frame)
+
+        signal.signal(number, handle)
+
+    def _let_go(self) -> None:
+        with contextlib.suppress(RuntimeError):  # nobody waits any more
+            self._came.release()
+
+    def _mind(self) -> None:
+        self._came.acquire()
+        if not self._heard.wait(self._deaf_s):
+            log.critical(
+                "Ending the process: told to stop, and its event loop is blocked for %.0f s; all threads:\n%s",
+                self._deaf_s,
+                stacks(),
+            )
+            os._exit(HANGS)
+
+    def _on_signal(self, number: int) -> None:
+        """In the loop."""
+        self._heard.set()
+        if self._stop.is_set():
+            log.warning("Second signal: ending at once")
+            os._exit(128 + number)
+        log.info("Stopping on %s", signal.Signals(number).name)
+        self._stop.set()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -142,6 +144,59 @@ def test_a_daemon_of_which_something_hangs_ends_all_the_same(clean_up: str, clos
     )
     assert done.returncode == HANGS, done.stderr
     assert "Ending the process" in done.stderr
+
+
+DEAF = """
+import asyncio, sys, time
+from beehive.supervise import Part, supervise
+
+async def block():
+    print("blocked", flush=True)
+    {block}
+    await asyncio.Event().wait()
+
+asyncio.run(supervise([Part(name="blocks", run=block)], deaf_s={deaf_s}))
+"""
+
+
+def _deaf(block: str, deaf_s: float) -> subprocess.Popen[str]:
+    program = DEAF.format(block=block, deaf_s=deaf_s)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "blocked\n"
+    return process
+
+
+BLOCKS = ["time.sleep(3600)", "while True: pass"]
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=["sleeps", "computes"])
+def test_a_process_whose_loop_is_blocked_ends_all_the_same_when_it_is_told_to(block: str) -> None:
+    process = _deaf(block, 0.2)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == HANGS, said
+    assert "its event loop is blocked" in said
+    assert "in block" in said  # where
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=["sleeps", "computes"])
+def test_the_second_signal_ends_a_process_at_once_whose_loop_is_blocked(block: str) -> None:
+    process = _deaf(block, 3600.0)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.2)  # two at once are one
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+
+
+def test_a_loop_that_is_only_late_stops_in_order() -> None:
+    process = _deaf("time.sleep(0.5)", 30.0)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
 
 
 def test_the_error_of_a_part_comes_out_of_a_daemon_that_ends_by_itself() -> None:
