@@ -231,17 +231,26 @@ class Server:
     """Serves methods on a unix socket.
 
     A call that raises a SkerryError answers with its text, another error with none.  The socket appears under its name only
-    once it can be connected, and goes when `serve` ends."""
+    once it can be connected, and goes when `serve` ends.   tidy: with it the folders that were made for it, if nobody else
+    uses them; a folder that pods have mounted must stay."""
 
-    def __init__(self, path: Path, calls: Sequence[tuple[Method, Call]], *, mode: int = 0o660) -> None:
+    def __init__(
+        self, path: Path, calls: Sequence[tuple[Method, Call]], *, mode: int = 0o660, tidy: bool = False
+    ) -> None:
         self.path = path
+        self._tidy = tidy
         self._calls = calls
         self._mode = mode
         self.ready = asyncio.Event()
 
     async def serve(self) -> None:
         """Listen until cancelled.  Raises: Unavailable when the socket cannot be made."""
-        sock = _listen(self.path, self._mode)
+        made = _missing(self.path.parent) if self._tidy else []
+        try:
+            sock = _listen(self.path, self._mode)
+        except Unavailable:
+            _take_back(made)
+            raise
         server = _Server([_Service({m.path: self._handler(m, c) for m, c in self._calls})])
         # grpclib's own start would lose the socket if it were cancelled in the middle.
         loop = asyncio.get_running_loop()
@@ -254,6 +263,7 @@ class Server:
             self.ready.clear()
             with contextlib.suppress(FileNotFoundError):
                 self.path.unlink()
+            _take_back(made)
             listening.close()
             await server.end()
 
@@ -269,6 +279,19 @@ class Server:
             await stream.send_message(reply)
 
         return Handler(handle, Cardinality.UNARY_UNARY, method.request, method.reply)
+
+
+def _missing(folder: Path) -> list[Path]:
+    """The folder and those above it that are not there, the deepest first."""
+    return [place for place in (folder, *folder.parents) if not place.exists()]
+
+
+def _take_back(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:  # somebody uses it by now
+            return
 
 
 def _listen(path: Path, mode: int) -> socket.socket:

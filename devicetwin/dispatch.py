@@ -87,6 +87,11 @@ class Dispatch:
         """Have the mappers told that may have this model.  Devices that need it go on as they are."""
         self.dmi.model_gone(model.id, model.spec.protocol)
 
+    def is_served(self, id_: str) -> bool:
+        """Whether a mapper that answers has the device."""
+        link = self.dmi.links.get(self._known.owner.get(id_, ""))
+        return link is not None and link.alive
+
     def is_delivered(self, id_: str) -> bool:
         """Whether the mapper has confirmed the device as it is now."""
         want = self.tell(self._known.owner.get(id_, ""), id_)

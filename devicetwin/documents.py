@@ -275,7 +275,9 @@ def edge_updated(
             timestamp=now_ms,
             twin=twin,
             problems=[
-                TwinProblem(property=name[:128], reason="InvalidValue", message=text[:256])
+                TwinProblem(
+                    property=name[:128], reason="InvalidValue" if name else "NotServed", message=text[:256]
+                )
                 for name, text in sorted(problems.items())
             ]
             or msgspec.UNSET,

@@ -100,7 +100,7 @@ class Known:
 
     # --- for the local command line
 
-    def snapshot(self, id_: str, *, delivered: bool) -> dict[str, Any]:
+    def snapshot(self, id_: str, *, delivered: bool, problems: Mapping[str, str]) -> dict[str, Any]:
         """One device as plain values.   delivered: whether its mapper has confirmed it as it is now."""
         record = self.records[id_]
         return {
@@ -110,7 +110,7 @@ class Known:
             "protocol": self.protocol_of(id_) or "",
             "mapper": self.owner.get(id_, ""),
             "delivered": delivered,
-            "problems": self.problems(id_),
+            "problems": dict(problems),
             "twins": {
                 name: {
                     "type": t.type,

@@ -7,8 +7,8 @@ again.  Other tasks work the notes off.  So nothing that comes in waits for a di
 answer means "stored".
 
 Here is what the cloud says and hears; each other way in or out has a module of its own: `dispatch` (mappers), `reports` (what
-devices say), `requests` (MQTT clients), `calls` (methods), `saving` (the disk), `presence` (plugged hardware); `silence` and
-`anomalies` look at the time."""
+devices say), `requests` (MQTT clients), `calls` (methods), `saving` (the disk), `presence` (plugged hardware), `undriven`
+(what is said of drivers); `silence` and `anomalies` look at the time."""
 
 import asyncio
 import logging
@@ -42,6 +42,7 @@ from devicetwin.requests import Requests
 from devicetwin.saving import Saving
 from devicetwin.silence import Silence
 from devicetwin.texts import Texts
+from devicetwin.undriven import Undriven
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ class DeviceTwin:
             loaded=self.loaded,
         )
         self.dmi = self.dispatch.dmi
+        self._undriven = Undriven(known, notes, self.dispatch.is_served)
         self._calls = Calls(known, self.dmi, self._answer_call)
         self._requests = Requests(
             known,
@@ -342,8 +344,9 @@ class DeviceTwin:
         now = self._clock.wall_ms()
         if what & TWIN:
             # What is wrong with the spec the cloud sees by itself; what was refused here it cannot.
+            problems = self._undriven.problems(id_, self.known.bad.get(id_, {}))
             content = documents.edge_updated(
-                str(uuid4()), now, record.twins, self.known.bad.get(id_, {}), self._anomalies.standing(id_)
+                str(uuid4()), now, record.twins, problems, self._anomalies.standing(id_)
             )
             await self._send(f"device/{id_}/twin/edge_updated", content, coalesce=f"twin/{id_}")
         if what & STATE:
@@ -376,6 +379,10 @@ class DeviceTwin:
         that is back its mapper speaks, or nobody does."""
         self._presence.plugged(present)
 
+    def undriven(self, faults: Mapping[str, str]) -> None:
+        """What whoever starts mappers says of their drivers: protocol -> why nothing serves it."""
+        self._undriven.take(faults)
+
     # --- questions
 
     def found(self) -> Mapping[str, str]:
@@ -389,7 +396,11 @@ class DeviceTwin:
     def devices(self) -> list[dict[str, Any]]:
         """All devices of the node as plain values, sorted by id."""
         return [
-            self.known.snapshot(id_, delivered=self.dispatch.is_delivered(id_))
+            self.known.snapshot(
+                id_,
+                delivered=self.dispatch.is_delivered(id_),
+                problems=self._undriven.problems(id_, self.known.problems(id_)),
+            )
             for id_ in sorted(self.known.records)
         ]
 

@@ -40,6 +40,9 @@ class Twins(Protocol):
 
     def needs(self) -> list[dict[str, Any]]: ...
 
+    def undriven(self, faults: Mapping[str, str]) -> None:
+        """Protocol → why nothing serves it: all that is known to be wrong with drivers now."""
+
     def found(self) -> Mapping[str, str]:
         """The devices that were made of found hardware: id -> name of the candidate."""
 
@@ -61,7 +64,8 @@ class Hardware:
         self._covers: list[str] = []
 
     async def answer(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        """The verb `hardware`.  present: all that is seen, or null while that is not known.  Raises: ProtocolError."""
+        """The verb `hardware`.  present: all that is seen, or null while that is not known.   faults: protocol → why nothing
+        serves it.   Raises: ProtocolError."""
         present = question.get("present")
         if present is not None:
             try:
@@ -70,6 +74,11 @@ class Hardware:
                 raise ProtocolError(f"cannot use what is said to be plugged in: {error}") from error
             self._plugged = self._by_name(seen)
             await self._take_both()
+        if (faults := question.get("faults")) is not None:
+            try:
+                self._twins.undriven(msgspec.convert(faults, dict[str, str]))
+            except msgspec.ValidationError as error:
+                raise ProtocolError(f"cannot use what is said of drivers: {error}") from error
         return {
             "node": self._node,
             "rules": await self._cloud.known("hardwarerule"),

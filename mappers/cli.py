@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 the driver or the check failed, 2 wrong usage."""
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -18,6 +19,9 @@ from mappers.framework import config
 
 if TYPE_CHECKING:
     from mappers.framework.driver import Driver
+
+MAX_FAULT_BYTES = 1024
+"""A pipe takes so much without anybody who reads."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
         "--while-input",
         action="store_true",
         help="end when standard input is closed: with the process that started this one",
+    )
+    run.add_argument(
+        "--fault-fd", type=int, metavar="N", help="say on this descriptor, too, why it cannot run"
     )
     run.add_argument(
         "--simulate", action="store_true", help="run without an edgecore and print what would be reported"
@@ -238,6 +245,17 @@ def _udev(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    try:
+        return _run_driver(arguments)
+    except Exception as error:
+        if arguments.fault_fd is not None:
+            text = str(error) if isinstance(error, SkerryError) else f"{type(error).__name__}: {error}"
+            with contextlib.suppress(OSError):  # who asked for it has gone
+                os.write(arguments.fault_fd, text.encode()[:MAX_FAULT_BYTES])
+        raise
+
+
+def _run_driver(arguments: argparse.Namespace) -> int:
     from mappers.framework.runner import load_driver
 
     driver = load_driver(arguments.file)

@@ -87,6 +87,7 @@ class DeviceController:
         )
         self._events: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(MAX_EVENTS)
         self._told: dict[tuple[str, str], str] = {}
+        self._faults: dict[tuple[str, str], frozenset[str]] = {}  # told, by device
         self._anomalies: dict[tuple[str, str], frozenset[tuple[str, str]]] = {}  # told, by device
         self._late: dict[str, tuple[Link, Inventory]] = {}  # by node: its newest connection
         caches.models.subscribe(self._on_model)
@@ -114,6 +115,7 @@ class DeviceController:
             self._writer.forget(change.newest.key)
             self._told.pop(change.newest.key, None)
             self._anomalies.pop(change.newest.key, None)
+            self._faults.pop(change.newest.key, None)
         elif self.caches.synced:
             self._judge(change.new)
 
@@ -159,6 +161,17 @@ class DeviceController:
             component=self.name,
         )
         self._events.put_nowait(made)
+
+    def _tell_faults(self, key: tuple[str, str], change: StatusChange) -> None:
+        """An event for what is newly wrong with a device as a whole.  A node repeats it with every report."""
+        now = frozenset(each.message for each in change.faults or ())
+        before = self._faults.pop(key, frozenset())
+        if now:
+            self._faults[key] = now
+        item = self.caches.devices.get(*key)
+        for each in change.faults or ():
+            if item is not None and each.message not in before and not self._events.full():
+                self._event(item, "NotServed", each.message[:1024])
 
     def _tell_anomalies(self, key: tuple[str, str], change: StatusChange) -> None:
         """An event for each anomaly that begins.  A node repeats them with every report."""
@@ -254,6 +267,7 @@ class DeviceController:
             case "twin", "edge_updated":
                 change = from_twins(decode(content, TwinUpdate), device, self.placement.model_of(device))
                 self._tell_anomalies((namespace, name), change)
+                self._tell_faults((namespace, name), change)
             case "state", "update":
                 change = from_state(decode(content, StateUpdate))
             case "call", uid if self.calls is not None:

@@ -38,7 +38,8 @@ _NAMED = 8
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusChange:
     """What is to be different in a status.  None: stays as it is.   twins: by property; they replace those of that name.
-    refused: what was wrong with the readings, empty when nothing was.   anomalies: what rules find wrong."""
+    refused: what was wrong with the readings, empty when nothing was.   anomalies: what rules find wrong.
+    faults: what is wrong with the device as a whole; a part of `refused`."""
 
     twins: dict[str, Twin] = field(default_factory=dict)
     state: str | None = None
@@ -46,6 +47,7 @@ class StatusChange:
     refused: tuple[str, ...] | None = None
     problems: tuple[Problem, ...] | None = None
     anomalies: tuple[TwinProblem, ...] | None = None
+    faults: tuple[TwinProblem, ...] | None = None
 
     def then(self, later: StatusChange) -> StatusChange:
         """Both, the later one winning."""
@@ -56,6 +58,7 @@ class StatusChange:
             refused=self.refused if later.refused is None else later.refused,
             problems=self.problems if later.problems is None else later.problems,
             anomalies=self.anomalies if later.anomalies is None else later.anomalies,
+            faults=self.faults if later.faults is None else later.faults,
         )
 
 
@@ -64,8 +67,13 @@ def from_twins(update: TwinUpdate, device: Device, model: DeviceModel | None) ->
     names = {prop.name for prop in device.spec.properties}
     twins: dict[str, Twin] = {}
     refused: list[str] = []
+    faults: tuple[TwinProblem, ...] = ()
     if update.problems is not msgspec.UNSET:
-        refused += [f"{problem.property}: {problem.message}" for problem in update.problems]
+        refused += [
+            f"{problem.property}: {problem.message}" if problem.property else problem.message
+            for problem in update.problems
+        ]
+        faults = tuple(problem for problem in update.problems if not problem.property)
     for name, twin in (update.twin or {}).items():
         if twin is None or name not in names:
             continue
@@ -81,7 +89,7 @@ def from_twins(update: TwinUpdate, device: Device, model: DeviceModel | None) ->
     anomalies = None
     if update.anomalies is not msgspec.UNSET:
         anomalies = tuple(each for each in update.anomalies if each.property in names)
-    return StatusChange(twins=twins, refused=tuple(refused), anomalies=anomalies)
+    return StatusChange(twins=twins, refused=tuple(refused), anomalies=anomalies, faults=faults)
 
 
 def _typed(twin: Twin, type_: str) -> Twin:
@@ -115,9 +123,8 @@ def apply(status: DeviceStatusStatus, change: StatusChange, device: Device, now:
         reason = change.problems[0].reason if change.problems else "AsItShouldBe"
         conditions = _set(conditions, VALID, texts, reason, now)
     if change.refused is not None:
-        conditions = _set(
-            conditions, ACCEPTED, list(change.refused), "ReadingRefused" if change.refused else "AllGood", now
-        )
+        reason = "NotServed" if change.faults else "ReadingRefused" if change.refused else "AllGood"
+        conditions = _set(conditions, ACCEPTED, list(change.refused), reason, now)
     if change.anomalies is not None:
         texts = [f"{each.property}: {each.message}" for each in change.anomalies]
         reason = _camel(change.anomalies[0].reason) if change.anomalies else "AsItShouldBe"

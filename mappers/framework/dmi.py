@@ -91,6 +91,7 @@ class EdgeLink:
                 (dmi.MAPPER["GetDevice"], self._get_device),
                 (dmi.METHODS["CallMethod"], self._call_method),
             ],
+            tidy=True,
         )
 
     # --- for pollers

@@ -24,6 +24,9 @@ from mappers.framework.spec import DeviceSpec
 
 log = logging.getLogger(__name__)
 
+DEAF_S = 10.0
+"""How long an `async` driver may block the loop once the mapper is told to end: no longer than a supervisor waits."""
+
 
 def load_driver(name: str) -> type[Driver]:
     """The driver class of a file (`path/to/driver.py`), a module (`mappers.virtual.thermostat`) or a protocol that Skerry has
@@ -171,4 +174,5 @@ async def run_mapper(
         ],
         stop=stop,
         signals=signals,
+        deaf_s=DEAF_S,
     )

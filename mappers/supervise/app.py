@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from mappers.supervise.plan import Missing, Need, Slot, Start, Stop
 log = logging.getLogger(__name__)
 
 ASK_S = 2.0
+MAX_FAULT_BYTES = 1024
 STOP_S = 10.0
 """How long a mapper may take to close its devices."""
 
@@ -139,7 +141,9 @@ class Supervisor:
         self._plugged = plugged
         self._drivers = Drivers(options.drivers)
         self._processes: dict[str, asyncio.subprocess.Process] = {}
-        self._missing: set[str] = set()
+        self._missing: dict[str, str] = {}
+        self._faults: dict[str, str] = {}
+        """Protocol -> what was wrong when its mapper was last to run."""
         self._away = False
         self._needs: list[Need] = []
         self.slots: dict[str, Slot] = {}
@@ -153,7 +157,7 @@ class Supervisor:
                     for protocol in {need.protocol for need in self._needs}
                 }
                 self.slots, actions = plan.decide(self._needs, self.slots, found.get, clock.monotonic())
-                missing = {action.protocol for action in actions if isinstance(action, Missing)}
+                missing: dict[str, str] = {}
                 for action in actions:
                     match action:
                         case Start(protocol, driver):
@@ -162,25 +166,31 @@ class Supervisor:
                             log.info("Ending the mapper for %s: %s", protocol, why)
                             if (process := self._processes.get(protocol)) is not None:
                                 group.create_task(_end(process), name=f"end of mapper {protocol}")
-                        case Missing(protocol, devices) if protocol not in self._missing:
-                            log.warning(
-                                "%d devices speak %s, for which there is no driver: put one into %s",
-                                devices,
-                                protocol,
-                                self._options.drivers,
-                            )
+                        case Missing(protocol, devices):
+                            why = missing[protocol] = self._faults[protocol] = self._drivers.explain(protocol)
+                            if self._missing.get(protocol) != why:
+                                log.warning("%d devices speak %s: %s", devices, protocol, why)
                 self._missing = missing
+                self._forget()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._options.ask_s):
                         await self._plugged.news.wait()
                 self._plugged.news.clear()
+
+    def _forget(self) -> None:
+        """What is served, or needed no more, is in order, whatever was wrong before."""
+        unserved = {need.protocol for need in self._needs if not need.mappers}
+        self._faults = {protocol: text for protocol, text in self._faults.items() if protocol in unserved}
 
     async def _ask(self) -> None:
         """Exchange what is known with edgecore.  One that is away changes nothing."""
         seen = self._plugged.seen
         present = None if seen is None else msgspec.to_builtins(seen)
         try:
-            raw = await asyncio.to_thread(local.ask, self._options.edgecore, "hardware", present=present)
+            faults = plan.faults(self._needs, self._faults)
+            raw = await asyncio.to_thread(
+                local.ask, self._options.edgecore, "hardware", present=present, faults=faults
+            )
             answer = msgspec.convert(raw, _Answer)
         except ConfigError:
             raise
@@ -199,31 +209,50 @@ class Supervisor:
         """One life of one mapper."""
         name = plan.own_name(protocol)
         options = self._options
+        fault, say = os.pipe()
+        os.set_blocking(fault, False)
         command = [
-            *(sys.executable, "-m", "mappers.cli", "run", driver, "--while-input"),
+            *(sys.executable, "-m", "mappers.cli", "run", driver, "--while-input", "--fault-fd", str(say)),
             *("--name", name, "--protocol", protocol),
             *("--dmi-dir", str(options.dmi_dir), "--buffer-dir", str(options.buffer_dir)),
         ]
         code: int | None = None
+        words = ""
         try:
-            process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
+            process = await asyncio.create_subprocess_exec(
+                *command, stdin=asyncio.subprocess.PIPE, pass_fds=(say,)
+            )
         except OSError as error:
             log.error("Cannot start the mapper for %s: %s", protocol, error)
+            words = f"its mapper cannot be started: {error.strerror}"
         else:
             log.info("Started mapper %s (pid %d) for %s: %s", name, process.pid, protocol, driver)
             self._processes[protocol] = process
             try:
                 code = await process.wait()
+                words = _last_words(fault)
             finally:
                 del self._processes[protocol]
                 if process.returncode is None:
                     await _end(process)
+        finally:
+            os.close(fault)
+            os.close(say)
         slot = self.slots[protocol]
         self.slots[protocol] = plan.ended(slot, clock.monotonic())
         if not slot.stopping:
+            self._faults[protocol] = words or f"its mapper ended with {code}"
             pause = self.slots[protocol].not_before - clock.monotonic()
             log.warning("Mapper %s ended with %s; next try in %.0f s", name, code, max(pause, 0.0))
         self._plugged.news.set()
+
+
+def _last_words(fault: int) -> str:
+    """What a mapper that is gone said of itself."""
+    try:
+        return os.read(fault, MAX_FAULT_BYTES).decode(errors="replace")
+    except BlockingIOError:
+        return ""
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 DEFAULT_FOLDER = Path("/etc/skerry/drivers")
 ENTRY_POINTS = "skerry.drivers"
 MAX_SOURCE_BYTES = 1024 * 1024
+MAX_NAMED = 3
+"""Files that are named as not used, when there is no driver."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +72,7 @@ class Drivers:
     def __init__(self, folder: Path = DEFAULT_FOLDER) -> None:
         self._folder = folder
         self._known: dict[Path, tuple[int, str]] = {}  # file -> stamp, protocol
-        self._faulty: dict[Path, int] = {}  # file -> stamp of what is no Python
+        self._faulty: dict[Path, tuple[int, str, str]] = {}  # file -> stamp, what is wrong, text
 
     def find(self, protocol: str) -> Found | None:
         """Blocking, but for a few small files only."""
@@ -90,16 +93,30 @@ class Drivers:
         with path.open(encoding="utf-8") as file:
             source = file.read(MAX_SOURCE_BYTES)
         if fault := fault_of(source):
-            if self._faulty.get(path) != stamp:
+            if self._faulty.get(path, (0,))[0] != stamp:
                 goes_on = "; what runs goes on" if old is not None and old[1] else ""
                 log.warning("%s is not used: %s%s", path, fault, goes_on)
-            self._faulty[path] = stamp
+            self._faulty[path] = (stamp, fault, source)
             return old or (stamp, "")
         self._faulty.pop(path, None)
         spoken = protocol_of(source)
         if not spoken:
+            self._faulty[path] = (stamp, "it has no class with a protocol", source)
             log.warning("%s is no driver: it has no class with a protocol", path)
         return stamp, spoken
+
+    def explain(self, protocol: str) -> str:
+        """Why there is no driver for a protocol, and what to do; as of the last `find`."""
+        named = re.compile(rf"""\bprotocol\b[^=\n]{{0,64}}=\s*["']{re.escape(protocol)}["']""")
+        files = sorted((path, fault, source) for path, (_, fault, source) in self._faulty.items())
+        for path, fault, source in files:
+            if named.search(source):
+                return f"its driver {path} is not used: {fault}"
+        text = f"there is no driver for {protocol}: put one into {self._folder}"
+        if files:
+            others = ", ".join(f"{path.name} ({fault})" for path, fault, _ in files[:MAX_NAMED])
+            text += f"; not used there: {others}"
+        return text
 
     def _files(self) -> dict[Path, tuple[int, str]]:
         try:
@@ -118,4 +135,5 @@ class Drivers:
                 continue
             known[path] = old
         self._known = known
+        self._faulty = {path: fault for path, fault in self._faulty.items() if path in known}
         return known

@@ -63,6 +63,15 @@ class Missing:
 Action = Start | Stop | Missing
 
 
+def faults(needs: Iterable[Need], said: Mapping[str, str]) -> dict[str, str]:
+    """Protocol -> why nothing serves it, for what devices need and nobody serves.   said: what was last found wrong."""
+    return {
+        need.protocol: said[need.protocol]
+        for need in needs
+        if need.devices > 0 and not need.mappers and need.protocol in said
+    }
+
+
 def own_name(protocol: str) -> str:
     """Under which name our mapper of a protocol registers: letters, digits, dots and dashes."""
     text = "".join(char if char.isascii() and (char.isalnum() or char in "._-") else "-" for char in protocol)

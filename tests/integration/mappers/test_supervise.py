@@ -208,3 +208,33 @@ def test_hardware_is_told_and_its_mapper_runs_while_it_is_needed(folder: Path) -
             os.kill(pid, 0)
 
     asyncio.run(scenario())
+
+
+@root
+@pytest.mark.slow
+def test_why_nothing_serves_a_device_is_said_on_it(folder: Path) -> None:
+    second = DRIVER.replace("class Port", "class Second").partition("class")[2]
+    faults = {
+        "no driver": (None, "there is no driver for netport: put one into"),
+        "syntax": (DRIVER + "\ndef (\n", "port.py is not used: line "),
+        "missing module": ("import nothing_of_the_kind\n" + DRIVER, "No module named 'nothing_of_the_kind'"),
+        "two classes": (DRIVER + "\n\nclass" + second, "found: Port, Second"),
+        "no class": ("protocol = 'netport'\n", "it has no class with a protocol"),
+    }
+
+    async def scenario() -> None:
+        cloud = Cloud()
+        async with edgecore(folder, cloud) as (edge, twin, _), supervised(folder):
+            file = folder / "drivers" / "port.py"
+            await edge.put(twin, "devicemodel", MODEL)
+            await edge.put(twin, "device", device("lo", ""))
+            for text, says in faults.values():
+                if text is not None:
+                    file.write_text(text)
+                await until(lambda says=says: says in shown(twin)["problems"].get("", ""), WAIT_S)  # type: ignore[misc]
+                assert edge.uplink.latest["twin/default/port"]
+            file.write_text(DRIVER)
+            await until(lambda: reading(twin, "index") is not None, WAIT_S)
+            assert shown(twin)["problems"] == {}
+
+    asyncio.run(scenario())

@@ -1,4 +1,5 @@
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,33 @@ def test_simulating_prints_readings(capsys: pytest.CaptureFixture[str]) -> None:
 
     asyncio.run(scenario())
     assert "target = 21.5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("import no_such_module_here", "line 1: ModuleNotFoundError: No module named 'no_such_module_here'"),
+        ("x = 1", "found: none"),
+        (
+            "from mappers.framework.driver import Driver\n"
+            "class A(Driver):\n    protocol = 'x'\nclass B(Driver):\n    protocol = 'x'\n",
+            "a driver file has one subclass of Driver; found: A, B",
+        ),
+        ("def (", "SyntaxError: invalid syntax"),
+    ],
+)
+def test_why_a_driver_cannot_run_is_said_to_whoever_started_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, says: str
+) -> None:
+    path = tmp_path / "bad_driver.py"
+    path.write_text(text)
+    read, write = os.pipe()
+    try:
+        assert main(["run", str(path), "--fault-fd", str(write)]) == 1
+        assert says in os.read(read, 4096).decode()
+    finally:
+        os.close(read)
+        os.close(write)
+    assert says in capsys.readouterr().err
+    # nobody reads any more
+    assert main(["run", str(path), "--fault-fd", str(write)]) == 1

@@ -104,3 +104,15 @@ def test_anomalies_are_a_condition_of_their_own() -> None:
     assert (condition.reason, len(condition.message)) == ("Anomaly", 1024)
     without = apply(DeviceStatusStatus(), from_twins(TwinUpdate(twin={}), DEVICE, MODEL), DEVICE, "now")
     assert "ReadingsNormal" not in {c.type for c in without.conditions}
+
+
+def test_a_device_that_nothing_serves_says_why() -> None:
+    problem = TwinProblem(
+        property="", reason="NotServed", message="no mapper runs it: line 3: invalid syntax"
+    )
+    change = from_twins(TwinUpdate(twin={}, problems=[problem]), DEVICE, MODEL)
+    assert change.faults == (problem,)
+    (condition,) = apply(DeviceStatusStatus(), change, DEVICE, "now").conditions
+    assert (condition.status, condition.reason, condition.message) == ("False", "NotServed", problem.message)
+    over = from_twins(TwinUpdate(twin={}), DEVICE, MODEL)
+    assert change.then(over).faults == ()

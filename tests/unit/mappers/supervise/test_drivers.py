@@ -75,3 +75,23 @@ def test_a_file_that_is_no_python_for_a_while_counts_as_it_was(
     path.write_text("x = = 1")
     os.utime(path, ns=(3, 3))
     assert Drivers(tmp_path).find("mine") is None  # of one that never was right nothing is known
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ('class A(Driver):\n    protocol = "knx"\n    def (\n', "a.py is not used: line 3: invalid syntax"),
+        ('protocol = "knx"\n', "a.py is not used: it has no class with a protocol"),
+        ("x = 1\n", "not used there: a.py (it has no class with a protocol)"),
+        ('class A:\n    protocol = "modbus"\n', "there is no driver for knx: put one into"),
+    ],
+)
+def test_why_there_is_no_driver_names_the_file_that_is_meant(tmp_path: Path, source: str, why: str) -> None:
+    drivers = Drivers(tmp_path)
+    file = tmp_path / "a.py"
+    file.write_text(source)
+    assert drivers.find("knx") is None
+    assert why in drivers.explain("knx")
+    file.unlink()
+    assert drivers.find("knx") is None
+    assert drivers.explain("knx") == f"there is no driver for knx: put one into {tmp_path}"

@@ -91,3 +91,14 @@ def test_a_driver_that_was_removed_ends_its_mapper() -> None:
 def test_a_name_is_one_that_edgecore_takes() -> None:
     assert own_name("a/../b c\n") == "auto-a-..-b-c-"
     assert len(own_name("x" * 500)) <= 64
+
+
+def test_faults_are_told_of_what_is_needed_and_not_served() -> None:
+    said = {"a": "broken", "b": "broken", "c": "broken"}
+    needs = [
+        Need(protocol="a", devices=1),
+        Need(protocol="b", devices=1, mappers=("auto-b",)),
+        Need(protocol="d", devices=1),
+        Need(protocol="c", devices=0),
+    ]
+    assert plan.faults(needs, said) == {"a": "broken"}
