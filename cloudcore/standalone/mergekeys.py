@@ -1,60 +1,13 @@
-"""Which lists of the core types merge by key, which are sets, and which structs are one value.
+"""How server-side apply tells the items of lists apart, which lists are sets, and which structs are one value.
+
+The keys of strategic merge patches, which an edge needs as well, are in `beehive.mergekeys`.
 
 The models of the `kubernetes` package do not carry this, so it is written down here.
 Source: the `+patchStrategy`, `+patchMergeKey`, `+listType`, `+listMapKey` and `+structType` markers of k8s.io/api."""
 
 from __future__ import annotations
 
-MERGE_KEYS: dict[tuple[str, str], str] = {
-    ("V1ObjectMeta", "ownerReferences"): "uid",
-    ("V1PodSpec", "containers"): "name",
-    ("V1PodSpec", "initContainers"): "name",
-    ("V1PodSpec", "ephemeralContainers"): "name",
-    ("V1PodSpec", "volumes"): "name",
-    ("V1PodSpec", "imagePullSecrets"): "name",
-    ("V1PodSpec", "hostAliases"): "ip",
-    ("V1PodSpec", "topologySpreadConstraints"): "topologyKey",
-    ("V1PodSpec", "schedulingGates"): "name",
-    ("V1PodSpec", "resourceClaims"): "name",
-    ("V1PodStatus", "conditions"): "type",
-    ("V1PodStatus", "podIPs"): "ip",
-    ("V1PodStatus", "hostIPs"): "ip",
-    ("V1PodStatus", "resourceClaimStatuses"): "name",
-    ("V1Container", "ports"): "containerPort",
-    ("V1Container", "env"): "name",
-    ("V1Container", "volumeMounts"): "mountPath",
-    ("V1Container", "volumeDevices"): "devicePath",
-    ("V1EphemeralContainer", "ports"): "containerPort",
-    ("V1EphemeralContainer", "env"): "name",
-    ("V1EphemeralContainer", "volumeMounts"): "mountPath",
-    ("V1EphemeralContainer", "volumeDevices"): "devicePath",
-    ("V1ServiceSpec", "ports"): "port",
-    ("V1ServiceStatus", "conditions"): "type",
-    ("V1ServiceAccount", "secrets"): "name",
-    ("V1ServiceAccount", "imagePullSecrets"): "name",
-    ("V1NodeStatus", "conditions"): "type",
-    ("V1NodeStatus", "addresses"): "type",
-    ("V1NamespaceStatus", "conditions"): "type",
-    ("V1PersistentVolumeClaimStatus", "conditions"): "type",
-    ("V1DeploymentStatus", "conditions"): "type",
-    ("V1ReplicaSetStatus", "conditions"): "type",
-    ("V1DaemonSetStatus", "conditions"): "type",
-    ("V1StatefulSetStatus", "conditions"): "type",
-    ("V1JobStatus", "conditions"): "type",
-    ("V2HorizontalPodAutoscalerStatus", "conditions"): "type",
-    ("V1PodDisruptionBudgetStatus", "conditions"): "type",
-    ("V1MutatingWebhookConfiguration", "webhooks"): "name",
-    ("V1ValidatingWebhookConfiguration", "webhooks"): "name",
-}
-"""(model, field) to the key of strategic merge patch."""
-
-PRIMITIVE_MERGE = frozenset(
-    {
-        ("V1ObjectMeta", "finalizers"),
-        ("V1NodeSpec", "podCIDRs"),
-    }
-)
-"""Lists of scalars that merge as sets."""
+from beehive.mergekeys import MERGE_KEYS
 
 RETAIN_KEYS = frozenset(
     {

@@ -13,14 +13,13 @@ from typing import Any
 
 import msgspec
 
+from beehive.mergekeys import MERGE_KEYS, PRIMITIVE_MERGE
 from cloudcore.standalone import coretypes, openapi_pb
 from cloudcore.standalone.discovery import VERSION
 from cloudcore.standalone.kinds import Kind, Registry
 from cloudcore.standalone.mergekeys import (
     APPLY_KEYS,
     ATOMIC_STRUCTS,
-    MERGE_KEYS,
-    PRIMITIVE_MERGE,
     RETAIN_KEYS,
 )
 

@@ -7,8 +7,8 @@ import copy
 from typing import Any
 
 from beehive.jsonpatch import PatchError, PatchFailed, json_patch
+from beehive.mergepatch import merge_patch
 from cloudcore.standalone import disruptions, selectors
-from cloudcore.standalone import patch as patching
 from cloudcore.standalone.authn import ISSUER, BadToken, Tokens, User
 from cloudcore.standalone.authz import Authorizer, Request
 from cloudcore.standalone.controllers import budgets
@@ -96,7 +96,7 @@ class Subresources:
     ) -> Outcome:
         old = self.scale(kind, self._resources.read(kind, namespace, name))
         try:
-            new = json_patch(old, body) if patch_type == "json" else patching.merge_patch(old, body)
+            new = json_patch(old, body) if patch_type == "json" else merge_patch(old, body)
         except (PatchError, PatchFailed) as error:
             raise bad_request(str(error)) from error
         if not isinstance(new, dict):

@@ -16,7 +16,9 @@ from typing import Any
 
 from beehive import clock
 from beehive.jsonpatch import PatchError, PatchFailed, json_patch
-from cloudcore.standalone import crds, deletion, managed, patch, unheeded
+from beehive.mergepatch import merge_patch
+from beehive.strategicpatch import strategic_merge
+from cloudcore.standalone import crds, deletion, managed, unheeded
 from cloudcore.standalone.admission import Admission
 from cloudcore.standalone.conform import check, conform, fill
 from cloudcore.standalone.deletion import DeleteOptions, Marked, has_spec_finalizers
@@ -273,9 +275,9 @@ class Resources:
                 elif patch_type == "merge":
                     if not isinstance(body, dict):
                         raise bad_request("the merge patch must be an object")
-                    new = patch.merge_patch(old, body)
+                    new = merge_patch(old, body)
                 else:
-                    new = patch.strategic_merge(old, body, kind.model)
+                    new = strategic_merge(old, body, kind.model)
             except PatchError as error:
                 raise bad_request(str(error)) from error
             except PatchFailed as error:

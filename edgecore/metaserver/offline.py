@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from beehive import application, resource
+from beehive import application, kinds, resource
 from beehive.application import Target
 from beehive.backoff import Backoff
 from beehive.errors import ProtocolError, Unavailable
@@ -173,10 +173,8 @@ class OfflineWrites:
             raise status.not_found(info)
         now = writes.read_object(known.value)
         scale = writes.scale_of(now)
-        if info.verb == "patch":
-            scale = writes.merge(scale, writes.as_merge_patch(form, body, scale))
-        else:
-            scale = writes.read_object(body)
+        patched = info.verb == "patch"
+        scale = writes.apply_patch(form, body, scale, _SCALES).shown if patched else writes.read_object(body)
         patch = writes.encoded({"spec": {"replicas": writes.replicas(scale)}})
         plain = replace(info, verb="patch", subresource="")
         code, shown = await self._take(plain, query, writes.MERGE, bytes(patch), account)
@@ -190,6 +188,8 @@ class OfflineWrites:
         name = info.name or self._name(sent, info)
         known = await self._mirror.get(gvr, namespace, name)
         before = self._of(gvr, namespace, name)
+        if info.verb == "patch" and form == writes.STRATEGIC and kinds.is_custom(info.group):
+            raise status.unsupported_media_type("application/json-patch+json, application/merge-patch+json")
         if info.verb == "patch" and form == writes.APPLY:
             body = msgspec.json.encode(writes.read_apply(body))
             if known is None and before is None:
@@ -221,21 +221,22 @@ class OfflineWrites:
             if info.verb == "patch":
                 assert known is not None, "checked above"
                 now = writes.read_object(known.value)
-                patch = writes.as_merge_patch(form, body, now)
-                sent = patched = writes.merge(now, patch)
-                after = msgspec.structs.replace(after, body=writes.encoded(patch))
+                made = writes.apply_patch(form, body, now, gvr)
+                sent = patched = made.shown
+                after = msgspec.structs.replace(after, body=writes.encoded(made.body), form=made.form)
                 if form == writes.APPLY and writes.stays_apply(before, query.get("fieldManager", "")):
                     after = msgspec.structs.replace(after, form=writes.APPLY)
-                claimed = (patch.get("metadata") or {}).get("resourceVersion")
+                claimed = _claimed(made.body)
             else:
                 after = msgspec.structs.replace(after, body=msgspec.Raw(body))
-                claimed = (sent.get("metadata") or {}).get("resourceVersion")
+                claimed = _claimed(sent)
                 sent.setdefault("metadata", {})
                 if info.verb == "create" and not info.name:
                     sent["metadata"] = {**sent["metadata"], "name": name}
                     after = msgspec.structs.replace(after, body=writes.encoded(sent))
+            _check_metadata(sent)
             if claimed and known is not None:
-                if str(claimed) != str(known.version):
+                if claimed != str(known.version):
                     raise status.conflict(
                         info, "the object has been modified; please apply your changes to the latest version"
                     )
@@ -398,6 +399,25 @@ class OfflineWrites:
         await self._mirror.settle(write.gvr, write.namespace, write.name)
 
 
+def _check_metadata(body: Json) -> None:
+    """Raises ApiError 400."""
+    metadata = body.get("metadata") or {}
+    if not isinstance(metadata, dict):
+        raise status.bad_request("the object's metadata is no object")
+    for name in ("labels", "annotations"):
+        if not isinstance(metadata.get(name) or {}, dict):
+            raise status.bad_request(f"the object's {name} are no object")
+
+
+def _claimed(body: Json) -> str:
+    """The version that a write says it is of.  Raises ApiError 400."""
+    metadata = body.get("metadata") or {}
+    if not isinstance(metadata, dict):
+        raise status.bad_request("the object's metadata is no object")
+    return str(metadata.get("resourceVersion") or "")
+
+
+_SCALES = Gvr("autoscaling", "v1", "scales")
 _ACCEPTED = b'{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success","code":202}'
 
 

@@ -12,26 +12,30 @@ The rule when it is sent, and the cloud's object is another meanwhile:
 | update that says a resourceVersion | unless the object changed in the cloud since then: then the cloud's stays       |
 | update without one                 | always: the edge's replaces the cloud's                                         |
 | merge patch                        | always, for the members that it names; the others stay as the cloud has them    |
-| JSON patch                         | the same, for the members that it changed here; a list is one member            |
+| strategic merge patch              | the same; in a list that is told apart by a key, for the items that it names    |
+| JSON patch                         | as a merge patch of the members that it changed here; a list is one member      |
 | server-side apply                  | as the cloud judges it then, by who owns what                                   |
 | delete                             | for the object that was seen here, by its UID; one that was made anew stays     |
 
 What the cloud refuses for good is dropped and counted.  A write whose answer was lost is sent again: it counts as done when the
 cloud's object says all that it wanted.
 
-A strategic merge patch means the same as a merge patch as long as it has no list of objects and no directive; others need the
-cloud's schemas and cannot be taken here.  A server-side apply is sent as what it is, so that its manager owns what it names;
-what it took back is removed then, and shown until then.  A scale is a merge patch of `spec.replicas`."""
+A strategic merge patch is sent as what it is.  Several of one object become one (`strategic`); where that cannot be said, the
+list that they are about is sent whole, as it is shown here.  A server-side apply is sent as what it is, so that its manager
+owns what it names; what it took back is removed then, and shown until then.  A scale is a merge patch of `spec.replicas`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
 
+from beehive import kinds, mergekeys
 from beehive.errors import ProtocolError
-from beehive.jsonpatch import PatchFailed, json_patch
+from beehive.jsonpatch import PatchError, PatchFailed, json_patch
+from beehive.mergepatch import merge_patch
 from beehive.message import UNREADABLE
 from edgecore.metaserver.objects import Gvr
 
@@ -58,7 +62,7 @@ class Write(msgspec.Struct, frozen=True, kw_only=True):
     """One that waits, as it is kept.
 
     group … name: of the object.   account: who wrote.   body: the whole object, or the patch; none for a delete.
-    form: of a patch: a merge patch or a server-side apply.   shown: the object as clients see it.
+    form: of a patch: a merge patch, a strategic one, or a server-side apply.   shown: the object as clients see it.
     base: the cloud's resourceVersion that it builds on; conditional: whether it counts only on that.   uid: of what is deleted.
     query: options for the cloud.   at_ms: when the first of it was written."""
 
@@ -112,35 +116,30 @@ def read_object(body: bytes) -> Json:
     return found
 
 
-def merge(target: Any, patch: Any, *, keep_nulls: bool = False, depth: int = 0) -> Any:
-    """`patch` applied to `target` as RFC 7396 says.   keep_nulls: `target` is a patch itself, and what is removed stays said.
+@dataclass(frozen=True, slots=True)
+class Patched:
+    """What a patch makes of what is shown.   body: what is sent.   form: as what.   shown: the object after it."""
 
-    Raises CannotApply: too deep."""
-    if depth > MAX_DEPTH:
-        raise CannotApply("the patch is too deep")
-    if not isinstance(patch, dict):
-        return patch
-    merged = dict(target) if isinstance(target, dict) else {}
-    for key, value in patch.items():
-        if value is None and not keep_nulls:
-            merged.pop(key, None)
-        else:
-            merged[key] = merge(merged.get(key), value, keep_nulls=keep_nulls, depth=depth + 1)
-    return merged
+    body: Json
+    form: str
+    shown: Json
 
 
-def as_merge_patch(form: str, body: bytes, target: Json) -> Json:
-    """What a patch changes of `target`, as a merge patch.
+def apply_patch(form: str, body: bytes, target: Json, gvr: Gvr) -> Patched:
+    """A patch on top of what is shown.  A server-side apply is shown as its lists merge, and can be folded as such a patch.
 
-    Raises CannotApply, ProtocolError, PatchFailed (a JSON patch does not fit), PatchError (it is none)."""
+    Raises CannotApply (its form), ProtocolError (it cannot be read), PatchFailed (it does not fit), PatchError (it is none)."""
     if form == JSON_PATCH:
-        return diff(target, _patched(body, target))
+        shown = _patched(body, target)
+        return Patched(diff(target, shown), MERGE, shown)
     if form not in (MERGE, STRATEGIC, APPLY):
         raise CannotApply(f"a patch of type {form} needs the cloud: use a merge patch, or replace the object")
     patch = read_object(body)
-    if form == STRATEGIC and _has_directives(patch):
-        raise CannotApply("a patch of a list needs the cloud: use --type=merge, or replace the object")
-    return patch
+    if form == MERGE or kinds.is_custom(gvr.group):
+        return Patched(patch, MERGE, merge_patch(target, patch))
+    from beehive.strategicpatch import strategic_merge  # few write offline
+
+    return Patched(patch, STRATEGIC, strategic_merge(target, patch, mergekeys.model(gvr.group, gvr.plural)))
 
 
 def _patched(body: bytes, target: Json) -> Json:
@@ -185,14 +184,6 @@ def stays_apply(before: Write | None, manager: str) -> bool:
     if before is None:
         return True
     return before.verb == "patch" and before.form == APPLY and before.query.get("fieldManager", "") == manager
-
-
-def _has_directives(value: Any, depth: int = 0) -> bool:
-    if depth > MAX_DEPTH:
-        return True
-    if isinstance(value, dict):
-        return any(key.startswith("$") or _has_directives(item, depth + 1) for key, item in value.items())
-    return isinstance(value, list) and any(isinstance(item, dict | list) for item in value)
 
 
 def scale_of(item: Json) -> Json:
@@ -242,8 +233,8 @@ def fold(before: Write | None, after: Write, patched: Json | None = None) -> Wri
             raise Clash("a server-side apply of it waits for the cloud")
         return msgspec.structs.replace(after, **kept)
     if after.verb == "patch" and before.verb == "patch":
-        both = merge(read_object(bytes(before.body)), read_object(bytes(after.body)), keep_nulls=True)
-        return msgspec.structs.replace(after, body=encoded(both), **kept)
+        joined, form = _join(before, after, patched or {})
+        return msgspec.structs.replace(after, body=encoded(joined), form=form, **kept)
     if after.verb == "patch":
         # a patch of what was replaced: all of it is sent
         return msgspec.structs.replace(
@@ -251,6 +242,26 @@ def fold(before: Write | None, after: Write, patched: Json | None = None) -> Wri
         )
     conditional = after.conditional or (before.verb == "update" and before.conditional)
     return msgspec.structs.replace(after, conditional=conditional, **kept)
+
+
+def _join(before: Write, after: Write, shown: Json) -> tuple[Json, str]:
+    """One patch for two, and its form.  Raises Clash."""
+    first, second = read_object(bytes(before.body)), read_object(bytes(after.body))
+    if before.form == after.form == MERGE:
+        return merge_patch(first, second, keep_nulls=True), MERGE
+    from edgecore.metaserver import strategic
+
+    model = mergekeys.model(after.group, after.resource)
+    try:
+        if before.form == MERGE:
+            first = strategic.from_merge_patch(first, model)
+        if after.form == MERGE:
+            second = strategic.from_merge_patch(second, model)
+        return strategic.join(first, second, shown, model), STRATEGIC
+    except strategic.CannotJoin as error:
+        raise Clash(
+            f"another patch of it waits for the cloud, and the two cannot be sent as one: {error}"
+        ) from error
 
 
 def show(body: Json, gvr: Gvr, *, verb: str, version: int, uid: str, namespace: str, name: str) -> Json:
@@ -290,10 +301,21 @@ def is_done(write: Write, there: Json) -> bool:
     if write.verb == "delete":
         return (there.get("metadata") or {}).get("uid") != write.uid
     wanted = read_object(to_send(write) or bytes(write.body))
+    if write.verb == "patch" and write.form == STRATEGIC:
+        return _is_patched(write, there, wanted)
     metadata: Mapping[str, Any] = wanted.get("metadata") or {}
     wanted["metadata"] = {key: metadata[key] for key in ("labels", "annotations") if key in metadata}
     wanted.pop("status", None)
     return _says(there, wanted)
+
+
+def _is_patched(write: Write, there: Json, patch: Json) -> bool:
+    from beehive.strategicpatch import strategic_merge
+
+    try:
+        return strategic_merge(there, patch, mergekeys.model(write.group, write.resource)) == there
+    except PatchError:
+        return False
 
 
 def _says(there: Any, wanted: Any, depth: int = 0) -> bool:

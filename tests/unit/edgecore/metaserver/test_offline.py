@@ -8,12 +8,15 @@ import pytest
 
 from beehive import application
 from beehive.application import Application, Verb
+from beehive.mergepatch import merge_patch
+from beehive.strategicpatch import strategic_merge
 from edgecore.metaserver import offline as offline_module
 from edgecore.metaserver import writes
 from edgecore.metaserver.http import Answer
 from edgecore.metaserver.mirror import Mirror
 from edgecore.metaserver.offline import OfflineWrites
 from edgecore.metaserver.remote import Remote
+from edgecore.metaserver.status import ApiError
 from tests.unit.edgecore.metaserver.fakes import MAPS, FakeCloud, body, config
 from tests.unit.edgecore.metaserver.test_api import CM, Bench, close, run, take
 
@@ -57,7 +60,9 @@ class WritingCloud(FakeCloud):
         else:
             import base64
 
-            fresh = writes.merge(there, json.loads(base64.b64decode(option["Data"])))
+            sent = json.loads(base64.b64decode(option["Data"]))
+            strategic = option["PatchType"] == writes.STRATEGIC
+            fresh = strategic_merge(there, sent, "V1Deployment") if strategic else merge_patch(there, sent)
         self.version += 1
         fresh["metadata"] = fresh["metadata"] | {
             "uid": there["metadata"]["uid"],
@@ -384,4 +389,87 @@ def test_a_body_that_is_no_object_is_the_callers_fault(sent: bytes) -> None:
 
 
 def play(test: Any) -> None:
+    run(test, Stage)
+
+
+DEPLOYMENTS = "/apis/apps/v1/namespaces/web/deployments"
+
+
+def deployment(*containers: dict[str, Any]) -> dict[str, Any]:
+    return {"spec": {"template": {"spec": {"containers": list(containers)}}}}
+
+
+def test_strategic_patches_are_shown_joined_and_sent_as_one() -> None:
+    """What `kubectl set image` and `kubectl set env` send: the cloud's own changes to other containers stay."""
+
+    async def test(stage: Stage) -> None:
+        here = application.Target(
+            group="apps", version="v1", resource="deployments", namespace="web", name="a"
+        )
+        body = {
+            "kind": "Deployment",
+            "apiVersion": "apps/v1",
+            "metadata": {"name": "a", "namespace": "web", "uid": "u", "resourceVersion": "5"},
+            **deployment({"name": "x", "image": "1"}, {"name": "y", "image": "1"}),
+        }
+        stage.cloud.objects[here] = body
+        await stage.call("GET", f"{DEPLOYMENTS}/a")
+        stage.go(online=False)
+        patches = (
+            deployment({"name": "x", "image": "2"}),
+            deployment({"name": "x", "env": [{"name": "A", "value": "b"}]}),
+            {"metadata": {"labels": {"l": "m"}}},
+        )
+        for change in patches:
+            form = writes.STRATEGIC if "spec" in change else writes.MERGE
+            answer = await stage.call(
+                "PATCH", f"{DEPLOYMENTS}/a", json.dumps(change).encode(), content_type=form
+            )
+            assert answer.code == 202
+        seen = json.loads((await stage.call("GET", f"{DEPLOYMENTS}/a")).body)
+        want = {"name": "x", "image": "2", "env": [{"name": "A", "value": "b"}]}
+        assert seen["spec"]["template"]["spec"]["containers"] == [want, {"name": "y", "image": "1"}]
+        assert seen["metadata"]["labels"] == {"l": "m"}
+        stage.cloud.objects[here] = {
+            **body,
+            **deployment({"name": "x", "image": "1"}, {"name": "y", "image": "7"}),
+        }
+        stage.go(online=True)
+        await stage.sent()
+        there = stage.has()
+        assert there is not None
+        assert there["spec"]["template"]["spec"]["containers"] == [want, {"name": "y", "image": "7"}]
+        assert (stage.offline.sent, sum(stage.offline.dropped.values())) == (1, 0)
+
+    run(test, lambda: Stage("deployments.apps"))
+
+
+def test_a_custom_kind_has_no_strategic_patches() -> None:
+    async def test(stage: Stage) -> None:
+        stage.go(online=False)
+        path = "/apis/acme.io/v1/namespaces/web/pumps/a"
+        with pytest.raises(ApiError) as refused:
+            await stage.call("PATCH", path, b"{}", content_type=writes.STRATEGIC)
+        assert refused.value.code == 415
+
+    run(test, lambda: Stage("pumps.acme.io"))
+
+
+@pytest.mark.parametrize("metadata", ["text", [1], {"annotations": [1]}, {"labels": 3}])
+def test_metadata_that_is_none_is_the_callers_fault(metadata: Any) -> None:
+    async def test(stage: Stage) -> None:
+        stage.go(online=False)
+        await create(stage, k="v")
+        body = json.dumps({"metadata": metadata}).encode()
+        for verb, path, form in (
+            ("POST", CM, "application/json"),
+            ("PUT", f"{CM}/a", "application/json"),
+            ("PATCH", f"{CM}/a", writes.MERGE),
+            ("PATCH", f"{CM}/a", writes.STRATEGIC),
+        ):
+            with pytest.raises(ApiError) as refused:
+                await stage.call(verb, path, body, content_type=form)
+            assert refused.value.code == 400, (verb, form)
+        assert (await stage.see())["data"] == {"k": "v"}
+
     run(test, Stage)

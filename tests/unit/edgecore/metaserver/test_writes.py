@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 
 from beehive.errors import ProtocolError
 from beehive.jsonpatch import PatchError, PatchFailed
+from beehive.mergepatch import merge_patch
 from edgecore.metaserver import writes
 from edgecore.metaserver.objects import Gvr
 from edgecore.metaserver.writes import MERGE, STRATEGIC, CannotApply, Clash, Write
 
 GVR = Gvr("", "v1", "configmaps")
+DEPLOYMENTS, PUMPS = Gvr("apps", "v1", "deployments"), Gvr("acme.io", "v1", "pumps")
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: st.dictionaries(st.text(max_size=3), inner, max_size=4) | st.lists(inner, max_size=3),
@@ -24,19 +26,17 @@ OBJECT = st.dictionaries(st.text(max_size=3), JSON, max_size=5)
 
 
 def write(verb: str, body: Any = None, *, seq: int = 1, account: str = "web:ann", **more: Any) -> Write:
-    return Write(
-        seq=seq,
-        verb=verb,  # type: ignore[arg-type]
-        group="",
-        version="v1",
-        resource="configmaps",
-        namespace="web",
-        name="a",
-        account=account,
-        at_ms=seq * 1000,
-        body=msgspec.Raw(json.dumps(body).encode()),
-        **more,
-    )
+    values: dict[str, Any] = {
+        "group": "",
+        "version": "v1",
+        "resource": "configmaps",
+        "namespace": "web",
+        "name": "a",
+        "account": account,
+        "at_ms": seq * 1000,
+        "body": msgspec.Raw(json.dumps(body).encode()),
+    }
+    return Write(seq=seq, verb=verb, **values | more)  # type: ignore[arg-type]
 
 
 def body_of(found: Write | None) -> Any:
@@ -50,34 +50,11 @@ def test_a_write_is_kept_and_read_back() -> None:
     assert msgspec.json.decode(msgspec.json.encode(write("delete", uid="u")), type=Write).uid == "u"
 
 
-@pytest.mark.parametrize(
-    ("target", "patch", "result"),
-    [
-        # RFC 7396, appendix A
-        ({"a": "b"}, {"a": "c"}, {"a": "c"}),
-        ({"a": "b"}, {"b": "c"}, {"a": "b", "b": "c"}),
-        ({"a": "b"}, {"a": None}, {}),
-        ({"a": "b", "b": "c"}, {"a": None}, {"b": "c"}),
-        ({"a": ["b"]}, {"a": "c"}, {"a": "c"}),
-        ({"a": "c"}, {"a": ["b"]}, {"a": ["b"]}),
-        ({"a": {"b": "c"}}, {"a": {"b": "d", "c": None}}, {"a": {"b": "d"}}),
-        ({"a": [{"b": "c"}]}, {"a": [1]}, {"a": [1]}),
-        (["a", "b"], ["c", "d"], ["c", "d"]),
-        ({"a": "foo"}, None, None),
-        ({"e": None}, {"a": 1}, {"e": None, "a": 1}),
-        ([1, 2], {"a": "b", "c": None}, {"a": "b"}),
-        ({}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {}}}),
-    ],
-)
-def test_a_merge_patch(target: Any, patch: Any, result: Any) -> None:
-    assert writes.merge(target, patch) == result
-
-
 @given(OBJECT, OBJECT, OBJECT)
 def test_two_patches_in_one_do_what_they_did_in_turn(target: Any, first: Any, second: Any) -> None:
-    both = writes.merge(first, second, keep_nulls=True)
-    in_turn = writes.merge(writes.merge(target, first), second)
-    assert _bare(writes.merge(target, both)) == _bare(in_turn)
+    both = merge_patch(first, second, keep_nulls=True)
+    in_turn = merge_patch(merge_patch(target, first), second)
+    assert _bare(merge_patch(target, both)) == _bare(in_turn)
 
 
 def _bare(value: Any) -> Any:
@@ -88,26 +65,56 @@ def _bare(value: Any) -> Any:
     return value
 
 
-def test_a_patch_that_is_too_deep_is_not_applied() -> None:
-    deep: Any = {}
-    for _ in range(writes.MAX_DEPTH + 5):
-        deep = {"a": deep}
+def test_what_only_the_cloud_can_apply() -> None:
     with pytest.raises(CannotApply):
-        writes.merge({}, deep)
+        writes.apply_patch("application/unheard-of", b"{}", {}, DEPLOYMENTS)
 
 
-@pytest.mark.parametrize(
-    ("form", "patch"),
-    [
-        ("application/unheard-of", {}),
-        (STRATEGIC, {"spec": {"containers": [{"name": "c"}]}}),
-        (STRATEGIC, {"data": {"$patch": "replace"}}),
-        (STRATEGIC, {"metadata": {"$setElementOrder/finalizers": ["x"]}}),
-    ],
-)
-def test_what_only_the_cloud_can_apply(form: str, patch: Any) -> None:
-    with pytest.raises(CannotApply):
-        writes.as_merge_patch(form, json.dumps(patch).encode(), {})
+def test_a_strategic_patch_is_kept_as_what_it_is_and_shown_as_it_merges() -> None:
+    before = {"spec": {"template": {"spec": {"containers": [{"name": "a", "image": "1"}, {"name": "b"}]}}}}
+    patch = {
+        "spec": {"template": {"spec": {
+            "$setElementOrder/containers": [{"name": "a"}, {"name": "b"}],
+            "containers": [{"name": "a", "image": "2"}],
+        }}}
+    }  # fmt: skip
+    made = writes.apply_patch(STRATEGIC, json.dumps(patch).encode(), before, DEPLOYMENTS)
+    assert (made.form, made.body) == (STRATEGIC, patch)
+    assert made.shown["spec"]["template"]["spec"]["containers"] == [
+        {"name": "a", "image": "2"},
+        {"name": "b"},
+    ]
+    # a server-side apply is shown in the same way; of a custom kind lists are one value
+    made = writes.apply_patch(
+        writes.APPLY, json.dumps({"spec": {"x": [1]}}).encode(), {"spec": {"x": [2]}}, PUMPS
+    )
+    assert (made.form, made.shown) == (MERGE, {"spec": {"x": [1]}})
+
+
+def test_patches_of_two_forms_become_one() -> None:
+    containers = {"spec": {"template": {"spec": {"containers": [{"name": "a", "image": "2"}]}}}}
+    first = write("patch", {"metadata": {"labels": {"x": "y"}}}, resource="deployments", group="apps")
+    second = write("patch", containers, seq=2, form=STRATEGIC, resource="deployments", group="apps")
+    folded = writes.fold(first, second, {"metadata": {"labels": {"x": "y"}}, **containers})
+    assert folded is not None
+    assert (folded.form, body_of(folded)) == (STRATEGIC, {"metadata": {"labels": {"x": "y"}}, **containers})
+    whole = write("patch", containers, resource="deployments", group="apps")
+    folded = writes.fold(second, msgspec.structs.replace(whole, seq=3), containers)
+    assert folded is not None
+    assert body_of(folded)["spec"]["template"]["spec"]["containers"][0] == {"$patch": "replace"}
+    sets = write("patch", {"metadata": {"finalizers": ["a/b"]}}, resource="deployments", group="apps")
+    with pytest.raises(Clash, match="finalizers"):
+        writes.fold(second, sets, containers)
+
+
+def test_a_strategic_patch_whose_answer_was_lost_is_done_when_it_changes_nothing_more() -> None:
+    patch = {"spec": {"containers": [{"name": "a", "image": "2"}, {"name": "b", "$patch": "delete"}]}}
+    sent = write("patch", patch, form=STRATEGIC, resource="pods")
+    there = {"spec": {"containers": [{"name": "a", "image": "2", "imagePullPolicy": "Always"}]}}
+    assert writes.is_done(sent, there)
+    assert not writes.is_done(sent, {"spec": {"containers": [{"name": "a", "image": "1"}]}})
+    assert not writes.is_done(sent, {"spec": {"containers": [{"name": "a", "image": "2"}, {"name": "b"}]}})
+    assert not writes.is_done(write("patch", {"spec": {"$patch": "odd"}}, form=STRATEGIC), there)
 
 
 def test_a_json_patch_is_what_it_changes() -> None:
@@ -119,8 +126,8 @@ def test_a_json_patch_is_what_it_changes() -> None:
         {"op": "add", "path": "/list/-", "value": 3},
         {"op": "replace", "path": "/n", "value": True},
     ]
-    patch = writes.as_merge_patch(writes.JSON_PATCH, json.dumps(operations).encode(), before)
-    assert patch == {"data": {"b": None, "c": "3"}, "list": [1, 2, 3], "n": True}
+    made = writes.apply_patch(writes.JSON_PATCH, json.dumps(operations).encode(), before, PUMPS)
+    assert (made.form, made.body) == (MERGE, {"data": {"b": None, "c": "3"}, "list": [1, 2, 3], "n": True})
     assert before == {"data": {"a": "1", "b": "2"}, "list": [1, 2], "n": 1}
     for wrong, error in (
         ([{"op": "test", "path": "/data/a", "value": "2"}], PatchFailed),
@@ -128,15 +135,15 @@ def test_a_json_patch_is_what_it_changes() -> None:
         ({"op": "add"}, PatchError),
     ):
         with pytest.raises(error):
-            writes.as_merge_patch(writes.JSON_PATCH, json.dumps(wrong).encode(), before)
+            writes.apply_patch(writes.JSON_PATCH, json.dumps(wrong).encode(), before, PUMPS)
     with pytest.raises(ProtocolError):
-        writes.as_merge_patch(writes.JSON_PATCH, b"[", before)
+        writes.apply_patch(writes.JSON_PATCH, b"[", before, PUMPS)
 
 
 @given(OBJECT, OBJECT)
 def test_a_difference_leads_from_one_to_the_other(before: Any, after: Any) -> None:
     before, after = {"o": before}, {"o": _without_nulls(after)}
-    merged = writes.merge(before, writes.diff(before, after))
+    merged = merge_patch(before, writes.diff(before, after))
     assert msgspec.json.encode(merged, order="sorted") == msgspec.json.encode(after, order="sorted")
 
 
@@ -179,12 +186,6 @@ def test_a_scale_is_a_number_of_replicas() -> None:
     ):
         with pytest.raises(ProtocolError):
             writes.replicas(bad)
-
-
-def test_a_plain_strategic_patch_is_a_merge_patch() -> None:
-    patch = {"data": {"k": "v", "gone": None}, "metadata": {"finalizers": ["x"]}}
-    for form in (MERGE, STRATEGIC):
-        assert writes.as_merge_patch(form, json.dumps(patch).encode(), {}) == patch
 
 
 def test_writes_to_one_object_fold_into_one() -> None:

@@ -1,20 +1,13 @@
+"""Strategic merge patches."""
+
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from beehive.jsonpatch import PatchError, PatchFailed, json_patch
-from cloudcore.standalone.patch import merge_patch, strategic_merge
-
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 9) | st.text("ab", max_size=2),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
-    max_leaves=8,
-)
+from beehive.jsonpatch import PatchError
+from beehive.strategicpatch import strategic_merge
 
 
 def pod(*containers: dict[str, Any]) -> dict[str, Any]:
@@ -23,71 +16,6 @@ def pod(*containers: dict[str, Any]) -> dict[str, Any]:
 
 def names(body: dict[str, Any]) -> list[str]:
     return [item["name"] for item in body["spec"]["containers"]]
-
-
-def test_merge_patch_of_rfc_7386() -> None:
-    cases: list[tuple[Any, Any, Any]] = [
-        ({"a": "b"}, {"a": "c"}, {"a": "c"}),
-        ({"a": "b"}, {"b": "c"}, {"a": "b", "b": "c"}),
-        ({"a": "b"}, {"a": None}, {}),
-        ({"a": ["b"]}, {"a": "c"}, {"a": "c"}),
-        ({"a": {"b": "c"}}, {"a": {"b": "d", "c": None}}, {"a": {"b": "d"}}),
-        ({"e": None}, {"a": 1}, {"e": None, "a": 1}),
-        ([1, 2], {"a": "b", "c": None}, {"a": "b"}),
-        ({}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {}}}),
-    ]
-    for target, change, want in cases:
-        assert merge_patch(target, change) == want
-
-
-@given(VALUES, VALUES)
-def test_merge_patch_changes_neither_side_and_is_idempotent(target: Any, change: Any) -> None:
-    kept = copy.deepcopy((target, change))
-    once = merge_patch(target, change)
-    assert (target, change) == kept
-    assert merge_patch(once, change) == once
-
-
-def test_json_patch_operations() -> None:
-    body: dict[str, Any] = {"a": [1, 2], "b": {"c/d": 1}}
-    steps = [
-        {"op": "add", "path": "/a/-", "value": 3},
-        {"op": "add", "path": "/a/0", "value": 0},
-        {"op": "remove", "path": "/b/c~1d"},
-        {"op": "copy", "from": "/a", "path": "/b/copy"},
-        {"op": "move", "from": "/a", "path": "/z"},
-        {"op": "replace", "path": "/z/0", "value": 9},
-        {"op": "test", "path": "/z", "value": [9, 1, 2, 3]},
-    ]
-    assert json_patch(body, steps) == {"b": {"copy": [0, 1, 2, 3]}, "z": [9, 1, 2, 3]}
-    assert body == {"a": [1, 2], "b": {"c/d": 1}}
-
-
-@pytest.mark.parametrize(
-    "step",
-    [
-        {"op": "remove", "path": "/absent"},
-        {"op": "replace", "path": "/absent", "value": 1},
-        {"op": "test", "path": "/a", "value": 2},
-        {"op": "test", "path": "/a", "value": True},
-        {"op": "add", "path": "/a/b/c", "value": 1},
-        {"op": "add", "path": "/list/9", "value": 1},
-        {"op": "add", "path": "no-slash", "value": 1},
-        {"op": "add", "path": "/x"},
-        {"op": "nonsense", "path": "/a"},
-        {"op": "remove", "path": ""},
-    ],
-)
-def test_json_patches_that_do_not_fit(step: dict[str, Any]) -> None:
-    with pytest.raises(PatchFailed):
-        json_patch({"a": 1, "list": []}, [step])
-
-
-def test_a_json_patch_must_be_a_list() -> None:
-    bodies: list[Any] = [{}, [1], "x", None]
-    for body in bodies:
-        with pytest.raises(PatchError):
-            json_patch({}, body)
 
 
 def test_containers_merge_by_name() -> None:
@@ -151,3 +79,31 @@ def test_lists_without_a_key_are_replaced_and_maps_merge() -> None:
 def test_malformed_strategic_patches(change: Any) -> None:
     with pytest.raises(PatchError):
         strategic_merge(pod({"name": "a"}), change, "V1Pod")
+
+
+def test_a_key_that_is_there_twice_loses_none_of_its_items() -> None:
+    ports = [{"containerPort": 53, "protocol": "TCP"}, {"containerPort": 53, "protocol": "UDP"}]
+    merged = strategic_merge(
+        pod({"name": "a", "ports": ports}), pod({"name": "a", "ports": [{"containerPort": 80}]}), "V1Pod"
+    )
+    (container,) = merged["spec"]["containers"]
+    assert [item["containerPort"] for item in container["ports"]] == [80, 53, 53]
+    drop = pod({"name": "a", "ports": [{"containerPort": 53, "$patch": "delete"}]})
+    assert strategic_merge(pod({"name": "a", "ports": ports}), drop, "V1Pod")["spec"]["containers"] == [
+        {"name": "a", "ports": []}
+    ]
+
+
+def test_long_lists_take_no_longer_than_they_are() -> None:
+    many = pod(*({"name": str(number)} for number in range(20_000)))
+    assert len(strategic_merge(many, many, "V1Pod")["spec"]["containers"]) == 20_000
+
+
+def test_one_that_is_too_deep_is_refused() -> None:
+    deep: Any = 1
+    for _ in range(300):
+        deep = {"a": deep}
+    with pytest.raises(PatchError, match="levels"):
+        strategic_merge({}, {"spec": deep}, "V1Pod")
+    with pytest.raises(PatchError, match="levels"):
+        strategic_merge({}, {"spec": {"tolerations": [deep]}}, "V1Pod")
