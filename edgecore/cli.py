@@ -1,6 +1,7 @@
 """The `edgecore` command.
 
 Exit codes: 0 done, 1 it could not be done (one sentence on stderr says why), 2 wrong arguments, 3 a check failed.
+Of `exec`: the program's; 127 when there is none of that name, 126 when it cannot be run.
 
 The daemon shares this entry point, so nothing that only a command needs is imported before that command runs."""
 
@@ -24,14 +25,14 @@ if TYPE_CHECKING:
 
 FAILED, CHECK_FAILED = 1, 3
 MAX_EXEC_S = 3600.0
+SWITCHED = 101
 
 T = TypeVar("T")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
-    parser = _parser()
-    chosen = parser.parse_args(arguments)
+    chosen = parse(sys.argv[1:] if arguments is None else arguments)
     logs.configure(chosen.log_level.upper(), "%(asctime)s %(levelname)s %(name)s: %(message)s")
     # its DEBUG would print every frame's payload, secrets included
     logging.getLogger("websockets").setLevel(logging.WARNING)
@@ -52,6 +53,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # `| head` has had enough; what is left must not be written at the exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """What is asked for.  Ends the process with code 2 where it makes no sense."""
+    parser = _parser()
+    if arguments[:1] != ["exec"] or "--" not in arguments:
+        return parser.parse_args(arguments)
+    # what follows is the program's: argparse would take a second `--` out of it
+    at = arguments.index("--")
+    program = list(arguments[at + 1 :])
+    chosen = parser.parse_args([*arguments[:at], "program"])
+    if not program or chosen.program != ["program"]:
+        parser.error("exec: give one pod, then -- and the program")
+    chosen.program = program
+    return chosen
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -104,12 +120,10 @@ def _parser() -> argparse.ArgumentParser:
     _pod_arguments(restart)
     execute = verb("exec", _exec, "Run a program in a pod's container; its exit code is this one's.")
     _pod_arguments(execute)
+    execute.add_argument("-i", "--stdin", action="store_true", help="with what is piped in")
+    execute.add_argument("-t", "--tty", action="store_true", help="with this terminal, and -i")
     execute.add_argument(
-        "-t", "--tty", action="store_true", help="with this terminal; -it and -i mean the same"
-    )
-    execute.add_argument("-i", "--stdin", action="store_true", help=argparse.SUPPRESS)
-    execute.add_argument(
-        "--timeout", type=float, default=60.0, metavar="S", help="end it after S seconds, without a terminal"
+        "--timeout", type=float, default=60.0, metavar="S", help="end it after S seconds, without -i and -t"
     )
     execute.add_argument("program", nargs="+", metavar="-- PROGRAM", help="what to run, after --")
     unhold = verb("unhold", _unhold, "Let a pod start that was sent on hold (edge.kubeedge.io/hold-upgrade).")
@@ -369,10 +383,24 @@ def _restart(chosen: argparse.Namespace) -> int:
 def _exec(chosen: argparse.Namespace) -> int:
     from edgecore import onsite
 
-    if chosen.tty or chosen.stdin:
-        return _exec_here(chosen)
     if not 0 < chosen.timeout <= MAX_EXEC_S:
         raise ConfigError(f"--timeout: give seconds, {MAX_EXEC_S:.0f} at most")
+    if chosen.tty and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise ConfigError("-t needs a terminal: -i alone takes what is piped in")
+    how = _exec_terminal if chosen.tty else _exec_piped if chosen.stdin else _exec_alone
+    try:
+        return how(chosen)
+    except SkerryError as error:
+        code, text = onsite.not_started(str(error), chosen.program[0])
+        if not code:
+            raise
+        print(f"edgecore: {text}", file=sys.stderr)
+        return code
+
+
+def _exec_alone(chosen: argparse.Namespace) -> int:
+    from edgecore import onsite
+
     found = _at_pod(
         chosen,
         lambda runtime, pod: onsite.execute(runtime, pod, chosen.container, chosen.program, chosen.timeout),
@@ -383,13 +411,30 @@ def _exec(chosen: argparse.Namespace) -> int:
     return found.exit_code
 
 
-def _exec_here(chosen: argparse.Namespace) -> int:
+def _exec_piped(chosen: argparse.Namespace) -> int:
+    from edgecore import execpipe, onsite
+    from edgecore.edgestream.upgrade import upgrade
+
+    async def act(runtime: Any, pod: Any) -> int:
+        container = await onsite.running_container(runtime, pod, chosen.container)
+        url = await runtime.exec_url(
+            container, list(chosen.program), tty=False, stdin=True, stdout=True, stderr=True
+        )
+        made = await upgrade(url, "POST", execpipe.UPGRADE)
+        with made.connection:
+            if made.answer.status != SWITCHED:
+                raise Unavailable(f"the runtime refuses: {made.early.decode('utf-8', 'replace')[:256]}")
+            fds = (sys.stdin.fileno(), sys.stdout.fileno(), sys.stderr.fileno())
+            return await execpipe.run(made.connection, made.early, *fds)
+
+    sys.stdout.flush()
+    return _at_pod(chosen, act)
+
+
+def _exec_terminal(chosen: argparse.Namespace) -> int:
     """With this terminal."""
     from edgecore import onsite, terminal
     from edgecore.edgehub.websocket import dial_channels
-
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise ConfigError("-it needs a terminal: leave it out to run a program and see what it prints")
 
     async def act(runtime: Any, pod: Any) -> int:
         container = await onsite.running_container(runtime, pod, chosen.container)

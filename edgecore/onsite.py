@@ -175,3 +175,21 @@ async def running_container(runtime: Runtime, pod: Mapping[str, Any], container:
     if not container and len(declared) > 1:
         raise Refused(f"pod {where} has several containers: choose one with -c: {', '.join(sorted(running))}")
     return running[container or next((one for one in declared if one in running), next(iter(running)))]
+
+
+_MISSING = ("executable file", "no such file or directory")
+_FORBIDDEN = ("permission denied", "exec format error")
+
+
+def not_started(text: str, program: str) -> tuple[int, str]:
+    """The exit code of a program that a runtime could not start, as a shell has it, and what to say; 0: it is another error.
+
+    Source: what runc and crun say; POSIX, 2.8.2 Exit Status for Commands."""
+    lower = text.lower()
+    if "exec failed" not in lower and "executable file" not in lower:
+        return 0, text
+    if any(word in lower for word in _FORBIDDEN):
+        return 126, f"{program[:256]!r} is there in the container, but cannot be run as a program"
+    if any(word in lower for word in _MISSING):
+        return 127, f"there is no program {program[:256]!r} in the container"
+    return 0, text

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 import msgspec
 from aiohttp import web
 
+from beehive import spdy
 from beehive.errors import ProtocolError, Unavailable
 from beehive.tunnelpeer import StreamReset
-from cloudcore.cloudstream import spdy
 from cloudcore.cloudstream.pipe import Pipe
 from cloudcore.cloudstream.podrequests import PodRequest
 

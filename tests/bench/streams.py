@@ -25,7 +25,7 @@ from urllib.parse import urlencode, urlsplit
 
 import yaml
 
-from cloudcore.cloudstream.spdy import Client
+from beehive.spdy import Client
 from deploy.home import Home
 from deploy.trial import Trial
 from edgecore.edged.cri import Cri

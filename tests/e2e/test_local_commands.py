@@ -56,6 +56,13 @@ def test_logs_describe_and_restart(trial: Skerry) -> None:
         assert (done.stdout, done.returncode) == ("seal-on-a-rock", 0)
         done = edgecore(trial, "exec", name, "--", "sh", "-c", "echo no >&2; exit 7", check=False)
         assert (done.stderr, done.returncode) == ("no\n", 7)
+        done = edgecore(trial, "exec", "-i", name, "--", "sh", check=False, given="cat; exit 5\nafter\n")
+        assert (done.stdout, done.returncode) == ("after\n", 5)
+        done = edgecore(trial, "exec", name, "--", "nosuch", check=False)
+        assert (done.returncode, done.stderr) == (
+            127,
+            "edgecore: there is no program 'nosuch' in the container\n",
+        )
         assert at_a_terminal(trial, name, "echo there; exit 9") == ("there", 9)
         done = edgecore(trial, "exec", "-it", name, "--", "sh", check=False)
         assert (done.returncode, "needs a terminal" in done.stderr) == (1, True)

@@ -143,3 +143,27 @@ def test_find_takes_the_namespace_into_account_where_there_is_one() -> None:
     assert onsite.find(items, "x", "a") is items[0]
     assert onsite.find(items, "y", "a") is None
     assert onsite.find(items, "default", "n") is items[1]
+
+
+RUNC = "cannot ExecSync: failed to exec in container: OCI runtime exec failed: exec failed: unable to start container process: "
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        (RUNC + 'exec: "nosuch": executable file not found in $PATH: unknown', 127),
+        (RUNC + 'exec: "/nosuch": stat /nosuch: no such file or directory: unknown', 127),
+        (RUNC + 'exec: "/etc": permission denied: unknown', 126),
+        (RUNC + "exec /script: exec format error", 126),
+        (
+            "OCI runtime exec failed: executable file `nosuch` not found in $PATH: No such file or directory",
+            127,
+        ),
+        ("cannot connect to /run/containerd.sock: no such file or directory", 0),
+        (RUNC + "out of memory", 0),
+    ],
+)
+def test_a_program_that_could_not_start(text: str, code: int) -> None:
+    found, said = onsite.not_started(text, "nosuch")
+    assert found == code
+    assert said == text if not code else "'nosuch'" in said and "OCI" not in said

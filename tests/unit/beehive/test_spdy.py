@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from beehive import spdy
 from beehive.errors import ProtocolError
-from cloudcore.cloudstream import spdy
-from cloudcore.cloudstream.spdy import Client, Data, Reply
+from beehive.spdy import Client, Data, Reply
 
 
 def control(kind: int, body: bytes, flags: int = 0) -> bytes:
