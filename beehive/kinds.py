@@ -95,7 +95,13 @@ def is_custom(group: str) -> bool:
     return group not in BUILT_IN
 
 
-_BY_RESOURCE = {(row.group, row.plural): row for row in TABLE}
+MEASURED: tuple[Kind, ...] = (
+    Kind("metrics.k8s.io", "v1beta1", "nodes", "NodeMetrics", _CLUSTER),
+    Kind("metrics.k8s.io", "v1beta1", "pods", "PodMetrics"),
+)
+"""What is read only, and never held: how much nodes and pods use."""
+
+_BY_RESOURCE = {(row.group, row.plural): row for row in (*TABLE, *MEASURED)}
 _BY_WIRE: dict[str, Kind] = {}
 for _row in TABLE:
     _BY_WIRE.setdefault(_row.kind.lower(), _row)

@@ -7,7 +7,7 @@ Source: Kubernetes, plugin/pkg/auth/authorizer/rbac (RuleAllows) and pkg/apis/rb
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -156,25 +156,23 @@ def allows(rule: Rule, asked: Attributes) -> bool:
 
 def granted(access: ServiceAccountAccess, user: User, asked: Attributes) -> bool:
     """Whether the resolved bindings of an account let `user` do what is asked."""
+    where = "" if asked.path else asked.namespace
+    return any(allows(rule, asked) for rule in rules(access, user, where))
+
+
+def rules(access: ServiceAccountAccess, user: User, namespace: str) -> Iterator[Rule]:
+    """What the resolved bindings of an account grant `user` in a namespace, or where there is none."""
     spec = access.spec
     for cluster in spec.access_cluster_role_binding or ():
-        if binds(cluster.cluster_role_binding.subjects, user) and _any(cluster.rules, asked):
-            return True
-    if asked.path or not asked.namespace:
-        return False
+        if binds(cluster.cluster_role_binding.subjects, user):
+            yield from cluster.rules or ()
+    if not namespace:
+        return
     for item in spec.access_role_binding or ():
         where = item.role_binding.metadata.namespace or access.metadata.namespace
-        if (
-            where == asked.namespace
-            and binds(item.role_binding.subjects, user, where)
-            and _any(item.rules, asked)
-        ):
-            return True
-    return False
-
-
-def _any(rules: Iterable[Rule] | None, asked: Attributes) -> bool:
-    return any(allows(rule, asked) for rule in rules or ())
+        if where == namespace and binds(item.role_binding.subjects, user, where):
+            # what a role says of paths counts in no namespace
+            yield from (rule for rule in item.rules or () if not rule.non_resource_urls)
 
 
 def _has(values: tuple[str, ...] | None, value: str) -> bool:

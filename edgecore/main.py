@@ -43,6 +43,7 @@ from edgecore.metaserver.inject import TrustingObjects
 from edgecore.metaserver.module import MetaServer, MetaServerOptions
 from edgecore.nodestatus import NodeStatus
 from edgecore.podlogs import PodLogs
+from edgecore.podmeasures import PodMeasures
 from edgecore.podstreams import PodStreams
 from edgecore.questions import Questions
 from edgecore.resolver import Loop
@@ -121,7 +122,9 @@ async def _run_parts(
             local_api.api.logs = PodLogs(config.edged.log_dir, lambda uid: judge(uid) is not None)
             if config.stream:
                 cri = at_end.enter_context(contextlib.closing(Cri(config.edged.runtime_endpoint)))
-                local_api.api.streams = PodStreams(EdgedRuntime(edged, cri, node=name))
+                here = EdgedRuntime(edged, cri, node=name)
+                local_api.api.streams = PodStreams(here)
+                local_api.api.measures = PodMeasures(here.stats_json, monotonic=clock.monotonic)
         notify = edged.notify
         meta.on_change.append(lambda c: notify(c.resource.type, c.resource.namespace, c.resource.name))
         if hardware is not None:

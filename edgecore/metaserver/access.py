@@ -26,7 +26,7 @@ import msgspec
 from beehive import application, rbac
 from beehive.errors import SkerryError
 from beehive.message import UNREADABLE
-from beehive.rbac import Attributes, ServiceAccountAccess, User
+from beehive.rbac import Attributes, Rule, ServiceAccountAccess, User
 from edgecore.metaserver import jwt, status
 from edgecore.metaserver.jwt import BadToken, Claims, Key
 from edgecore.metaserver.ports import Store
@@ -47,6 +47,25 @@ _API_AUDIENCES = frozenset({"https://kubernetes.default.svc", "https://kubernete
 """Beside the issuer's own name: what clusters whose issuer is elsewhere make their API's tokens for."""
 _PUBLIC = frozenset({"/healthz", "/livez", "/readyz", "/version"})
 _SELF = frozenset({"selfsubjectaccessreviews", "selfsubjectreviews", "selfsubjectrulesreviews"})
+
+_EVERYTHING = Rule(verbs=(rbac.ALL,), api_groups=(rbac.ALL,), resources=(rbac.ALL,))
+_BASIC = (
+    Rule(
+        verbs=("create",),
+        api_groups=("authorization.k8s.io",),
+        resources=("selfsubjectaccessreviews", "selfsubjectrulesreviews"),
+    ),
+    Rule(verbs=("create",), api_groups=("authentication.k8s.io",), resources=("selfsubjectreviews",)),
+    Rule(
+        verbs=("get",),
+        non_resource_urls=(
+            *("/.well-known/openid-configuration", "/openid/v1/jwks"),
+            *("/api", "/api/*", "/apis", "/apis/*", "/openapi/*"),
+            *sorted(_PUBLIC),
+        ),
+    ),
+)
+"""What `allowed` lets every account do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,6 +289,16 @@ class Access:
             path=info.path,
         )
         return rbac.granted(access, caller.user, asked)
+
+    async def rules(self, caller: Caller, namespace: str) -> list[Rule]:
+        """What `caller` may do here in a namespace.  Raises Unavailable (the disk)."""
+        if caller.owner:
+            return [_EVERYTHING, Rule(verbs=(rbac.ALL,), non_resource_urls=(rbac.ALL,))]
+        if not caller.account:
+            return [Rule(verbs=("get",), non_resource_urls=tuple(sorted(_PUBLIC)))]
+        where, _, name = caller.account.partition(":")
+        access = await self._rights(where, name)
+        return [*_BASIC, *(rbac.rules(access, caller.user, namespace) if access is not None else ())]
 
     async def _rights(self, namespace: str, name: str) -> ServiceAccountAccess | None:
         held = await self._store.held_one("serviceaccountaccess", namespace, name)

@@ -30,9 +30,20 @@ from beehive.application import Target, Verb
 from beehive.errors import NotFound, ProtocolError, Refused, Unavailable
 from beehive.message import UNREADABLE
 from beehive.selectors import BadSelector
-from edgecore.metaserver import discovery, objects, options, request, status, table
+from edgecore.metaserver import (
+    discovery,
+    measured,
+    objects,
+    options,
+    request,
+    reviews,
+    schemas,
+    status,
+    table,
+)
 from edgecore.metaserver.access import OWNER, Access, Caller
 from edgecore.metaserver.http import Answer, Pipe, Request
+from edgecore.metaserver.measured import Measures
 from edgecore.metaserver.mirror import Mirror, TooOld, Watch
 from edgecore.metaserver.objects import Filter, Gvr, Page
 from edgecore.metaserver.offline import OfflineWrites
@@ -60,7 +71,7 @@ FIRST_S = application.TIMEOUT_S
 """How long the first events of a watch wait for the cloud's."""
 
 _WAITS = '299 - "accepted on this node only: sent when the cloud can be reached, and dropped if the cloud refuses it then"'
-_REVIEWS, _WHO = "selfsubjectaccessreviews", "selfsubjectreviews"
+_TRIED = '299 - "tried on this node only: the cloud may refuse it, or fill in more"'
 _STREAMS = frozenset({"exec", "attach", "portforward"})
 _HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
 
@@ -82,30 +93,6 @@ class _Deleted(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class _DeleteAnswer(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = ""
     metadata: _Deleted = _Deleted()
-
-
-class _ResourceAttributes(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    verb: str = ""
-    group: str = ""
-    version: str = ""
-    resource: str = ""
-    subresource: str = ""
-    namespace: str = ""
-    name: str = ""
-
-
-class _PathAttributes(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    verb: str = ""
-    path: str = ""
-
-
-class _ReviewSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    resource_attributes: _ResourceAttributes | None = None
-    non_resource_attributes: _PathAttributes | None = None
-
-
-class _Review(msgspec.Struct, frozen=True, kw_only=True):
-    spec: _ReviewSpec
 
 
 class Streams(Protocol):
@@ -147,6 +134,7 @@ class Api:
         self._offline = offline
         self.logs: Logs | None = None
         self.streams: Streams | None = None
+        self.measures: Measures | None = None
         """Set where pods run."""
         self._monotonic = monotonic
         self._wall = wall
@@ -183,6 +171,8 @@ class Api:
         if (info.group, info.resource) == ("", "pods") and info.subresource in _STREAMS:
             return await self._open(asked, info)
         rows = query.get("includeObject", "Metadata") if table.wanted(asked.headers.get("accept", "")) else ""
+        if info.group == measured.GROUP:
+            return await self._measured(caller, info, query, rows)
         match info.verb:
             case "get":
                 return await self._get(caller, info, query, rows)
@@ -209,13 +199,23 @@ class Api:
         try:
             body = await self._remote.fetch(path)
         except Unavailable as error:
-            kept = await self._store.note(note) or discovery.document(path)
+            kept = await self._store.note(note) or await self._document(path)
             if kept is None:
                 raise status.unavailable(f"{path} is not kept on this node: {error}") from error
             return Answer(body=kept)
         if len(body) <= MAX_PATH_BODY and await self._store.note(note) != body:
             await self._keep_path(note, body)
         return Answer(body=body)
+
+    async def _document(self, path: str) -> bytes | None:
+        """What can be said of a path that was never asked for while the cloud answered."""
+        if path == schemas.ROOT:
+            groups = await self._store.note(f"{PATH_NOTE}/apis") or discovery.document("/apis")
+            return schemas.root(groups or b"")
+        if of := schemas.resources_path(path):
+            resources = await self._store.note(PATH_NOTE + of) or discovery.document(of)
+            return schemas.group(of, resources) if resources else None
+        return discovery.document(path)
 
     async def _keep_path(self, note: str, body: bytes) -> None:
         try:
@@ -250,6 +250,30 @@ class Api:
             return Answer(body=body)
         await self._learn(gvr, body)
         return Answer(body=self._shape(gvr, body, rows))
+
+    async def _measured(self, caller: Caller, info: Info, query: Query, rows: str) -> Answer:
+        """metrics.k8s.io: the cloud knows all nodes, this node knows itself."""
+        if info.verb not in ("get", "list"):
+            raise status.method_not_allowed()
+        gvr = Gvr(info.group, info.version, info.resource)
+        option = options.for_get(query) if info.verb == "get" else options.for_list(query)
+        try:
+            body = await self._ask(caller, _target(info), info.verb, option)
+        except (Unavailable, ApiError) as error:
+            # a cluster without a metrics-server says that there is no such group, or that nobody answers for it
+            if self.measures is None or (isinstance(error, ApiError) and error.code not in (404, 503)):
+                raise
+            wanted = _filter(measured.source(gvr), info, query)
+            found, _ = await self._mirror.select(wanted)
+            kept = [item for item in found if not info.name or item.name == info.name]
+            items = measured.items(gvr, kept, *await self.measures.read())
+            if info.verb == "get" and not items:
+                raise status.not_found(info) from error
+            body = measured.list_body(gvr, items) if info.verb == "list" else msgspec.json.encode(items[0])
+        if not rows:
+            return Answer(body=body)
+        values = measured.rows(body) if info.verb == "list" else [body]
+        return Answer(body=table.table(gvr, values, version=0, now=self._wall(), include=rows))
 
     async def _log(self, logs: Logs, held: Held, info: Info, query: Query) -> Answer:
         try:
@@ -472,14 +496,13 @@ class Api:
     # -- writing -------------------------------------------------------------------------------------------------
 
     async def _write(self, asked: Request, caller: Caller, info: Info, query: Query) -> Answer:
-        if (info.verb, info.group, info.resource) == ("create", "authorization.k8s.io", _REVIEWS):
-            return await self._review(caller, _as_json(asked.body))
-        if (info.verb, info.group, info.resource) == ("create", "authentication.k8s.io", _WHO):
-            return _who(caller)
+        if reviews.is_one(info):
+            answer = await reviews.answer(self._access, caller, info, _as_json(asked.body))
+            return Answer(code=201, body=answer)
         form = asked.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         if not self._remote.online or self._offline.waits(info):
             code, answer = await self._offline.take(info, query, form, _as_json(asked.body), caller.account)
-            return Answer(code=code, body=answer, headers={"warning": _WAITS})
+            return Answer(code=code, body=answer, headers={"warning": _WAITS if code == 202 else _TRIED})
         gvr = Gvr(info.group, info.version, info.resource)
         verb, subresource, body, code = info.verb, info.subresource, None, 200
         if verb == "patch":
@@ -503,33 +526,6 @@ class Api:
         if not answer:
             answer = b'{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success"}'
         return Answer(code=code, body=answer)
-
-    async def _review(self, caller: Caller, body: bytes) -> Answer:
-        """Whether the caller may do something: what this API would say to it, link or no link."""
-        try:
-            review = msgspec.json.decode(body, type=_Review)
-        except UNREADABLE as error:
-            raise status.bad_request(f"the review cannot be read: {error}") from error
-        what = review.spec.resource_attributes or _ResourceAttributes()
-        path = review.spec.non_resource_attributes
-        info = Info(
-            verb=path.verb if path else what.verb,
-            path=path.path if path else "",
-            group=what.group,
-            version=what.version,
-            resource=what.resource,
-            subresource=what.subresource,
-            namespace=what.namespace,
-            name=what.name,
-        )
-        allowed = await self._access.allowed(caller, info)
-        answer = msgspec.to_builtins(review) | {
-            "kind": "SelfSubjectAccessReview",
-            "apiVersion": "authorization.k8s.io/v1",
-            "metadata": {},
-            "status": {"allowed": allowed},
-        }
-        return Answer(code=201, body=msgspec.json.encode(answer))
 
     async def _after(self, gvr: Gvr, info: Info, answer: bytes) -> None:
         """Keep what a write made of an object that is kept."""
@@ -621,17 +617,6 @@ def _as_json(body: bytes) -> bytes:
         return msgspec.json.encode(protobuf.decode(body))
     except protobuf.BadProtobuf as error:
         raise status.bad_request(f"the object provided is unrecognized: {error}") from error
-
-
-def _who(caller: Caller) -> Answer:
-    """Who somebody is here."""
-    answer = {
-        "kind": "SelfSubjectReview",
-        "apiVersion": "authentication.k8s.io/v1",
-        "metadata": {},
-        "status": {"userInfo": {"username": caller.user.name, "groups": list(caller.user.groups)}},
-    }
-    return Answer(code=201, body=msgspec.json.encode(answer))
 
 
 def _object(form: str, body: bytes) -> bytes:

@@ -11,6 +11,8 @@ import msgspec
 
 from beehive import kinds
 
+_ROWS = (*kinds.TABLE, *kinds.MEASURED)
+_READ = ["get", "list"]
 _VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
 
 
@@ -22,13 +24,13 @@ def document(path: str) -> bytes | None:
         case ["api"]:
             found = {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
         case ["apis"]:
-            groups = sorted({row.group for row in kinds.TABLE} - {""})
+            groups = sorted({row.group for row in _ROWS} - {""})
             found = {
                 "kind": "APIGroupList",
                 "apiVersion": "v1",
                 "groups": [_group(name) for name in groups],
             }
-        case ["apis", name] if any(row.group == name for row in kinds.TABLE):
+        case ["apis", name] if any(row.group == name for row in _ROWS):
             found = {"kind": "APIGroup", "apiVersion": "v1"} | _group(name)
         case ["api", version]:
             found = _resources("", version)
@@ -38,13 +40,13 @@ def document(path: str) -> bytes | None:
 
 
 def _group(name: str) -> dict[str, Any]:
-    versions = sorted({row.version for row in kinds.TABLE if row.group == name}, reverse=True)
+    versions = sorted({row.version for row in _ROWS if row.group == name}, reverse=True)
     listed = [{"groupVersion": f"{name}/{version}", "version": version} for version in versions]
     return {"name": name, "versions": listed, "preferredVersion": listed[0]}
 
 
 def _resources(group: str, version: str) -> dict[str, Any] | None:
-    rows = [row for row in kinds.TABLE if (row.group, row.version) == (group, version)]
+    rows = [row for row in _ROWS if (row.group, row.version) == (group, version)]
     if not rows:
         return None
     return {
@@ -57,7 +59,7 @@ def _resources(group: str, version: str) -> dict[str, Any] | None:
                 "singularName": row.kind.lower(),
                 "namespaced": row.namespaced,
                 "kind": row.kind,
-                "verbs": _VERBS,
+                "verbs": _READ if group == "metrics.k8s.io" else _VERBS,
                 "shortNames": list(row.short),
             }
             for row in rows

@@ -14,11 +14,12 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from beehive import application, kinds, resource
+from beehive import application, clock, kinds, resource
 from beehive.application import Target
 from beehive.backoff import Backoff
 from beehive.errors import ProtocolError, Unavailable
@@ -138,16 +139,11 @@ class OfflineWrites:
 
         Raises ApiError, Unavailable (the disk), ProtocolError."""
         kind = writes.kind_name(info.group, info.resource)
-        if kind not in self.kinds:
-            raise status.unavailable(
-                "the cloud cannot be reached from this node now, and writes of "
-                f"{kind} are not kept until it is back (offlineWrites in edgecore.yaml)"
-            )
+        scale = info.subresource == "scale" and info.verb in ("patch", "update")
+        if kind not in self.kinds or (info.subresource and not scale):
+            raise status.unavailable(writes.why_not(info, kind))
         if info.verb == "delete":
             query = query | _delete_options(body)
-        scale = info.subresource == "scale" and info.verb in ("patch", "update")
-        if (info.subresource and not scale) or query.get("dryRun"):
-            raise status.unavailable("the cloud cannot be reached from this node now, and this needs it")
         async with self._lock:
             try:
                 if scale:
@@ -245,11 +241,21 @@ class OfflineWrites:
                     # a version in a patch is the cloud's to check; folded, only an update can carry it
                     after = msgspec.structs.replace(after, verb="update", body=writes.encoded(sent))
             verb = "create" if before is not None and before.verb == "create" else info.verb
+            first = before.at_ms if before is not None else after.at_ms
             shown = writes.show(
-                sent, gvr, verb=verb, version=version, uid=uid, namespace=namespace, name=name
+                sent,
+                gvr,
+                verb=verb,
+                version=version,
+                uid=uid,
+                namespace=namespace,
+                name=name,
+                born=clock.rfc3339(datetime.fromtimestamp(first // 1000, UTC)) if verb == "create" else "",
             )
             after = msgspec.structs.replace(after, shown=writes.encoded(shown))
         folded = writes.fold(before, after, patched)
+        if query.get("dryRun"):
+            return 200, msgspec.json.encode(_tried(shown, known)) if shown is not None else _TRIED
         await self._keep(before, folded)
         if folded is None:
             await self._mirror.settle(gvr, namespace, name)
@@ -418,7 +424,21 @@ def _claimed(body: Json) -> str:
 
 
 _SCALES = Gvr("autoscaling", "v1", "scales")
+_TRIED = b'{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success"}'
 _ACCEPTED = b'{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success","code":202}'
+
+
+def _tried(shown: Json, known: Object | None) -> Json:
+    """What a write would show, without what would only come of keeping it."""
+    metadata = dict(shown["metadata"])
+    before = writes.read_object(known.value).get("metadata") or {} if known is not None else {}
+    if writes.PENDING not in (before.get("annotations") or {}):
+        annotations = {key: value for key, value in metadata["annotations"].items() if key != writes.PENDING}
+        metadata.pop("annotations")
+        metadata |= {"annotations": annotations} if annotations else {}
+    if known is not None:
+        metadata["resourceVersion"] = str(known.version)
+    return shown | {"metadata": metadata}
 
 
 def _delete_options(body: bytes) -> Query:

@@ -38,6 +38,7 @@ from beehive.jsonpatch import PatchError, PatchFailed, json_patch
 from beehive.mergepatch import merge_patch
 from beehive.message import UNREADABLE
 from edgecore.metaserver.objects import Gvr
+from edgecore.metaserver.request import Info
 
 Verb = Literal["create", "update", "patch", "delete"]
 Json = dict[str, Any]
@@ -103,6 +104,28 @@ class CannotApply(Exception):
 def kind_name(group: str, resource: str) -> str:
     """As `kubectl` and the configuration write it."""
     return f"{resource}.{group}" if group else resource
+
+
+_AWAY = "the cloud cannot be reached from this node now"
+_REASONS = {
+    ("serviceaccounts", "token"): "only it can sign tokens; those of pods are kept on the node",
+    ("pods", "eviction"): "only it knows what may be evicted",
+    ("pods", "binding"): "it places pods",
+    ("pods", ""): "it says which pods there are: edgecore restart starts the containers of one again",
+    ("nodes", ""): "it says what a node is to take: labels, taints and cordons are set there",
+}
+
+
+def why_not(info: Info, kind: str) -> str:
+    """Why a write cannot be made without the cloud."""
+    reason = _REASONS.get((kind, info.subresource)) or _REASONS.get((kind, ""))
+    if reason:
+        return f"{_AWAY}, and {reason}"
+    if info.subresource:
+        return f"{_AWAY}, and {kind}/{info.subresource} cannot be written without it"
+    if kind in NEVER:
+        return f"{_AWAY}, and {kind} cannot be written without it"
+    return f"{_AWAY}, and writes of {kind} are not kept until it is back (offlineWrites in edgecore.yaml)"
 
 
 def read_object(body: bytes) -> Json:
@@ -264,10 +287,14 @@ def _join(before: Write, after: Write, shown: Json) -> tuple[Json, str]:
         ) from error
 
 
-def show(body: Json, gvr: Gvr, *, verb: str, version: int, uid: str, namespace: str, name: str) -> Json:
-    """The object as clients of this node see it while the write waits."""
+def show(
+    body: Json, gvr: Gvr, *, verb: str, version: int, uid: str, namespace: str, name: str, born: str = ""
+) -> Json:
+    """The object as clients of this node see it while the write waits.   born: when, of one that was made here."""
     metadata = dict(body.get("metadata") or {})
     metadata |= {"name": name, "uid": uid, "resourceVersion": str(version)}
+    if born:
+        metadata["creationTimestamp"] = born
     if namespace:
         metadata["namespace"] = namespace
     metadata["annotations"] = {**(metadata.get("annotations") or {}), PENDING: verb}

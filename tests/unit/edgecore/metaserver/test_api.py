@@ -585,7 +585,8 @@ def test_a_stock_hub_is_not_asked_for_what_it_does_not_know() -> None:
         bench.cloud.ours = False
         bench.store.tokens = [token().encode()]
         assert (await bench.call("GET", CM, local=False, bearer=token())).code == 200
-        assert (await bench.refused("GET", "/openapi/v3/api/v1")).code == 503
+        assert b"fieldValidation" in (await bench.call("GET", "/openapi/v3/api/v1")).body
+        assert (await bench.refused("GET", "/openapi/v3/apis/acme.io/v1")).code == 503
         assert {app.key for app in bench.cloud.asked} == {"/core/v1/configmaps/web/null"}
 
     run(test)
@@ -662,5 +663,87 @@ def test_kubectl_gets_its_table(online: bool) -> None:
         assert second["object"]["metadata"]["resourceVersion"] == "102"
         await close(watch)
         assert bench.mirror.watches == 0
+
+    run(test)
+
+
+def test_what_an_account_may_do_is_listed_link_or_no_link() -> None:
+    async def test(bench: Bench) -> None:
+        publish(bench)
+        hold(bench, READ_MAPS)
+        for online in (True, False):
+            bench.cloud.online = online
+            path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews"
+            review = b'{"spec":{"namespace":"web"}}'
+            answer = json.loads((await bench.call("POST", path, review, local=False, bearer=token())).body)
+            assert answer["kind"] == "SelfSubjectRulesReview"
+            granted = [
+                rule for rule in answer["status"]["resourceRules"] if "configmaps" in rule["resources"]
+            ]
+            assert "list" in granted[0]["verbs"]
+            owner = json.loads((await bench.call("POST", path, review)).body)
+            assert owner["status"]["resourceRules"][0]["verbs"] == ["*"]
+            failure = await bench.refused("POST", path, b"[", local=False, bearer=token())
+            assert failure.code == 400
+
+    run(test)
+
+
+SUMMARY = {
+    "node": {
+        "nodeName": "edge-1",
+        "cpu": {"time": "2030-01-01T00:00:00Z", "usageNanoCores": 250_000_000},
+        "memory": {"workingSetBytes": 2 << 20},
+    },
+    "pods": [
+        {
+            "podRef": {"name": "a", "namespace": "web", "uid": "u-a"},
+            "cpu": {"time": "2030-01-01T00:00:00Z", "usageNanoCores": 5},
+            "containers": [
+                {"name": "c", "cpu": {"usageNanoCores": 5}, "memory": {"workingSetBytes": 1 << 20}}
+            ],
+        }
+    ],
+}
+
+
+class FakeMeasures:
+    async def read(self) -> tuple[bytes, float]:
+        return json.dumps(SUMMARY).encode(), 1.5
+
+
+def test_measures_are_the_clouds_and_without_it_the_nodes_own() -> None:
+    async def test(bench: Bench) -> None:
+        metrics = "/apis/metrics.k8s.io/v1beta1"
+        bench.store.hold("pod", body(kind="Pod", name="a", app="x"))
+        bench.store.hold("pod", body(kind="Pod", name="elsewhere"))
+        bench.cloud.online = False
+        assert (await bench.refused("GET", f"{metrics}/pods")).code == 503
+        bench.api.measures = FakeMeasures()
+        for target in (f"{metrics}/pods", f"{metrics}/namespaces/web/pods?labelSelector=app%3Dx"):
+            found = json.loads((await bench.call("GET", target)).body)
+            assert found["kind"] == "PodMetricsList"
+            (item,) = found["items"]
+            assert (item["metadata"]["name"], item["metadata"]["labels"]) == ("a", {"app": "x"})
+            assert item["containers"] == [{"name": "c", "usage": {"cpu": "5n", "memory": "1024Ki"}}]
+        one = json.loads((await bench.call("GET", f"{metrics}/namespaces/web/pods/a")).body)
+        assert (one["kind"], one["window"]) == ("PodMetrics", "1.500s")
+        assert (await bench.refused("GET", f"{metrics}/namespaces/web/pods/elsewhere")).code == 404
+        assert (await bench.refused("GET", f"{metrics}/pods?watch=1")).code == 405
+        accept = "application/json;as=Table;v=v1;g=meta.k8s.io"
+        rows = json.loads((await bench.call("GET", f"{metrics}/pods", accept=accept)).body)["rows"]
+        assert rows[0]["cells"][0] == "a"
+
+    run(test)
+
+
+def test_without_the_cloud_clients_hear_that_fields_are_checked_later() -> None:
+    async def test(bench: Bench) -> None:
+        bench.cloud.online = False
+        root = json.loads((await bench.call("GET", "/openapi/v3")).body)["paths"]
+        assert {"api/v1", "apis/apps/v1"} <= set(root)
+        found = json.loads((await bench.call("GET", root["apis/apps/v1"]["serverRelativeURL"])).body)
+        patch = found["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"]
+        assert patch["x-kubernetes-group-version-kind"]["kind"] == "Deployment"
 
     run(test)

@@ -133,6 +133,7 @@ def test_a_write_offline_is_taken_shown_and_sent() -> None:
         seen = await stage.see()
         assert seen["data"] == {"k": "v"}
         assert seen["metadata"]["annotations"] == {writes.PENDING: "create"}
+        assert seen["metadata"]["creationTimestamp"]
         assert await stage.names(CM) == ["a"]
         assert stage.has() is None
         assert stage.offline.describe()["waiting"] == 1
@@ -142,7 +143,7 @@ def test_a_write_offline_is_taken_shown_and_sent() -> None:
         there = stage.has()
         assert there is not None
         assert there["data"] == {"k": "v", "more": "w"}
-        assert "annotations" not in there["metadata"]
+        assert not {"annotations", "creationTimestamp"} & set(there["metadata"])
         assert (await stage.see())["metadata"] == there["metadata"]
         # in one request, as the account that wrote
         assert [app.verb for app in stage.cloud.asked if app.verb != Verb.LIST] == [Verb.CREATE, Verb.GET]
@@ -161,10 +162,7 @@ def test_what_is_not_named_is_refused_with_a_sentence() -> None:
         error = await stage.refused("POST", "/api/v1/namespaces/web/secrets", b"{}")
         assert (error.code, error.reason) == (503, "ServiceUnavailable")
         assert "offlineWrites" in error.message
-        for call in (
-            ("PUT", f"{CM}/a/status", b"{}"),
-            ("POST", f"{CM}?dryRun=All", b"{}"),
-        ):
+        for call in (("PUT", f"{CM}/a/status", b"{}"),):
             assert (await stage.refused(*call)).code == 503
         error = await stage.refused("PATCH", f"{CM}/none", b"{}", content_type="application/merge-patch+json")
         assert error.code == 404
@@ -471,5 +469,48 @@ def test_metadata_that_is_none_is_the_callers_fault(metadata: Any) -> None:
                 await stage.call(verb, path, body, content_type=form)
             assert refused.value.code == 400, (verb, form)
         assert (await stage.see())["data"] == {"k": "v"}
+
+    run(test, Stage)
+
+
+def test_a_dry_run_shows_what_would_be_and_keeps_nothing() -> None:
+    async def test(stage: Stage) -> None:
+        stage.go(online=False)
+        value = json.dumps({"metadata": {"name": "a"}, "data": {"k": "v"}}).encode()
+        answer = await stage.call("POST", f"{CM}?dryRun=All", value)
+        assert (answer.code, json.loads(answer.body)["data"]) == (200, {"k": "v"})
+        assert "annotations" not in json.loads(answer.body)["metadata"]
+        assert "tried on this node only" in answer.headers["warning"]
+        assert (await stage.refused("GET", f"{CM}/a")).code == 404
+        await create(stage, k="v")
+        target, change = f"{CM}/a?dryRun=All", b'{"data":{"k":"w"}}'
+        tried = json.loads((await stage.call("PATCH", target, change, content_type=writes.STRATEGIC)).body)
+        assert tried["data"] == {"k": "w"}
+        assert tried["metadata"] == (await stage.see())["metadata"]
+        assert (await stage.call("DELETE", f"{CM}/a", b'{"dryRun":["All"]}')).code == 200
+        assert (await stage.see())["data"] == {"k": "v"}
+        assert len(stage.offline) == 1
+
+    run(test, Stage)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "words"),
+    [
+        ("DELETE", "/api/v1/namespaces/web/pods/a", "edgecore restart"),
+        ("PATCH", "/api/v1/nodes/e", "labels, taints and cordons"),
+        ("POST", "/api/v1/namespaces/web/serviceaccounts/a/token", "sign tokens"),
+        ("POST", "/api/v1/namespaces/web/pods/a/eviction", "evicted"),
+        ("PUT", "/apis/coordination.k8s.io/v1/namespaces/web/leases/a", "cannot be written without it"),
+        ("PUT", f"{CM}/a/status", "configmaps/status cannot be written"),
+    ],
+)
+def test_what_cannot_be_says_why(method: str, path: str, words: str) -> None:
+    async def test(stage: Stage) -> None:
+        stage.go(online=False)
+        error = await stage.refused(method, path, b"{}", content_type=writes.MERGE)
+        assert error.code == 503
+        assert words in error.message
+        assert "offlineWrites" not in error.message
 
     run(test, Stage)
