@@ -5,8 +5,9 @@ after the next reboot without a link, be it running now or not, so it is said in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
+from edgecore.edged.imagegc import normalize
 from edgecore.edged.pod import Container, Pod
 
 CONDITION = "skerry.dev/Stored"
@@ -70,6 +71,22 @@ def missing(
         found.append(f"token of its account: {tokens}")
     found += [f"claim {name}: {why}" for name, why in sorted((claims or {}).items())]
     return tuple(found)
+
+
+def lost_images(
+    pod: Pod, present: Collection[str], *, started: Mapping[str, str], failed: Collection[str] = ()
+) -> tuple[str, ...]:
+    """The images that it needs and that are not here.  One that is on its way for the first time is not among them.
+
+    present: what the images of this node are called, as `imagegc.names`.   started: reference to the id that it was started
+    from.   failed: references that could not be had."""
+    return tuple(
+        f"image {ref}: not on this node"
+        for ref in sorted(pod.image_references())
+        if (ref in started or ref in failed)
+        and normalize(ref) not in present
+        and started.get(ref) not in present
+    )
 
 
 def sentence(found: tuple[str, ...]) -> str:

@@ -165,7 +165,10 @@ class Housekeeper:
     # -- images
 
     async def images(self) -> None:
-        """Remove images that nothing needs when their disk is nearly full."""
+        """See which images pods lack; remove those that nothing needs when their disk is nearly full."""
+        present = {name for image in await self._cri.list_images() for name in imagegc.names(image)}
+        for worker in self._house.workers:
+            worker.look_for_images(present)
         found = await self.image_disk()
         if found is None:
             return

@@ -336,6 +336,10 @@ class Images:
         ]
         return min(waits, default=None)
 
+    def failed(self, uid: str) -> set[str]:
+        """The references that a pod needs and that could not be pulled."""
+        return {key.removeprefix(f"{uid}/") for key in self._delays if key.startswith(f"{uid}/")}
+
     def forget(self, uid: str) -> None:
         """A pod is gone."""
         for key in [k for k in self._delays if k.startswith(f"{uid}/")]:

@@ -122,6 +122,7 @@ class PodContext:
         self.service_links: Mapping[str, str] = {}
         # what of it is not here, and why
         self.missing: tuple[str, ...] = ()
+        self.lost_images: tuple[str, ...] = ()
         self._complaint = ""
         self._events = events.of_pod(pod.metadata, shared.node_name)
 

@@ -98,7 +98,7 @@ class PodReporter:
             granted=self._ctx.given or {},
             held=self._ctx.on_hold,
             restart_all=self._ctx.restart_all,
-            missing=self._ctx.missing,
+            missing=self._ctx.missing + self._ctx.lost_images,
             terminated=terminated or self._ctx.machine.life in (Life.TERMINATED, Life.FINISHED),
         )
         return statuses.compute_status(self._ctx.pod, self._ctx.runtime, view)

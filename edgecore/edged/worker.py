@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from beehive.errors import SkerryError
-from edgecore.edged import claims, env, plan, record, resize, restarts, shutdown
+from edgecore.edged import claims, closure, env, plan, record, resize, restarts, shutdown
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.errors import RoomComing
 from edgecore.edged.pod import Pod, PodStatus
@@ -130,6 +130,17 @@ class Worker:
     def image_refs(self) -> set[str]:
         """References and ids of the images it was started from or needs to be started again."""
         return self._ctx.pod.image_references() | set(self._ctx.started_images.values())
+
+    def look_for_images(self, present: Collection[str]) -> None:
+        """Say in the pod's status which of its images are not on this node.   present: what those are called that are."""
+        ctx = self._ctx
+        lost: tuple[str, ...] = ()
+        if not self.ended:
+            failed = self._s.images.failed(ctx.pod.uid)
+            lost = closure.lost_images(ctx.pod, present, started=ctx.started_images, failed=failed)
+        if lost != ctx.lost_images:
+            ctx.lost_images = lost
+            self.poke()
 
     @property
     def held(self) -> bool:

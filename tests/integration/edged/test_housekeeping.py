@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from beehive.errors import Unavailable
-from edgecore.edged import cgroups
+from edgecore.edged import cgroups, closure
 from edgecore.edged.cri import Cri
 from edgecore.edged.evict import Thresholds
 from edgecore.edged.imagegc import Limits
@@ -129,6 +129,33 @@ def test_images_are_left_alone_when_the_runtime_hides_its_own(tmp_path: Path) ->
             await b.until(lambda: agent.listed is not None, "listed")
             await agent.housekeeper.images()
             assert "x" in b.fake.images
+
+    on_fake(tmp_path, story)
+
+
+def test_a_pod_whose_image_is_gone_says_so_while_it_runs(tmp_path: Path) -> None:
+    """Somebody removed it by hand: after a reboot without a registry the pod would not start."""
+
+    async def story(b: Bench) -> None:
+        assert b.fake is not None
+
+        def stored(uid: str) -> dict[str, str]:
+            found: list[dict[str, str]] = b.status(uid).get("conditions", [])
+            return next((item for item in found if item["type"] == closure.CONDITION), {})
+
+        async with b.edged() as agent:
+            uid = b.want(pod("web", container(imagePullPolicy="Always")))
+            await b.running(uid)
+            await agent.housekeeper.images()
+            assert stored(uid) == {}
+            gone = b.fake.images.pop(IMAGE)
+            await agent.housekeeper.images()
+            await b.until(lambda: stored(uid).get("status") == "False", "a condition")
+            assert f"image {IMAGE}: not on this node" in stored(uid)["message"]
+            assert b.ready(uid)
+            b.fake.images[IMAGE] = gone
+            await agent.housekeeper.images()
+            await b.until(lambda: stored(uid).get("status") == "True", "that it is back")
 
     on_fake(tmp_path, story)
 

@@ -47,3 +47,14 @@ def test_a_long_list_is_cut() -> None:
     text = closure.sentence(found)
     assert text.endswith("; and 12 more")
     assert "secret 8" not in text
+
+
+def test_an_image_that_was_here_or_cannot_be_had_is_lacked() -> None:
+    pod = make(c(image="a"), c("b", image="reg.test/b:1"), c("n", image="reg.test/new:1"))
+    present = {"docker.io/library/a:latest", "sha256:b2"}
+    assert closure.lost_images(pod, present, started={"a": "sha256:a", "reg.test/b:1": "sha256:b2"}) == ()
+    # one that was never here may be on its way: the pod's containers say so
+    lost = closure.lost_images(pod, present, started={"reg.test/b:1": "sha256:b1"})
+    assert lost == ("image reg.test/b:1: not on this node",)
+    lost = closure.lost_images(pod, set(), started={}, failed={"reg.test/new:1"})
+    assert lost == ("image reg.test/new:1: not on this node",)
