@@ -42,6 +42,7 @@ from edgecore.metaserver import (
     table,
 )
 from edgecore.metaserver.access import OWNER, Access, Caller
+from edgecore.metaserver.columns import Columns
 from edgecore.metaserver.http import Answer, Pipe, Request
 from edgecore.metaserver.measured import Measures
 from edgecore.metaserver.mirror import Mirror, TooOld, Watch
@@ -139,6 +140,7 @@ class Api:
         self._monotonic = monotonic
         self._wall = wall
         self._rng = rng or random.Random()
+        self._columns = Columns(remote, store, monotonic=monotonic)
         self._watching: Counter[str] = Counter()
         self._listing = asyncio.Semaphore(MAX_LISTS)
 
@@ -245,11 +247,11 @@ class Api:
             found = await self._mirror.get(gvr, _where(info), info.name)
             if found is None:
                 raise status.not_found(info) from error
-            return Answer(body=self._shape(gvr, found.value, rows))
+            return Answer(body=await self._shape(caller, gvr, found.value, rows))
         if info.subresource:
             return Answer(body=body)
         await self._learn(gvr, body)
-        return Answer(body=self._shape(gvr, body, rows))
+        return Answer(body=await self._shape(caller, gvr, body, rows))
 
     async def _measured(self, caller: Caller, info: Info, query: Query, rows: str) -> Answer:
         """metrics.k8s.io: the cloud knows all nodes, this node knows itself."""
@@ -318,13 +320,15 @@ class Api:
             pipe.status, "BadRequest", pipe.text.decode("utf-8", "replace").strip()[:512], details={}
         )
 
-    def _shape(self, gvr: Gvr, value: bytes, rows: str, *, head: bool = True) -> bytes:
+    async def _shape(self, caller: Caller, gvr: Gvr, value: bytes, rows: str, *, head: bool = True) -> bytes:
         """One object, or its row.  Raises ProtocolError."""
         found = objects.read(value, gvr) if rows else None
         if found is None:
             return value
+        custom = await self._columns.of(gvr, caller.account)
+        now = self._wall()
         return table.table(
-            gvr, [found.value], version=found.version, now=self._wall(), include=rows, head=head
+            gvr, [found.value], version=found.version, now=now, include=rows, head=head, custom=custom
         )
 
     async def _list(self, caller: Caller, info: Info, query: Query, rows: str) -> Answer:
@@ -347,7 +351,7 @@ class Api:
         except Unavailable:
             here = await self._page(wanted, query)
             if rows:
-                return self._table(gvr, here, rows)
+                return await self._table(caller, gvr, here, rows)
             pieces = objects.list_body(gvr, here)
             if len(here.objects) <= SMALL:
                 return Answer(body=b"".join(pieces))
@@ -360,7 +364,7 @@ class Api:
             log.warning("Cannot keep the list of %s for later: %s", gvr, error)
         else:
             self._mirror.told(page.version)
-        return self._table(gvr, page, rows) if rows else Answer(body=body)
+        return await self._table(caller, gvr, page, rows) if rows else Answer(body=body)
 
     async def _page(self, wanted: Filter, query: Query) -> Page:
         """What is here, or a part of it.  Raises ApiError 410: a list that was begun cannot be gone on with."""
@@ -381,9 +385,13 @@ class Api:
         except ProtocolError as error:
             raise ApiError(410, "Expired", f"The provided continue parameter is too old: {error}") from error
 
-    def _table(self, gvr: Gvr, page: Page, rows: str) -> Answer:
+    async def _table(self, caller: Caller, gvr: Gvr, page: Page, rows: str) -> Answer:
+        custom = await self._columns.of(gvr, caller.account)
         values = (item.value for item in page.objects)
-        made = table.table(gvr, values, version=page.version, now=self._wall(), more=page.more, include=rows)
+        now = self._wall()
+        made = table.table(
+            gvr, values, version=page.version, now=now, more=page.more, include=rows, custom=custom
+        )
         return Answer(body=made)
 
     async def _pieces(self, pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
@@ -448,9 +456,11 @@ class Api:
             raise
         marks = request.flag(query, "allowWatchBookmarks")
         lines: AsyncIterator[bytes] = _Stream(self._events(watch, scope, name, float(seconds), marks=marks))
-        return Answer(stream=_Stream(self._rows(gvr, lines, rows)) if rows else lines)
+        return Answer(stream=_Stream(self._rows(caller, gvr, lines, rows)) if rows else lines)
 
-    async def _rows(self, gvr: Gvr, lines: AsyncIterator[bytes], rows: str) -> AsyncIterator[bytes]:
+    async def _rows(
+        self, caller: Caller, gvr: Gvr, lines: AsyncIterator[bytes], rows: str
+    ) -> AsyncIterator[bytes]:
         """Events whose objects are tables of one row; the first has the columns."""
         head = True
         try:
@@ -458,7 +468,8 @@ class Api:
             async for line in lines:
                 event = msgspec.json.decode(line, type=_Event)
                 if event.type in ("ADDED", "MODIFIED", "DELETED"):
-                    line = objects.event(event.type, self._shape(gvr, bytes(event.object), rows, head=head))
+                    shown = await self._shape(caller, gvr, bytes(event.object), rows, head=head)
+                    line = objects.event(event.type, shown)
                     head = False
                 yield line
         finally:

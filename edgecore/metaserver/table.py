@@ -66,12 +66,23 @@ def definition_of(gvr: Gvr) -> str:
     return "" if gvr.group.endswith((".kubeedge.io", "skerry.dev")) else f"{gvr.plural}.{gvr.group}"
 
 
-def read_columns(definition: bytes, gvr: Gvr) -> Sequence[Column] | None:
-    """What a CustomResourceDefinition says of `gvr`; None when it says nothing that can be used."""
+def keep_columns(definition: bytes, gvr: Gvr) -> bytes | None:
+    """What a CustomResourceDefinition says of printing `gvr`, as it is kept; None when it says nothing that can be used."""
+    try:
+        versions = msgspec.json.decode(definition)["spec"]["versions"]
+        found = next((item for item in versions if item["name"] == gvr.version), None)
+        kept = msgspec.json.encode(
+            {"additionalPrinterColumns": (found or {}).get("additionalPrinterColumns")}
+        )
+    except (*UNREADABLE, KeyError, TypeError, AttributeError):
+        return None
+    return kept if found is not None and kept_columns(kept) is not None else None
+
+
+def kept_columns(kept: bytes) -> Sequence[Column] | None:
     from beehive.printing import custom
 
     try:
-        versions = msgspec.json.decode(definition)["spec"]["versions"]
-        return next((custom.read_columns(item) for item in versions if item["name"] == gvr.version), None)
+        return custom.read_columns(msgspec.json.decode(kept))
     except (*UNREADABLE, KeyError, TypeError, AttributeError):
         return None

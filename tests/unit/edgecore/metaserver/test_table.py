@@ -99,8 +99,9 @@ def test_a_custom_kind_has_those_that_its_definition_says() -> None:
     definition = {
         "spec": {"versions": [{"name": "v0"}, {"name": "v1", "additionalPrinterColumns": [column]}]},
     }
-    custom = table.read_columns(json.dumps(definition).encode(), gvr)
-    assert custom is not None
+    kept = table.keep_columns(json.dumps(definition).encode(), gvr)
+    assert kept is not None
+    custom = table.kept_columns(kept)
     assert row(gvr, {"metadata": {"name": "p"}, "spec": {"speed": 3}}, custom=custom)["cells"] == ["p", 3]
     assert row(gvr, {"metadata": {"name": "p", "creationTimestamp": BORN}})["cells"] == ["p", "60s"]
     for broken in (
@@ -109,7 +110,7 @@ def test_a_custom_kind_has_those_that_its_definition_says() -> None:
         b"x",
         b'{"spec":{"versions":[{"name":"v1","additionalPrinterColumns":[1]}]}}',
     ):
-        assert table.read_columns(broken, gvr) is None
+        assert table.keep_columns(broken, gvr) is None
 
 
 def test_whose_definition_is_needed() -> None:
