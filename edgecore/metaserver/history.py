@@ -97,6 +97,10 @@ class History:
         if len(self._marks) > MAX_MARKS:
             self._marks.popitem(last=False)
 
+    def forget(self) -> None:
+        """No version was told by this process yet: what was told before may be of another moment."""
+        self._marks.clear()
+
     def since(self, version: int) -> int | None:
         """The local number to replay from, or None when that is forgotten."""
         seq = self._marks.get(version)

@@ -103,6 +103,8 @@ class OfflineWrites:
             self._waiting[write.seq] = write
             self._bytes += len(value)
             await self._show(write)
+        # a client that was told one of these versions may have missed what came between that and the end of that process
+        self._mirror.history.forget()
         counted = await self._store.note(COUNTED)
         if counted:
             for kind, reason, count in msgspec.json.decode(counted, type=list[tuple[str, str, int]]):

@@ -96,3 +96,13 @@ def test_whoever_replays_ends_where_everything_is(steps: list[tuple[str, int, bo
         else:
             seen[change.key.name] = change.version
     assert seen == world
+
+
+def test_versions_that_nobody_was_told_by_this_process_are_forgotten() -> None:
+    history = History()
+    history.add(Key("r", "", "a"), uid="u", version=7, gone=False)
+    assert history.since(7) is not None
+    history.forget()
+    assert history.since(7) is None
+    history.mark(history.version)
+    assert history.since(7) == history.seq

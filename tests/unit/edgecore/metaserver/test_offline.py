@@ -13,7 +13,8 @@ from beehive.strategicpatch import strategic_merge
 from edgecore.metaserver import offline as offline_module
 from edgecore.metaserver import writes
 from edgecore.metaserver.http import Answer
-from edgecore.metaserver.mirror import Mirror
+from edgecore.metaserver.mirror import Mirror, TooOld
+from edgecore.metaserver.objects import Filter
 from edgecore.metaserver.offline import OfflineWrites
 from edgecore.metaserver.remote import Remote
 from edgecore.metaserver.status import ApiError
@@ -254,6 +255,9 @@ def test_what_waits_survives_a_restart_and_is_sent_once() -> None:
         assert len(again) == 1
         found = await mirror.get(offline_module.Gvr("", "v1", "configmaps"), "web", "a")
         assert found is not None
+        # whoever watches on lists again: what the first process heard and did not tell is in no history
+        with pytest.raises(TooOld):
+            await mirror.watch(Filter(gvr=MAPS), found.version)
         # the first process sent it, and was killed before it could note that
         stage.cloud.put("configmaps", body(name="a", version=150) | {"data": {"k": "v"}})
         stage.cloud.online = True
