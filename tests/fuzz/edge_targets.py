@@ -14,8 +14,10 @@ from beehive import dmi
 from beehive._generated import dmi_pb2 as dpb
 from beehive.apis.decode import decode as decode_object
 from beehive.apis.devices import Device, DeviceModel
-from beehive.errors import SkerryError
+from beehive.errors import ProtocolError, SkerryError
+from beehive.jsonpatch import PatchError
 from beehive.selectors import BadSelector
+from beehive.strategicpatch import strategic_merge
 from devicetwin import dmi as twin_dmi
 from devicetwin import documents
 from devicetwin.dmi_convert import readings, to_device, to_model
@@ -27,7 +29,7 @@ from edgecore.edged.runtime import ContainerStatus
 from edgecore.edged.status import timestamp
 from edgecore.edgestream import crilog, routes
 from edgecore.eventbus import topics
-from edgecore.metaserver import objects, options, request, table
+from edgecore.metaserver import objects, options, request, strategic, table, writes
 from edgecore.metaserver.objects import Filter, Gvr
 from edgecore.metaserver.status import ApiError
 from mappers.framework.convert import from_text
@@ -187,6 +189,21 @@ def local_api(data: bytes) -> None:
         table.table(_PODS, [found.value], version=1, now=1e9)
 
 
+def strategic_patches(data: bytes) -> None:
+    """An object and two patches of it, a line each: each alone, both in turn, and both as one."""
+    lines = [*data.split(b"\n", 2), b"{}", b"{}"][:3]
+    try:
+        base, first, second = (writes.read_object(line) for line in lines)
+    except ProtocolError:
+        return
+    try:
+        after = strategic_merge(strategic_merge(base, first, "V1Pod"), second, "V1Pod")
+        joined = strategic.join(strategic.from_merge_patch(first, "V1Pod"), second, after, "V1Pod")
+        strategic_merge(base, joined, "V1Pod")
+    except (PatchError, strategic.CannotJoin):
+        return
+
+
 def stream_requests(data: bytes) -> None:
     """A path of a kubelet's, a line's end, and a log as the runtime writes it."""
     head, _, body = data.partition(b"\n")
@@ -266,6 +283,12 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
         b'"uid":"u","resourceVersion":"7","creationTimestamp":"2020-01-01T00:00:00Z"},"spec":{"nodeName":"a"},'
         b'"status":{"phase":"Running","containerStatuses":[{"ready":true,"restartCount":1,"state":{"waiting":{"reason":"x"}}}]}}',
     ),
+    "strategic-patches": (
+        b'{"metadata":{"labels":{"a":"b"},"finalizers":["x/y"]},"spec":{"containers":[{"name":"a","ports":[{"containerPort":80}]}]}}\n'
+        b'{"spec":{"$setElementOrder/containers":[{"name":"a"},{"name":"b"}],"containers":[{"name":"b","$patch":"delete"}]}}\n'
+        b'{"metadata":{"$deleteFromPrimitiveList/finalizers":["x/y"],"labels":{"$patch":"replace","c":"d"}},"spec":{"nodeSelector":'
+        b'{"$retainKeys":["a"],"a":null},"containers":[{"name":"a","env":[{"name":"A","value":"b"}]}]}}',
+    ),
     "streams": (
         b"/containerLogs/ns/p/c?tailLines=5&sinceSeconds=3&timestamps=true&follow=1&limitBytes=99\n"
         b"2020-01-01T00:00:00.000000000Z stdout F said\n2020-01-01T00:00:00.1Z stderr P torn",
@@ -280,5 +303,6 @@ RUNS: dict[str, Callable[[bytes], None]] = {
     "mapper-devices": mapper_devices,
     "bus": bus,
     "local-api": local_api,
+    "strategic-patches": strategic_patches,
     "streams": stream_requests,
 }

@@ -131,6 +131,9 @@ def test_kubectl_writes_while_the_cloud_is_gone(tmp_path: Path) -> None:
                 (("apply", "-f", "-"), json.dumps(manifest).encode()),
                 (("apply", "--server-side", "-f", "-"), json.dumps(owned).encode()),
                 (("scale", "deployment", "web", "--replicas=3"), b""),
+                (("set", "image", "deployment/web", "c=skerry.local/busybox:2"), b""),
+                (("set", "env", "deployment/web", "A=1", "B=2"), b""),
+                (("set", "env", "deployment/web", "A-", "B=3"), b""),
             ):
                 code, out, err = await edge.kubectl(*arguments, stdin=stdin)
                 assert code == 0, err
@@ -155,13 +158,36 @@ def test_kubectl_writes_while_the_cloud_is_gone(tmp_path: Path) -> None:
             assert json.loads(out)["status"]["userInfo"]["username"] == "system:serviceaccount:default:ann", (
                 err
             )
+            code, out, err = await edge.kubectl("auth", "can-i", "--list")
+            assert "deployments.apps/scale" in out, err
+            code, out, err = await edge.kubectl(
+                "get",
+                "deployment",
+                "web",
+                "-o",
+                "jsonpath={.spec.template.spec.containers[*]['image','env']}",
+            )
+            assert (code, out) == (0, 'skerry.local/busybox:2 [{"name":"B","value":"3"}]'), err
+            code, out, err = await edge.kubectl("get", "deployment", "web", "-o", "wide")
+            assert out.splitlines()[1].split()[:2] == ["web", "0/3"], err
+            assert "skerry.local/busybox:2" in out
+            # nobody asked for the schema of this group yet
+            web = {"apiVersion": "apps/v1", "kind": "Deployment", **deployment("web", replicas=4)}
+            arguments = ("diff", "--field-manager=kubectl-client-side-apply", "-f", "-")
+            code, out, err = await edge.kubectl(*arguments, stdin=json.dumps(web).encode())
+            assert (code, "+  replicas: 4" in out) == (1, True), (out, err)
+            code, out, err = await edge.kubectl("explain", "deployment")
+            assert "not known on this node" in out, err
             code, _, err = await edge.kubectl("delete", "pod", "p")
             assert code == 1
-            assert "offlineWrites" in err
+            assert "edgecore restart" in err
             assert len(edge.server.writes) == 6
         # the edge restarts, and meanwhile somebody changes one of the objects in the cloud
         async with stage.cloud() as cloud:
             await cloud.patch(CONFIGMAP, "contested", {"data": {"text": "cloud"}})
+            spec = deployment("web", replicas=0)["spec"]
+            spec["template"]["spec"]["containers"][0]["env"] = [{"name": "CLOUD", "value": "1"}]
+            await cloud.patch(DEPLOYMENT, "web", {"spec": {"template": spec["template"]}})
             async with stage.edge(offline_writes=kinds) as edge:
                 await edge.until(lambda: len(edge.server.writes) == 0, 40)
                 assert edge.server.writes.describe()["dropped"] == {"configmaps/Conflict": 1}
@@ -181,6 +207,10 @@ def test_kubectl_writes_while_the_cloud_is_gone(tmp_path: Path) -> None:
             assert ("kubectl", "Apply") in managers
             web = json.loads((await cloud.api.get(DEPLOYMENT, "web", "default")).raw)
             assert web["spec"]["replicas"] == 3
+            # what was named here counts, and what the cloud put beside it stays
+            (container,) = web["spec"]["template"]["spec"]["containers"]
+            assert container["image"] == "skerry.local/busybox:2"
+            assert {one["name"]: one["value"] for one in container["env"]} == {"CLOUD": "1", "B": "3"}
 
     asyncio.run(story())
 
