@@ -17,7 +17,6 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
@@ -26,29 +25,26 @@ from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFact
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 
-from beehive import clock, codec, resource, session, stocktunnel, tunnel
+from beehive import clock, codec, session
 from beehive.errors import ProtocolError, Refused, SkerryError, Unavailable
 from beehive.message import (
-    Failure,
     Group,
-    JoinAnswer,
-    JoinRequest,
     Message,
     Op,
-    RenewRequest,
     Source,
     new,
-    reply,
 )
-from beehive.succession import HEADER, PATH, Chain, Trust, read_trust
+from beehive.succession import HEADER, Chain, Trust, read_trust
 from beehive.tunnelpeer import BinaryConnection
+from cloudcore.cloudhub import upgrade
+from cloudcore.cloudhub.allowance import Allowance
 from cloudcore.cloudhub.dispatch import Dispatcher, lane_key
+from cloudcore.cloudhub.joining import Joiner, Renewer, join_answer, renew_answer
 from cloudcore.cloudhub.lanes import Lanes
 from cloudcore.cloudhub.nodes import Link, Nodes, authority_text, now
-from cloudcore.cloudstream.peers import HUB_PATH
+from cloudcore.cloudhub.upgrade import Purpose, Refusal
 from cloudcore.cloudstream.stockpeer import StockConnection
-from cloudcore.errors import JoinRefused
-from cloudcore.identity.authority import HUB_GROUP, HUB_USER, NODE_GROUP, NODE_USER, Authority
+from cloudcore.identity.authority import Authority
 from cloudcore.identity.revocation import Revocations, Shown, shown
 from cloudcore.identity.succession import due
 
@@ -74,10 +70,6 @@ MAX_JOINING = 64
 FRAMES_PER_S, FRAMES_BURST = 500.0, 2000.0
 """What one edge may send; beyond it the hub reads slower."""
 
-Joiner = Callable[[JoinRequest, str, Trust | None], Awaitable[JoinAnswer]]
-"""Takes the request, the address it came from, and which authorities the machine trusts."""
-Renewer = Callable[[str, str, Shown | None, Trust | None], Awaitable[JoinAnswer]]
-"""Takes a node's name, its signing request, the certificate that it showed, and which authorities it trusts."""
 Numberer = Callable[[str, str], Awaitable[int]]
 """Takes a node's name, and what its Node is to say of authorities."""
 Noter = Callable[[str, str], Awaitable[None]]
@@ -108,15 +100,12 @@ class _Connection(ServerConnection):
     skerry_certificate: Shown | None = None
     skerry_signed_by = ""
     skerry_trusts: Trust | None = None
-    skerry_join = False
-    skerry_tunnel = False
-    skerry_stock = False
-    skerry_hub = False
+    skerry_purpose = Purpose.LINK
     skerry_heard = 0.0
     skerry_link: Link | None = None
 
     def data_received(self, data: bytes) -> None:
-        if self.skerry_stock:
+        if self.skerry_purpose is Purpose.STOCK_TUNNEL:
             self.skerry_heard = clock.monotonic()
         if self.skerry_link is not None:
             self.skerry_link.session.heard(now())
@@ -247,63 +236,75 @@ class Hub:
 
     async def _on_request(self, connection: ServerConnection, request: Request) -> Response | None:
         assert isinstance(connection, _Connection), "serve made a connection of another class"
-        path = request.path.split("?", 1)[0]
-        if path == "/ca.crt":
+        purpose = upgrade.purpose_of(request.path.split("?", 1)[0])
+        if purpose is Purpose.CA:
             return _file("application/pkix-cert", self._authority.der)
-        if path == PATH:
+        if purpose is Purpose.SUCCESSION:
             return _file("application/json", self._authority.chain)
-        ours = _first(request, session.HEADER_PROTOCOL).isdecimal()
-        if not ours:
+        refusal = await self._admit(connection, purpose, request)
+        if refusal is not None:
+            return connection.respond(refusal.status, refusal.text + "\n")
+        connection.skerry_purpose = purpose
+        connection.protocol.max_message_size = upgrade.MESSAGE_BYTES[purpose]
+        connection.skerry_ours = purpose is Purpose.LINK and _is_ours(request)
+        if not connection.skerry_ours:
+            # what flows in tunnels is compressed already or too quick to be
             connection.protocol.available_extensions = None
-        if path == "/join":
-            if self._joining >= MAX_JOINING:
-                return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "too many join at once\n")
-            connection.skerry_join, connection.skerry_trusts = True, read_trust(_first(request, HEADER))
-            connection.protocol.max_message_size = codec.MAX_JOIN_BYTES
-            connection.protocol.available_extensions = None
-            return None
-        if path == HUB_PATH:
-            return self._on_hub(connection)
-        name = _certified(connection)
-        if name is None:
-            return connection.respond(
-                http.HTTPStatus.UNAUTHORIZED, "a node certificate is needed here; join first\n"
-            )
-        if name == "":
-            return connection.respond(http.HTTPStatus.FORBIDDEN, "the certificate is not a node's\n")
-        stock = path.rstrip("/") == stocktunnel.PATH
-        header = stocktunnel.HEADER_NODE if stock else session.HEADER_NODE
-        claimed = _first(request, header)
-        if claimed != name:
+        return None
+
+    async def _admit(self, connection: _Connection, purpose: Purpose, request: Request) -> Refusal | None:
+        """Why it may not come in.  One that may is told apart by what is noted on the connection."""
+        certificate = connection.transport.get_extra_info("peercert")
+        if purpose is Purpose.JOIN:
+            connection.skerry_trusts = read_trust(_first(request, HEADER))
+            return _TOO_MANY if self._joining >= MAX_JOINING else None
+        served = {
+            Purpose.HUB: self._other_hub,
+            Purpose.TUNNEL: self._tunnel,
+            Purpose.STOCK_TUNNEL: self._stock_tunnel,
+        }.get(purpose, self) is not None
+        if purpose is Purpose.HUB:
+            unserved = upgrade.use_refusal(purpose, "", served=served, linked=False)
+            refusal = unserved or upgrade.hub_refusal(certificate)
+            if refusal is not None:
+                return refusal
+            connection.skerry_signed_by = self._signed_by(connection)
+            revoked = self._authority.refusal("", connection.skerry_signed_by)
+            return Refusal(http.HTTPStatus.FORBIDDEN, revoked) if revoked else None
+        name = upgrade.node_of(certificate)
+        if isinstance(name, Refusal):
+            return name
+        claimed = _first(request, upgrade.name_header(purpose))
+        refusal = upgrade.claim_refusal(purpose, claimed, name)
+        if refusal is not None:
             log.warning("Node %s claimed to be %r from %s", name, claimed[:80], _peer(connection))
-            return connection.respond(
-                http.HTTPStatus.FORBIDDEN, f"the header {header} is not the name in the certificate\n"
-            )
-        connection.skerry_trusts = read_trust(_first(request, HEADER)) if ours else None
+            return refusal
         try:
-            refusal = await self._refusal(connection, name)
+            revoked = await self._refusal(connection, name)
         except SkerryError as error:
-            log.info("Node %s must wait: %s", name, error)
-            return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "the API is away; try again\n")
-        if refusal:
-            log.warning("Node %s refused from %s: %s", name, _peer(connection), refusal)
-            return connection.respond(http.HTTPStatus.FORBIDDEN, refusal + "\n")
-        if stock:
-            return self._on_stock_tunnel(connection, name)
-        if path == "/tunnel":
-            return self._on_tunnel(connection, request, name)
-        if _first(request, session.HEADER_USE) != "msg":
-            return connection.respond(http.HTTPStatus.BAD_REQUEST, "the header ConnectionUse must be msg\n")
-        if len(self._nodes) >= self._config.node_limit and self._nodes.get(name) is None:
-            log.warning("Node %s refused: the limit of %d nodes is reached", name, self._config.node_limit)
-            return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "the node limit is reached\n")
-        try:
-            said = authority_text(connection.skerry_trusts, connection.skerry_signed_by)
-            number = await self._next_number(name, said)
-        except SkerryError as error:
-            log.info("Node %s must wait: %s", name, error)
-            return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "the API is away; try again\n")
-        connection.skerry_node, connection.skerry_ours, connection.skerry_number = name, ours, number
+            return _must_wait(name, error)
+        if revoked:
+            log.warning("Node %s refused from %s: %s", name, _peer(connection), revoked)
+            return Refusal(http.HTTPStatus.FORBIDDEN, revoked)
+        linked = self._nodes.get(name) is not None
+        use = _first(request, session.HEADER_USE)
+        refusal = upgrade.use_refusal(purpose, use, served=served, linked=linked)
+        if refusal is not None:
+            return refusal
+        if purpose is Purpose.LINK:
+            if len(self._nodes) >= self._config.node_limit and not linked:
+                log.warning(
+                    "Node %s refused: the limit of %d nodes is reached", name, self._config.node_limit
+                )
+                return Refusal(http.HTTPStatus.SERVICE_UNAVAILABLE, "the node limit is reached")
+            try:
+                connection.skerry_trusts = read_trust(_first(request, HEADER)) if _is_ours(request) else None
+                said = authority_text(connection.skerry_trusts, connection.skerry_signed_by)
+                connection.skerry_number = await self._next_number(name, said)
+            except SkerryError as error:
+                return _must_wait(name, error)
+        connection.skerry_node = name
+        connection.skerry_heard = clock.monotonic()
         return None
 
     async def _refusal(self, connection: _Connection, name: str) -> str:
@@ -373,46 +374,6 @@ class Hub:
             if certificate and self._revocations.refusal(node, certificate):
                 connection.transport.abort()
 
-    def _on_tunnel(self, connection: _Connection, request: Request, name: str) -> Response | None:
-        if self._tunnel is None:
-            return connection.respond(http.HTTPStatus.NOT_FOUND, "streams are switched off\n")
-        if _first(request, session.HEADER_USE) != "str":
-            return connection.respond(http.HTTPStatus.BAD_REQUEST, "the header ConnectionUse must be str\n")
-        if self._nodes.get(name) is None:
-            # what a node may do is decided when its link is made
-            return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "make the link first\n")
-        connection.skerry_node, connection.skerry_tunnel = name, True
-        connection.protocol.max_message_size = tunnel.MAX_FRAME
-        # what flows here is compressed already or too quick to be
-        connection.protocol.available_extensions = None
-        return None
-
-    def _on_stock_tunnel(self, connection: _Connection, name: str) -> Response | None:
-        if self._stock_tunnel is None:
-            return connection.respond(http.HTTPStatus.NOT_FOUND, "streams are switched off\n")
-        if self._nodes.get(name) is None:
-            return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "make the link first\n")
-        connection.skerry_node, connection.skerry_stock = name, True
-        connection.skerry_heard = clock.monotonic()
-        connection.protocol.max_message_size = stocktunnel.MAX_FRAME
-        connection.protocol.available_extensions = None
-        return None
-
-    def _on_hub(self, connection: _Connection) -> Response | None:
-        if self._other_hub is None:
-            return connection.respond(http.HTTPStatus.NOT_FOUND, "streams are switched off\n")
-        if _subject(connection) != (HUB_USER, [HUB_GROUP]):
-            return connection.respond(
-                http.HTTPStatus.FORBIDDEN, "a certificate of another cloudcore is needed here\n"
-            )
-        connection.skerry_signed_by = self._signed_by(connection)
-        if refusal := self._authority.refusal("", connection.skerry_signed_by):
-            return connection.respond(http.HTTPStatus.FORBIDDEN, refusal + "\n")
-        connection.skerry_hub = True
-        connection.protocol.max_message_size = tunnel.MAX_FRAME
-        connection.protocol.available_extensions = None
-        return None
-
     def _on_response(self, connection: ServerConnection, request: Request, response: Response) -> None:
         del request
         assert isinstance(connection, _Connection), "serve made a connection of another class"
@@ -426,7 +387,7 @@ class Hub:
 
     async def _handle(self, connection: ServerConnection) -> None:
         assert isinstance(connection, _Connection), "serve made a connection of another class"
-        if connection.skerry_join:
+        if connection.skerry_purpose is Purpose.JOIN:
             if self._joining >= MAX_JOINING:  # others were quicker to come through the upgrade
                 await connection.close(session.CLOSE_RESTART, "too many join at once")
                 return
@@ -435,14 +396,14 @@ class Hub:
                 await self._serve_join(connection)
             finally:
                 self._joining -= 1
-        elif connection.skerry_hub:
+        elif connection.skerry_purpose is Purpose.HUB:
             assert self._other_hub is not None, "the upgrade was refused"
             self._hubs.add(connection)
             try:
                 await self._other_hub(_Binary(connection))
             finally:
                 self._hubs.discard(connection)
-        elif connection.skerry_tunnel or connection.skerry_stock:
+        elif connection.skerry_purpose in (Purpose.TUNNEL, Purpose.STOCK_TUNNEL):
             self._tunnels[connection.skerry_node] = connection
             try:
                 await self._serve_tunnel(connection)
@@ -453,7 +414,7 @@ class Hub:
             await self._serve_node(connection)
 
     async def _serve_tunnel(self, connection: _Connection) -> None:
-        if connection.skerry_stock:
+        if connection.skerry_purpose is Purpose.STOCK_TUNNEL:
             assert self._stock_tunnel is not None, "the upgrade was refused"
             await self._stock_tunnel(connection.skerry_node, _Stock(connection))
         else:
@@ -467,26 +428,14 @@ class Hub:
                 if message.route.operation != Op.JOIN:
                     await connection.close(session.CLOSE_POLICY, "only a join frame is welcome here")
                     return
-                await connection.send(codec.encode(await self._join_answer(message, connection)), text=True)
+                answer = await join_answer(self._join, message, _host(connection), connection.skerry_trusts)
+                await connection.send(codec.encode(answer), text=True)
         except ProtocolError as error:
             await connection.close(session.CLOSE_BAD_FRAME, str(error)[:120])
         except TimeoutError:
             await connection.close(session.CLOSE_SILENT, "no join frame came")
         except ConnectionClosed:
             return
-
-    async def _join_answer(self, message: Message, connection: _Connection) -> Message:
-        try:
-            return reply(
-                message,
-                await self._join(message.decode(JoinRequest), _host(connection), connection.skerry_trusts),
-                source=Source.CLOUDHUB,
-            )
-        except (JoinRefused, ProtocolError) as error:
-            return _failure(message, error.reason, str(error))
-        except SkerryError as error:
-            log.warning("Cannot let a node join: %s", error)
-            return _failure(message, Unavailable.reason, "the Kubernetes API is away; try again later")
 
     # -- a node --------------------------------------------------------------------------------------------------------
 
@@ -544,13 +493,12 @@ class Hub:
         log.info("Node %s disconnected: session %d, %s", link.node, peer.number, reason)
 
     async def _read(self, connection: _Connection, link: Link, lanes: Lanes[session.Forward]) -> None:
-        allowance, at = FRAMES_BURST, now()
+        allowance = Allowance(FRAMES_PER_S, FRAMES_BURST, now())
         while True:
             data = await connection.recv(decode=False)
             current = now()
             self.frames_in += 1
-            allowance = min(FRAMES_BURST, allowance + (current - at) * FRAMES_PER_S) - 1
-            at = current
+            pause_s = allowance.take(current)
             try:
                 message = codec.decode(data)
             except ProtocolError as error:
@@ -561,7 +509,7 @@ class Hub:
             if log.isEnabledFor(logging.DEBUG):
                 log.debug("%s < %s %s", link.node, message.route.operation, message.route.resource)
             if message.route.operation == Op.RENEW and link.ours:
-                link.reply(await self._renew_answer(link, message))
+                link.reply(await renew_answer(self._renew, message, link.node, link.certificate, link.trusts))
                 continue
             if message.route.operation == Op.SUCCESSION and link.ours:
                 await self._trusts(link, message)
@@ -570,19 +518,8 @@ class Hub:
                 link, link.session.handle_frame(message, current), message
             ):
                 await lanes.submit(lane_key(command.message), command)
-            if allowance < 0:
-                await asyncio.sleep(-allowance / FRAMES_PER_S)
-
-    async def _renew_answer(self, link: Link, message: Message) -> Message:
-        try:
-            csr = message.decode(RenewRequest).csr
-            answer = await self._renew(link.node, csr, link.certificate, link.trusts)
-        except (JoinRefused, ProtocolError) as error:
-            return _failure(message, error.reason, str(error))
-        except SkerryError as error:
-            log.info("Cannot renew the certificate of node %s: %s", link.node, error)
-            return _failure(message, Unavailable.reason, "the Kubernetes API is away; try again later")
-        return reply(message, answer, source=Source.CLOUDHUB)
+            if pause_s:
+                await asyncio.sleep(pause_s)
 
     async def _write(self, connection: _Connection, link: Link) -> None:
         while True:
@@ -656,6 +593,18 @@ class _Stock(_Binary):
             raise Unavailable(f"connection closed: {closed}") from closed
 
 
+_TOO_MANY = Refusal(http.HTTPStatus.SERVICE_UNAVAILABLE, "too many join at once")
+
+
+def _is_ours(request: Request) -> bool:
+    return _first(request, session.HEADER_PROTOCOL).isdecimal()
+
+
+def _must_wait(node: str, error: SkerryError) -> Refusal:
+    log.info("Node %s must wait: %s", node, error)
+    return Refusal(http.HTTPStatus.SERVICE_UNAVAILABLE, "the API is away; try again")
+
+
 class _Over(Exception):
     """Ends the task group of a connection; the text is the reason."""
 
@@ -674,34 +623,6 @@ def _first(request: Request, name: str) -> str:
     return values[0] if values else ""
 
 
-def _subject(connection: ServerConnection) -> tuple[str, list[str]] | None:
-    """Name and organizations in the verified certificate; None without one, an empty name when it has not exactly one."""
-    certificate: dict[str, Any] | None = connection.transport.get_extra_info("peercert")
-    if not certificate:
-        return None
-    names: list[str] = []
-    groups: list[str] = []
-    for part in certificate.get("subject", ()):
-        for key, value in part:
-            if key == "commonName":
-                names.append(value)
-            elif key == "organizationName":
-                groups.append(value)
-    return (names[0] if len(names) == 1 else ""), groups
-
-
-def _certified(connection: ServerConnection) -> str | None:
-    """The node name in the verified certificate; None without one, empty when it is no node's."""
-    found = _subject(connection)
-    if found is None:
-        return None
-    name, groups = found
-    if groups != [NODE_GROUP] or not name.startswith(NODE_USER):
-        return ""
-    node = name.removeprefix(NODE_USER)
-    return node if resource.is_name(node) else ""
-
-
 def _peer(connection: ServerConnection) -> str:
     address = connection.remote_address
     return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "?"
@@ -710,11 +631,6 @@ def _peer(connection: ServerConnection) -> str:
 def _host(connection: ServerConnection) -> str:
     address = connection.remote_address
     return str(address[0]) if isinstance(address, tuple) else ""
-
-
-def _failure(message: Message, reason: str, text: str) -> Message:
-    content = Failure(reason=reason, message=text[:512])
-    return reply(message, content, source=Source.CLOUDHUB, operation=Op.ERROR)
 
 
 _library_log = logging.getLogger("cloudcore.cloudhub.websocket.library")
