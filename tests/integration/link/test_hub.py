@@ -296,10 +296,14 @@ def test_a_pod_comes_with_what_it_refers_to(cloudcore: Process) -> None:
             assert answer["Object"]["status"]["phase"] == "Running"
             assert answer["Err"] is None
             await cloud.patch(POD, "web", {"metadata": {"labels": {"x": "y"}}})
-            await link.until(lambda it: len(it.pushes) > before)
-            # the rights of its service account come when they are worked out
-            pushed = [m.route.resource for m in link.pushes[before:]]
-            assert [path for path in pushed if "/serviceaccountaccess/" not in path] == ["default/pod/web"]
+
+            def pushed() -> list[str]:
+                # the rights of its service account come when they are worked out
+                told = [m.route.resource for m in link.pushes[before:]]
+                return [path for path in told if "/serviceaccountaccess/" not in path]
+
+            await link.until(lambda it: pushed())
+            assert pushed() == ["default/pod/web"]
             # gone
             options = {"gracePeriodSeconds": 0, "preconditions": {"uid": pod.uid}}
             done = await link.request(Op.DELETE, "default/pod/web", options)
