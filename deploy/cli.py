@@ -19,9 +19,11 @@ from deploy.errors import PartFailed, TrialError
 from deploy.grouping import Group
 from deploy.home import DEFAULT_HOME, DEFAULT_NODE_NAME, Home, Ports
 from deploy.mqtt_commands import mqtt as mqtt_group
+from deploy.parts import PARTS
 from deploy.processes import tail
 from deploy.progress import Progress
-from deploy.trial import PARTS, Status, Trial
+from deploy.status import Status
+from deploy.trial import Trial
 
 _LOG_LINES = 12
 

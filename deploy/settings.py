@@ -1,11 +1,13 @@
-"""What a trial remembers between commands, in `trial.json`.  Pure.
+"""What a trial remembers between commands, in `trial.json`.
 
 Written before anything is started, so that `down` knows what to put back even when `up` was killed half-way."""
 
 from __future__ import annotations
 
 import ipaddress
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
@@ -64,3 +66,26 @@ def parse(text: bytes) -> Settings:
 
 def dump(settings: Settings) -> bytes:
     return msgspec.json.format(msgspec.json.encode(settings), indent=2) + b"\n"
+
+
+def load(path: Path) -> Settings | None:
+    """None where there are none.  Raises TrialError."""
+    try:
+        return parse(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except PermissionError as error:
+        raise TrialError(f"{path} cannot be read: run it again as root or with sudo") from error
+
+
+def save(path: Path, new: Settings) -> None:
+    """Whole or not at all.  Raises TrialError."""
+    unfinished = path.with_suffix(".new")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(dump(new))
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError as error:
+        raise TrialError(f"cannot write {path}: {error.strerror}") from error

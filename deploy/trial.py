@@ -7,34 +7,27 @@ changes nothing.  `down` undoes everything outside of the folder.  Both hold the
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import io
 import os
 import shutil
 import signal
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
-import yaml
-
-from deploy import config, machine, preflight, runtime, settings, view
+from deploy import config, machine, preflight, runtime, settings
 from deploy.broker import Broker
-from deploy.errors import PartFailed, PreflightError, TrialError
+from deploy.errors import PreflightError, TrialError
 from deploy.home import DEFAULT_NODE_NAME, Home, Ports, choose_pod_subnet
 from deploy.kubectl import Kubectl
 from deploy.mosquitto import EDGECORE
-from deploy.processes import Daemon
+from deploy.parts import PARTS, START_TIMEOUT_S, Parts, broker
 from deploy.progress import Progress
 from deploy.settings import Settings
+from deploy.status import Status, look
+from deploy.steps import Steps
 
-T = TypeVar("T")
-
-PARTS = ("containerd", "mosquitto", "cloudcore", "edgecore", "supervisor", "mapper")
 _USES = {
     "cloudcore": ("the API", "the hub", "joining of stock edges", "the tunnels of stock edges"),
     "mosquitto": ("mosquitto",),
@@ -43,52 +36,16 @@ _USES = {
 LOCAL_ACCOUNT = "local"
 """For applications on this machine; its password is in local.password beside the broker's configuration."""
 
-_PACKAGE = Path(__file__).resolve().parent
-_CRDS = _PACKAGE / "crds"
-_SAMPLES = _PACKAGE / "samples"
-_DRIVER = _PACKAGE.parent / "mappers" / "virtual" / "thermostat.py"
-
-# How long a part may take until it is called failed.  Far more than it takes: a small board is slow, too.
-_START_TIMEOUT_S = 60.0
-_POD_TIMEOUT_S = 90.0
-_POLL_S = 0.1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartStatus:
-    name: str
-    running: bool
-    pid: int | None
-    uptime_s: float | None
-    log: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """Everything that `skerry status` shows.  The lists are empty while the API does not answer."""
-
-    home: str
-    kubeconfig: str
-    up: bool
-    problem: str
-    ports: Ports
-    parts: list[PartStatus]
-    nodes: list[view.Node]
-    pods: list[view.Pod]
-    devices: list[view.Device]
-
 
 class Trial:
     """One trial, known by its folder."""
 
     def __init__(self, home: Home) -> None:
         self.home = home
-        self.daemons = {
-            part: Daemon(part, pid_file=home.run / f"{part}.pid", log=home.log(part)) for part in PARTS
-        }
+        self.parts = Parts(home)
+        self.daemons = self.parts.daemons
         self.kubectl = Kubectl(home.kubeconfig, home.root / "kubectl-cache")
         self._settings = Settings()
-        self._mapper_began = 0
 
     # -- up ----------------------------------------------------------------------------------------------------
 
@@ -99,16 +56,18 @@ class Trial:
         Raises TrialError, after stopping what this call started; PreflightError before anything was touched."""
         if told := preflight.check_root(os.geteuid()) or preflight.check_folder(self.home.root):
             raise PreflightError(told)
-        stored = self._load()
+        stored = settings.load(self.home.settings)
         chosen = _choose(stored, node_name, ports)
         running = [part for part in PARTS if self.daemons[part].pid() is not None]
         cni_bin_dir = self._check(chosen, running)
         with self._locked():
             self._settings = self._prepare(chosen, is_new=stored is None, cni_bin_dir=cni_bin_dir)
+            steps = Steps(self.home, self.parts, self.kubectl, self._settings)
             try:
-                for step in self._steps():
+                for step in steps.all():
                     step(progress)
             except BaseException:
+                self._settings = steps.settings
                 self._undo(running)
                 raise
         return self.status()
@@ -154,191 +113,14 @@ class Trial:
             chosen = replace(chosen, pod_subnet=str(subnet), snapshotter=snapshotter)
         if chosen.before is None or chosen.before.boot_id != machine.boot_id():
             chosen = replace(chosen, before=runtime.look())
-        self._save(chosen)
+        settings.save(home.settings, chosen)
         runtime.write_files(home, chosen.subnet, cni_bin_dir=cni_bin_dir, snapshotter=chosen.snapshotter)
-        broker = self.broker(chosen)
-        broker.write()
-        broker.password(LOCAL_ACCOUNT)
+        own = broker(home, chosen)
+        own.write()
+        own.password(LOCAL_ACCOUNT)
         (home.cloud / "cloudcore.yaml").write_text(config.render_cloudcore(home, chosen))
-        (home.edge / "edgecore.yaml").write_text(
-            config.render_edgecore(home, chosen, broker.password(EDGECORE))
-        )
+        (home.edge / "edgecore.yaml").write_text(config.render_edgecore(home, chosen, own.password(EDGECORE)))
         return chosen
-
-    def _steps(self) -> list[Callable[[Progress], None]]:
-        return [
-            self._up_containerd,
-            self._up_images,
-            self._up_mosquitto,
-            self._up_cloudcore,
-            self._up_definitions,
-            self._up_join,
-            self._up_edgecore,
-            self._up_supervisor,
-            self._up_mapper,
-            self._up_samples,
-            self._up_pods,
-            self._up_devices,
-        ]
-
-    def _up_containerd(self, progress: Progress) -> None:
-        with progress.step("containerd") as step:
-            self._start("containerd", step, lambda: runtime.answers(self.home), "its socket answers")
-
-    def _up_images(self, progress: Progress) -> None:
-        with progress.step("images") as step:
-            try:
-                count = runtime.import_images(self.home, snapshotter=self._settings.snapshotter)
-            except TrialError as error:
-                raise PartFailed("containerd", str(error), log=self.home.log("containerd")) from error
-            step.result = f"{count} imported" if count else "there"
-
-    def _up_mosquitto(self, progress: Progress) -> None:
-        port = self._settings.ports.mqtt
-        with progress.step("mosquitto") as step:
-            self._start("mosquitto", step, lambda: machine.port_answers(port), f"port {port} answers")
-
-    def _up_cloudcore(self, progress: Progress) -> None:
-        hub = self._settings.ports.hub
-        admin = self.home.cloud / "admin.kubeconfig"
-
-        def ready() -> bool:
-            if not admin.is_file():
-                return False
-            _copy_private(admin, self.home.kubeconfig)
-            return self.kubectl.is_ready() is None and machine.port_answers(hub)
-
-        with progress.step("cloudcore") as step:
-            self._start("cloudcore", step, ready, "the API is ready and the hub answers")
-
-    def _up_definitions(self, progress: Progress) -> None:
-        files = sorted(_CRDS.glob("*.yaml"))
-        wanted = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-        with progress.step("device definitions") as step:
-            if self._settings.crds == wanted:
-                step.result = "there"
-                return
-            self._as_part("cloudcore", lambda: self.kubectl.apply(files))
-            self._as_part(
-                "cloudcore",
-                lambda: self.kubectl.run(
-                    *("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"), timeout_s=40.0
-                ),
-            )
-            self._save(replace(self._settings, crds=wanted))
-            step.result = f"{len(files)} applied"
-
-    def _up_join(self, progress: Progress) -> None:
-        """Give the edge its identity, once, with a token that is used up by it."""
-        with progress.step("join") as step:
-            if self._settings.joined:
-                step.result = "joined before"
-                return
-            name = self._settings.node_name
-            cloud = ["--config", str(self.home.cloud / "cloudcore.yaml")]
-            # Named for this node, it also works when an earlier attempt got half-way.
-            create = [
-                machine.own("cloudcore"),
-                "token",
-                "create",
-                *cloud,
-                "--ttl",
-                "10m",
-                "--uses",
-                "1",
-                "--node",
-                name,
-            ]
-            token = self._as_part("cloudcore", lambda: machine.run(create))
-            edge = ["--config", str(self.home.edge / "edgecore.yaml"), "--node-name", name, "--force"]
-            hub = f"127.0.0.1:{self._settings.ports.hub}"
-            join = [machine.own("edgecore"), "join", *edge, "--cloud", hub, "--token", "-"]
-            self._as_part("edgecore", lambda: machine.run(join, stdin=token.encode()))
-            self._save(replace(self._settings, joined=True))
-            step.result = f"as {self._settings.node_name}"
-
-    def _up_edgecore(self, progress: Progress) -> None:
-        name = self._settings.node_name
-        began = 0.0 if self.daemons["edgecore"].pid() is not None else time.time()
-
-        def ready() -> bool:
-            # What the API says of the node may be of before a restart; its lease is renewed only by a living edge.
-            lease = self.kubectl.items("leases", "--namespace=kube-node-lease")
-            fresh = any(item["metadata"]["name"] == name and view.renewed(item) >= began for item in lease)
-            return fresh and any(node.name == name and node.ready for node in self._nodes())
-
-        with progress.step("edgecore") as step:
-            self._start("edgecore", step, ready, f"node {name} is Ready")
-            step.result = f"node {name} Ready"
-
-    def _up_supervisor(self, progress: Progress) -> None:
-        with progress.step("supervisor of drivers") as step:
-            self._start("supervisor", step, lambda: self.daemons["supervisor"].pid() is not None, "it runs")
-
-    def _up_mapper(self, progress: Progress) -> None:
-        with progress.step("thermostat mapper") as step:
-            # lastOnlineTime has whole seconds.
-            self._mapper_began = 0 if self.daemons["mapper"].pid() is not None else int(time.time())
-            self._start("mapper", step, lambda: self.daemons["mapper"].pid() is not None, "it runs")
-
-    def _up_samples(self, progress: Progress) -> None:
-        with progress.step("samples") as step:
-            if self._settings.samples_applied:
-                step.result = "applied before"
-                return
-            for file in sorted(_SAMPLES.glob("*.yaml"), key=_models_first):
-                text = place_on_node(file.read_text(), self._settings.node_name)
-                self._as_part("cloudcore", partial(self.kubectl.apply_text, text))
-            self._save(replace(self._settings, samples_applied=True))
-            step.result = "applied"
-
-    def _up_pods(self, progress: Progress) -> None:
-        """Wait for the sample's pods, if the user has left them there."""
-        with progress.step("pods") as step:
-            wanted = sum(
-                item["spec"].get("replicas", 1)
-                for item in self._as_part("cloudcore", lambda: self.kubectl.items("deployments"))
-                if item["metadata"]["name"] == "hello"
-            )
-
-            def ready() -> bool:
-                running = [
-                    pod
-                    for pod in self._sample_pods()
-                    if pod.ready and machine.port_answers(8080, host=pod.ip)
-                ]
-                return len(running) >= int(wanted)
-
-            def why() -> str:
-                reasons = [
-                    f"{pod.name} is {pod.phase}: {pod.reason}" for pod in self._sample_pods() if not pod.ready
-                ]
-                return "; ".join(reasons) or "there is no pod"
-
-            self._wait("edgecore", ready, step, "the sample's pod runs", _POD_TIMEOUT_S, why)
-            step.result = f"{wanted} running" if wanted else "none wanted"
-
-    def _up_devices(self, progress: Progress) -> None:
-        """Wait for the sample device's first reading, if the user has left it there."""
-        with progress.step("device") as step:
-            devices = self._as_part("cloudcore", lambda: self.kubectl.items("devices"))
-            wanted = any(item["metadata"]["name"] == "thermostat" for item in devices)
-            if not wanted:
-                step.result = "none wanted"
-                return
-
-            def reading() -> str:
-                """What the API remembers may be of before a restart: seen online since, it counts."""
-                for device in self._devices():
-                    if device.name == "thermostat" and device.last_online >= self._mapper_began:
-                        return device.readings.get("temperature", "")
-                return ""
-
-            def why() -> str:
-                return f"device thermostat has no reading; {self.home.log('edgecore')} may tell, too"
-
-            self._wait("mapper", lambda: bool(reading()), step, "thermostat reports", _POD_TIMEOUT_S, why)
-            step.result = f"thermostat reads {reading()}"
 
     # -- down --------------------------------------------------------------------------------------------------
 
@@ -353,7 +135,7 @@ class Trial:
         problems: list[str] = []
         with self._locked():
             try:
-                stored = self._load()
+                stored = settings.load(self.home.settings)
             except TrialError as error:
                 stored = None
                 if not purge:
@@ -374,7 +156,7 @@ class Trial:
                     step.result = "removed"
             elif stored is not None and not problems:
                 try:
-                    self._save(replace(self._settings, before=None))
+                    settings.save(self.home.settings, replace(self._settings, before=None))
                 except TrialError as error:  # a full disk
                     problems.append(str(error))
         return problems
@@ -394,7 +176,9 @@ class Trial:
         with progress.step("pods") as step:
             try:
                 if self.daemons["containerd"].pid() is None:
-                    self._start("containerd", step, lambda: runtime.answers(self.home), "its socket answers")
+                    self.parts.start(
+                        "containerd", step, lambda: runtime.answers(self.home), "its socket answers"
+                    )
                 step.result = f"{runtime.remove_pods(self.home)} removed"
             except TrialError as error:
                 step.result = "not removed in order"
@@ -412,51 +196,9 @@ class Trial:
         if "containerd" in started:
             runtime.clean_up(self.home, self._settings.before)
             with suppress(TrialError):  # on a full disk; `down` looks again
-                self._save(replace(self._settings, before=None))
+                settings.save(self.home.settings, replace(self._settings, before=None))
 
     # -- one part ----------------------------------------------------------------------------------------------
-
-    def command(self, part: str) -> list[str]:
-        """How a part is started."""
-        home = self.home
-        commands: dict[str, list[str | Path]] = {
-            "containerd": [
-                machine.find("containerd") or "containerd",
-                "--config",
-                home.containerd / "config.toml",
-            ],
-            "mosquitto": [*self.broker().command()],
-            "cloudcore": [
-                machine.own("cloudcore"),
-                "run",
-                "--config",
-                home.cloud / "cloudcore.yaml",
-                "--standalone",
-            ],
-            "edgecore": [machine.own("edgecore"), "run", "--config", home.edge / "edgecore.yaml"],
-            "supervisor": [
-                machine.own("mapper"),
-                "supervise",
-                "--edgecore",
-                home.edge / "edgecore.sock",
-                "--dmi-dir",
-                home.edge,
-                "--buffer-dir",
-                home.mappers,
-                "--drivers",
-                home.drivers,
-            ],
-            "mapper": [
-                machine.own("mapper"),
-                "run",
-                _DRIVER,
-                "--dmi-dir",
-                home.edge,
-                "--buffer-dir",
-                home.mappers,
-            ],
-        }
-        return [str(word) for word in commands[part]]
 
     def start_part(self, part: str) -> bool:
         """Start one part again, without waiting for what it needs; whether it had been stopped.
@@ -466,12 +208,12 @@ class Trial:
         with self._locked():
             if self.daemons[part].pid() is not None:
                 return False
-            self.daemons[part].start(self.command(part))
+            self.daemons[part].start(self.parts.command(part))
             return True
 
     def await_part(self, part: str, progress: Progress) -> None:
         """Wait until a part that was started answers on this machine.  Raises PartFailed."""
-        home, ports = self.home, (self._load() or Settings()).ports
+        home, ports = self.home, (settings.load(self.home.settings) or Settings()).ports
         answers: dict[str, tuple[Callable[[], bool], str]] = {
             "containerd": (lambda: runtime.answers(home), "its socket answers"),
             "mosquitto": (lambda: machine.port_answers(ports.mqtt), f"port {ports.mqtt} answers"),
@@ -480,7 +222,7 @@ class Trial:
             "edgecore": (lambda: machine.socket_answers(home.edge / "edgecore.sock"), "its socket answers"),
         }
         if part in answers:
-            self._wait(part, answers[part][0], progress, answers[part][1], _START_TIMEOUT_S, lambda: "")
+            self.parts.wait(part, answers[part][0], progress, answers[part][1], START_TIMEOUT_S, lambda: "")
 
     def stop_part(self, part: str, *, kill: bool = False) -> bool:
         """Stop one part, as a fault would; whether it ran.  Pods run on whatever is stopped."""
@@ -488,10 +230,9 @@ class Trial:
         with self._locked():
             return self.daemons[part].stop(kill=kill)
 
-    def broker(self, chosen: Settings | None = None) -> Broker:
+    def broker(self) -> Broker:
         """The broker's folder."""
-        settings = chosen or self._load() or Settings()
-        return Broker(self.home.mosquitto, settings.ports.mqtt)
+        return broker(self.home)
 
     def reload_broker(self, *, restart: bool = False) -> None:
         """Have mosquitto read its accounts again, or everything.  Raises TrialError."""
@@ -502,7 +243,7 @@ class Trial:
                 return
             if restart:
                 daemon.stop()
-                daemon.start(self.command("mosquitto"))
+                daemon.start(self.parts.command("mosquitto"))
                 self.await_part("mosquitto", Progress(io.StringIO()))
             else:
                 os.kill(pid, signal.SIGHUP)
@@ -527,7 +268,7 @@ class Trial:
                 ).strip()
             finally:
                 if ran:
-                    self.daemons["cloudcore"].start(self.command("cloudcore"))
+                    self.daemons["cloudcore"].start(self.parts.command("cloudcore"))
 
     def export(self, folder: Path | None) -> str:
         """What people made, as manifests in `folder`, or as text.  Raises TrialError."""
@@ -541,119 +282,12 @@ class Trial:
     def _must_exist(self) -> None:
         if told := preflight.check_root(os.geteuid()):
             raise PreflightError(told)
-        if self._load() is None:
+        if settings.load(self.home.settings) is None:
             raise TrialError(f"there is nothing in {self.home.root}: run `skerry up` first")
-
-    # -- looking -----------------------------------------------------------------------------------------------
 
     def status(self) -> Status:
         """What there is now.  Changes nothing and needs no lock.  Raises TrialError for who may not look."""
-        if self.home.run.is_dir() and not os.access(self.home.run, os.R_OK | os.X_OK):
-            raise TrialError(f"{self.home.run} cannot be read: run it again as root or with sudo")
-        stored = self._load() or Settings()
-        parts = [
-            PartStatus(
-                name=part,
-                running=(pid := daemon.pid()) is not None,
-                pid=pid,
-                uptime_s=daemon.uptime_s(),
-                log=str(daemon.log),
-            )
-            for part, daemon in self.daemons.items()
-        ]
-        stopped = [part.name for part in parts if not part.running]
-        problem = f"not running: {', '.join(stopped)}" if stopped else ""
-        nodes: list[view.Node] = []
-        pods: list[view.Pod] = []
-        devices: list[view.Device] = []
-        if self.daemons["cloudcore"].pid() is not None:
-            try:
-                nodes, pods, devices = self._nodes(), self._pods(), self._devices()
-            except TrialError as error:
-                problem = problem or f"the API does not answer: {error}"
-        unready = [node.name for node in nodes if not node.ready]
-        if unready and not problem:
-            problem = f"not ready: {', '.join(unready)}"
-        return Status(
-            home=str(self.home.root),
-            kubeconfig=str(self.home.kubeconfig),
-            up=not problem and bool(nodes),
-            problem=problem,
-            ports=stored.ports,
-            parts=parts,
-            nodes=nodes,
-            pods=pods,
-            devices=devices,
-        )
-
-    def _nodes(self) -> list[view.Node]:
-        return [view.node(item) for item in self.kubectl.items("nodes")]
-
-    def _pods(self) -> list[view.Pod]:
-        return [view.pod(item) for item in self.kubectl.items("pods")]
-
-    def _sample_pods(self) -> list[view.Pod]:
-        listed = self.kubectl.items("pods", "--namespace=default", "--selector=app=hello")
-        return [view.pod(item) for item in listed if not item["metadata"].get("deletionTimestamp")]
-
-    def _devices(self) -> list[view.Device]:
-        return [view.device(item) for item in self.kubectl.items("devicestatuses")]
-
-    # -- helpers of the steps ----------------------------------------------------------------------------------
-
-    def _start(
-        self,
-        part: str,
-        step: Progress,
-        ready: Callable[[], bool],
-        what: str,
-    ) -> None:
-        daemon = self.daemons[part]
-        was_running = daemon.pid() is not None
-        if not was_running:
-            daemon.start(self.command(part))
-        self._wait(part, ready, step, what, _START_TIMEOUT_S, lambda: "")
-        step.result = step.result or ("running" if was_running else "started")
-
-    def _wait(
-        self,
-        part: str,
-        ready: Callable[[], bool],
-        step: Progress,
-        what: str,
-        timeout_s: float,
-        why: Callable[[], str],
-    ) -> None:
-        """Until `ready`, while the part lives.  An API that does not answer in between is waited for, too."""
-        daemon = self.daemons[part]
-        deadline = time.monotonic() + timeout_s
-        reason = ""
-        while True:
-            daemon.check()
-            if daemon.pid() is None:
-                raise PartFailed(part, "it ended", log=daemon.log)
-            try:
-                if ready():
-                    return
-                reason = ""
-            except TrialError as error:
-                reason = str(error)
-            if time.monotonic() > deadline:
-                try:
-                    reason = reason or why()
-                except TrialError as error:
-                    reason = str(error)
-                told = f"not seen within {timeout_s:g} s: {what}" + (f" ({reason})" if reason else "")
-                raise PartFailed(part, told, log=daemon.log)
-            step.tick(f"waiting until {what}")
-            time.sleep(_POLL_S)
-
-    def _as_part(self, part: str, action: Callable[[], T]) -> T:
-        """Do something whose failure is that part's."""
-        try:
-            return action()
-        except TrialError as error:
-            raise PartFailed(part, str(error), log=self.home.log(part)) from error
+        return look(self.home, self.parts, self.kubectl)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -668,28 +302,6 @@ class Trial:
                 ) from error
             yield
 
-    def _load(self) -> Settings | None:
-        try:
-            return settings.parse(self.home.settings.read_bytes())
-        except FileNotFoundError:
-            return None
-        except PermissionError as error:
-            raise TrialError(
-                f"{self.home.settings} cannot be read: run it again as root or with sudo"
-            ) from error
-
-    def _save(self, new: Settings) -> None:
-        self._settings = new
-        unfinished = self.home.settings.with_suffix(".new")
-        try:
-            with unfinished.open("wb") as file:
-                file.write(settings.dump(new))
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(self.home.settings)
-        except OSError as error:
-            raise TrialError(f"cannot write {self.home.settings}: {error.strerror}") from error
-
 
 def _choose(stored: Settings | None, node_name: str | None, ports: Ports | None) -> Settings:
     """What was chosen before wins; asking for something else then is an error.  Raises TrialError."""
@@ -701,26 +313,3 @@ def _choose(stored: Settings | None, node_name: str | None, ports: Ports | None)
         if asked is not None and asked != kept:
             raise TrialError(f"this trial was started with other {name}: `skerry down --purge` first")
     return base
-
-
-def place_on_node(manifest: str, node_name: str) -> str:
-    """The manifest with its devices on the given node.  Pure."""
-    documents = [document for document in yaml.safe_load_all(manifest) if document]
-    for document in documents:
-        if document.get("kind") == "Device":
-            document["spec"]["nodeName"] = node_name
-    return yaml.safe_dump_all(documents, sort_keys=False)
-
-
-def _models_first(file: Path) -> tuple[bool, str]:
-    return (not file.stem.endswith("-model"), file.name)
-
-
-def _copy_private(source: Path, target: Path) -> None:
-    content = source.read_bytes()
-    if target.is_file() and target.read_bytes() == content:
-        return
-    unfinished = target.with_suffix(".new")
-    with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)
-    unfinished.replace(target)

@@ -20,8 +20,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from beehive.errors import SkerryError
 from deploy.home import Home
+from deploy.parts import PARTS
 from deploy.progress import Progress
-from deploy.trial import PARTS, Trial
+from deploy.trial import Trial
 from edgecore import local
 from tests.e2e.skerry import Container, Skerry, eventually, page
 from tests.fakes import edge

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from deploy import settings
 from deploy.errors import TrialError
 from deploy.home import Ports
 from deploy.settings import Before, Settings, dump, parse
@@ -30,3 +33,19 @@ def test_a_damaged_file_is_refused(text: bytes) -> None:
 def test_a_newer_file_is_refused() -> None:
     with pytest.raises(TrialError, match="newer version"):
         parse(b'{"version": 99}')
+
+
+def test_they_are_kept_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "trial.json"
+    assert settings.load(file) is None
+    chosen = Settings(node_name="a", ports=Ports.from_base(21000))
+    settings.save(file, chosen)
+    assert settings.load(file) == chosen
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(TrialError, match="No space left"):
+        settings.save(file, Settings())
+    assert settings.load(file) == chosen
