@@ -4,11 +4,14 @@ Source: apiserver, pkg/endpoints/request/requestinfo.go."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cloudcore.standalone.status import bad_request, invalid, invalid_value, unsupported
 
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
+"""Of 64 bits, as the API server reads them."""
 NAMESPACE_SUBRESOURCES = frozenset({"status", "finalize"})
 _METHODS = {
     "GET": "get",
@@ -126,6 +129,6 @@ def whole_number(query: Mapping[str, str], name: str) -> int | None:
     text = query.get(name, "")
     if not text:
         return None
-    if not text.lstrip("-").isdigit():
-        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+    if not _WHOLE.fullmatch(text):
+        raise bad_request(f'strconv.ParseInt: parsing "{text[:64]}": invalid syntax')
     return int(text)
