@@ -168,11 +168,6 @@ def cronjob(body: Json) -> Iterator[Cause]:
     yield from _job_template(spec["jobTemplate"]["spec"], "spec.jobTemplate.spec")
 
 
-def cronjob_update(body: Json, old: Json) -> Iterator[Cause]:
-    if any(body["spec"].get(name) != old["spec"].get(name) for name in ("schedule", "timeZone")):
-        yield from cronjob(body)
-
-
 def autoscaler(body: Json) -> Iterator[Cause]:
     spec = body.get("spec") or {}
     least, most = spec.get("minReplicas", 1), spec.get("maxReplicas", 0)
@@ -186,7 +181,3 @@ def autoscaler(body: Json) -> Iterator[Cause]:
         yield invalid_value("spec.maxReplicas", most, "must be greater than 0")
     elif most < least:
         yield invalid_value("spec.maxReplicas", most, "must be greater than or equal to `minReplicas`")
-
-
-def autoscaler_update(body: Json, old: Json) -> Iterator[Cause]:
-    yield from autoscaler(body)
