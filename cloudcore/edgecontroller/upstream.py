@@ -79,6 +79,7 @@ OBJECT_RESP = frozenset(
         ("podpatch", Op.PATCH),
         ("certificatesigningrequest", Op.INSERT),
         ("csinode", Op.UPDATE),
+        ("claimstatus", Op.UPDATE),
     }
 )
 """Requests whose answer, errors included, has the form of `ObjectResp`."""
@@ -95,6 +96,36 @@ class ObjectResp(msgspec.Struct, frozen=True, kw_only=True):
 
     Object: msgspec.Raw | None = None
     Err: _ErrStatus | None = None
+
+
+class _Uid(msgspec.Struct, frozen=True, kw_only=True):
+    uid: str = ""
+
+
+class _Named(msgspec.Struct, frozen=True, kw_only=True):
+    metadata: _Uid = _Uid()
+
+
+class _ClaimSpec(msgspec.Struct, frozen=True, kw_only=True):
+    volumeName: str = ""
+
+
+class _ClaimStatus(msgspec.Struct, frozen=True, kw_only=True):
+    conditions: list[dict[str, Any]] | None = None
+    allocatedResourceStatuses: dict[str, str] | None = None
+
+
+class _Claim(msgspec.Struct, frozen=True, kw_only=True):
+    spec: _ClaimSpec = _ClaimSpec()
+    status: _ClaimStatus = _ClaimStatus()
+
+
+class _VolumeSpec(msgspec.Struct, frozen=True, kw_only=True):
+    capacity: dict[str, str] = {}
+
+
+class _Volume(msgspec.Struct, frozen=True, kw_only=True):
+    spec: _VolumeSpec = _VolumeSpec()
 
 
 class _PodStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,6 +209,8 @@ class Upstream:
                 return _object(message, await self._patch_node_status(message, target))
             case "csinode", Op.UPDATE:
                 return _object(message, await self._storage(link, message))
+            case "claimstatus", Op.UPDATE:
+                return _object(message, await self._claim_grown(message, target))
             case "podpatch", Op.PATCH:
                 uid = await self._pod_of(link, target)
                 patch = _with_uid(message.text().encode(), uid)
@@ -264,6 +297,33 @@ class Upstream:
             meta = {"name": link.node, "ownerReferences": [owner]}
             whole = {"apiVersion": "storage.k8s.io/v1", "kind": "CSINode", "metadata": meta, **spec}
             return await self.kube.create(CSINODE, msgspec.json.encode(whole))
+
+    async def _claim_grown(self, message: Message, target: Resource) -> Object:
+        """A claim's volume has its size on the node by now: then the claim has it.  Ours only: no stock edge asks.
+
+        How much that is the volume says, not the node.  Source: kubelet, volume/util/resize_util.go (MarkFSResizeFinished).
+        """
+        claim = await self.kube.get(PERSISTENTVOLUMECLAIM, target.name, target.namespace)
+        if claim.uid != decode(bytes(message.content), _Named).metadata.uid:
+            raise Forbidden(f"claim {target.namespace}/{target.name} is another one by now")
+        held = decode(claim.raw, _Claim)
+        volume = decode((await self.kube.get(PERSISTENTVOLUME, held.spec.volumeName)).raw, _Volume)
+        over, waits = ("FileSystemResizePending", "Resizing"), held.status.allocatedResourceStatuses
+        patch = {
+            "metadata": {"uid": claim.uid, "resourceVersion": claim.version},
+            "status": {
+                "capacity": {"storage": volume.spec.capacity.get("storage")},
+                "conditions": [c for c in held.status.conditions or () if c.get("type") not in over],
+                **({"allocatedResourceStatuses": {"storage": None}} if waits else {}),
+            },
+        }
+        return await self.kube.patch(
+            PERSISTENTVOLUMECLAIM,
+            target.name,
+            msgspec.json.encode(patch),
+            target.namespace,
+            subresource="status",
+        )
 
     # -- pods ----------------------------------------------------------------------------------------------------
 

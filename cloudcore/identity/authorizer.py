@@ -13,6 +13,7 @@ certificate's; nothing in a frame is believed about who sent it.
 | podpatch, podstatus                       | the same, and only `status` is changed                                        |
 | configmap, secret query                   | a pod bound to this node refers to it                                         |
 | persistentvolumeclaim query               | a pod bound to this node uses it                                              |
+| claimstatus update                        | the same; it says that its volume has its size there, and nothing else        |
 | persistentvolume, volumeattachment query  | claimed by such a claim; attached to this node (judged on the object read)    |
 | csinode update                            | own name; it says which drivers are there and nothing else                    |
 | runtimeclass, csidriver query             | one by name; they say how this cluster's nodes run pods, to all of them       |
@@ -266,6 +267,15 @@ def _referred(node: str, message: Message, target: Resource, view: View) -> None
         raise Forbidden(f"no pod on node {node} refers to {target.type} {target.namespace}/{target.name}")
 
 
+def _grown_claim(node: str, message: Message, target: Resource, view: View) -> None:
+    kind = "persistentvolumeclaim"
+    if not target.name or not view.refers(node, kind, target.namespace, target.name):
+        raise Forbidden(f"no pod on node {node} refers to {kind} {target.namespace}/{target.name}")
+    body = _load(bytes(message.content))
+    if set(body) != {"metadata"} or set(_dict(body, "metadata")) != {"uid"}:
+        raise Forbidden(f"node {node} may only say that a claim's volume has its size")
+
+
 def _judged_later(node: str, message: Message, target: Resource, view: View) -> None:
     del message, view
     if not target.name:
@@ -446,6 +456,7 @@ _RULES = {
     ("configmap", Op.QUERY): _referred,
     ("secret", Op.QUERY): _referred,
     ("persistentvolumeclaim", Op.QUERY): _referred,
+    ("claimstatus", Op.UPDATE): _grown_claim,
     ("persistentvolume", Op.QUERY): _judged_later,
     ("volumeattachment", Op.QUERY): _judged_later,
     ("runtimeclass", Op.QUERY): _by_name,

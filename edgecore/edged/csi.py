@@ -18,7 +18,7 @@ from edgecore.edged.podread import is_name
 # CSI's VolumeCapability.AccessMode.Mode and NodeServiceCapability.RPC.Type
 SINGLE_NODE_WRITER, SINGLE_NODE_READER_ONLY, MULTI_NODE_READER_ONLY = 1, 2, 3
 MULTI_NODE_MULTI_WRITER, SINGLE_NODE_SINGLE_WRITER, SINGLE_NODE_MULTI_WRITER = 5, 6, 7
-CAN_STAGE, CAN_SINGLE_NODE_MULTI_WRITER, CAN_MOUNT_GROUP = 1, 5, 6
+CAN_STAGE, CAN_EXPAND, CAN_SINGLE_NODE_MULTI_WRITER, CAN_MOUNT_GROUP = 1, 3, 5, 6
 MOST_VOLUMES = 2**31 - 1
 # Kubernetes' bound on a nodeID, and a sane one
 MAX_NODE_ID, MAX_TOPOLOGY = 192, 32
@@ -35,7 +35,8 @@ class Wanted:
 
     spec_name: of the volume in the pod, or of the PersistentVolume.  handle: the driver's name for it.
     block: as a device, without a file system.
-    secrets are (namespace, name), for publishing and for staging.  modes: as the PersistentVolume says.
+    secrets are (namespace, name), for publishing, for staging and for expanding.  modes: as the PersistentVolume says.
+    grows_to: bytes that the volume has and its claim does not know of, 0 if there is nothing to do.  claim_uid: of that.
     """
 
     spec_name: str
@@ -50,6 +51,9 @@ class Wanted:
     attributes: Mapping[str, str] = field(default_factory=dict)
     publish_secret: tuple[str, str] | None = None
     stage_secret: tuple[str, str] | None = None
+    expand_secret: tuple[str, str] | None = None
+    grows_to: int = 0
+    claim_uid: str = ""
 
 
 def inline(pod: Pod, volume: Volume) -> Wanted:

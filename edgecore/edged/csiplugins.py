@@ -199,7 +199,7 @@ class CsiPlugins:
     async def publish(self, pod: Pod, root: Path, wanted: csi.Wanted) -> str:
         """Where the volume is mounted for this pod.  Raises VolumeError while it cannot be."""
         self._roots.add(root)
-        target = root / pod.uid / "volumes" / csi.KIND / wanted.spec_name / "mount"
+        target = _target(root, pod, wanted)
         data = csi.Data(
             driver_name=wanted.driver,
             volume_handle=wanted.handle,
@@ -276,6 +276,36 @@ class CsiPlugins:
             await client.call(_NODE["NodeStageVolume"], request, timeout_s=CALL_TIMEOUT_S)
             self._staged.add((wanted.driver, wanted.handle))
         return str(path)
+
+    async def expand(self, pod: Pod, root: Path, wanted: csi.Wanted) -> bool:
+        """Let what is published for a pod, and its file system, have the size of the volume; False when the driver cannot.
+
+        Raises VolumeError.  Source: kubelet, volume/csi/expander.go."""
+        async with self._locks[wanted.driver, wanted.handle]:
+            try:
+                return await self._expand(pod, root, wanted)
+            except VolumeError:
+                raise
+            except (SkerryError, OSError, UnicodeDecodeError) as err:
+                raise VolumeError(f"driver {wanted.driver}: {str(err)[:512]}") from err
+
+    async def _expand(self, pod: Pod, root: Path, wanted: csi.Wanted) -> bool:
+        client = self._client(wanted.driver)
+        can = await self._capabilities(client)
+        if csi.CAN_EXPAND not in can:
+            return False
+        staging = self._staging / wanted.driver / csi.staging_folder(wanted.handle) / "globalmount"
+        request = pb.NodeExpandVolumeRequest(
+            volume_id=wanted.handle,
+            volume_path=str(_target(root, pod, wanted)),
+            capacity_range=pb.CapacityRange(required_bytes=wanted.grows_to),
+            staging_target_path=str(staging) if csi.CAN_STAGE in can else "",
+            volume_capability=_capability(wanted, can),
+            secrets=await self._secret(wanted.expand_secret),
+        )
+        await client.call(_NODE["NodeExpandVolume"], request, timeout_s=CALL_TIMEOUT_S)
+        log.info("Volume %s of driver %s has %d bytes now", wanted.spec_name, wanted.driver, wanted.grows_to)
+        return True
 
     async def unpublish(self, uid: str, root: Path) -> None:
         """Take all volumes of a pod away.  Raises VolumeError while a driver has not done so."""
@@ -376,6 +406,10 @@ def _capability(wanted: csi.Wanted, can: Collection[int]) -> pb.VolumeCapability
         return pb.VolumeCapability(block=pb.VolumeCapability.BlockVolume(), access_mode=mode)
     mount = pb.VolumeCapability.MountVolume(fs_type=wanted.fs_type, mount_flags=wanted.mount_flags)
     return pb.VolumeCapability(mount=mount, access_mode=mode)
+
+
+def _target(root: Path, pod: Pod, wanted: csi.Wanted) -> Path:
+    return root / pod.uid / "volumes" / csi.KIND / wanted.spec_name / "mount"
 
 
 def _who(pod: Pod) -> tuple[str, str]:

@@ -5,15 +5,19 @@ Source: kubelet, volume/util/util.go; pkg/kubelet/volumemanager/populator (a cla
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import msgspec
 
+from edgecore.edged import quantity
 from edgecore.edged.csi import Wanted
 from edgecore.edged.errors import VolumeError
+from edgecore.edged.pod import Quantity
 from edgecore.edged.podread import is_name
 
+RESIZE_PENDING = "FileSystemResizePending"
 _S = TypeVar("_S", bound=msgspec.Struct)
 
 
@@ -46,19 +50,31 @@ class _Meta(msgspec.Struct, frozen=True, kw_only=True):
     uid: str = ""
 
 
+class _Asked(msgspec.Struct, frozen=True, kw_only=True):
+    requests: dict[str, Quantity] | None = None
+
+
 class _ClaimSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    resources: _Asked | None = None
     volume_name: str = ""
     volume_mode: str | None = None
 
 
-class _Phase(msgspec.Struct, frozen=True, kw_only=True):
+class _Condition(msgspec.Struct, frozen=True, kw_only=True):
+    type: str = ""
+    status: str = ""
+
+
+class _ClaimStatus(msgspec.Struct, frozen=True, kw_only=True):
     phase: str = ""
+    capacity: dict[str, Quantity] | None = None
+    conditions: list[_Condition] | None = None
 
 
 class _Pvc(msgspec.Struct, frozen=True, kw_only=True):
     metadata: _Meta = _Meta()
     spec: _ClaimSpec = _ClaimSpec()
-    status: _Phase = _Phase()
+    status: _ClaimStatus = _ClaimStatus()
 
 
 class _Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,9 +95,11 @@ class _Csi(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     volume_attributes: dict[str, str] | None = None
     node_publish_secret_ref: _SecretRef | None = None
     node_stage_secret_ref: _SecretRef | None = None
+    node_expand_secret_ref: _SecretRef | None = None
 
 
 class _VolumeSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    capacity: dict[str, Quantity] | None = None
     claim_ref: _Meta | None = None
     csi: _Csi | None = None
     volume_mode: str | None = None
@@ -104,6 +122,25 @@ def volume_name(claim: str, raw: bytes | msgspec.Raw | None) -> str:
     if pvc.status.phase != "Bound" or not pvc.spec.volume_name:
         raise VolumeError(f'persistentvolumeclaim "{claim}" is not bound')
     return pvc.spec.volume_name
+
+
+def growing(raw: bytes | msgspec.Raw | None) -> bool:
+    """Whether a claim is to become larger, as far as it says so itself."""
+    if raw is None:
+        return False
+    try:
+        pvc = msgspec.json.decode(raw, type=_Pvc)
+        asked = pvc.spec.resources.requests if pvc.spec.resources is not None else None
+        return any(c.type == RESIZE_PENDING and c.status == "True" for c in pvc.status.conditions or ()) or (
+            _storage(asked) > _storage(pvc.status.capacity)
+        )
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return False
+
+
+def _storage(amounts: Mapping[str, Quantity] | None) -> int:
+    """Bytes.  Raises ValueError."""
+    return quantity.units(quantity.parse((amounts or {}).get("storage", 0)))
 
 
 def resolve(
@@ -132,7 +169,8 @@ def resolve(
         # another claim's data must not be shown to this one
         raise VolumeError(f'{what} is bound to another claim than "{claim}"')
     if pv.spec.csi is not None:
-        return _of_driver(name, what, pv.spec, pv.spec.csi, block=block)
+        wanted = _of_driver(name, what, pv.spec, pv.spec.csi, block=block)
+        return replace(wanted, grows_to=_grows_to(what, pvc, pv), claim_uid=pvc.metadata.uid)
     place = pv.spec.local or pv.spec.host_path
     if place is None:
         raise VolumeError(f"{what} is of a kind that is not supported here")
@@ -169,7 +207,19 @@ def _of_driver(name: str, what: str, spec: _VolumeSpec, source: _Csi, *, block: 
         attributes=source.volume_attributes or {},
         publish_secret=secret(source.node_publish_secret_ref),
         stage_secret=secret(source.node_stage_secret_ref),
+        expand_secret=secret(source.node_expand_secret_ref),
     )
+
+
+def _grows_to(what: str, pvc: _Pvc, pv: _Pv) -> int:
+    """The controller's side is done when the volume says so, the node's when the claim does."""
+    if pvc.status.capacity is None:
+        return 0
+    try:
+        size = _storage(pv.spec.capacity)
+        return size if size > _storage(pvc.status.capacity) else 0
+    except ValueError as err:
+        raise VolumeError(f"{what}: its size cannot be read: {err}") from err
 
 
 def _read(raw: bytes | msgspec.Raw, kind: type[_S], what: str) -> _S:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from edgecore.edged.runtime import Mount
 
 # How soon what could not be had is asked for again.
 RETRY_S = 5.0
+# How often it is asked whether a driver's volume has become larger: nobody tells the node, and each time costs a question.
+SIZES_S = 300.0
 TOKEN_REFRESH_SHARE, LEAST_TOKEN_S = 0.8, 10.0
 # The Service of the API itself: where the node serves one of its own, containers are told of that.
 API_SERVICE = ("default", "kubernetes")
@@ -32,6 +35,8 @@ class PodVolumes:
         # whether something that they hold may have changed, and when it is over by itself (Unix seconds)
         self.stale = True
         self.refresh_at: float | None = None
+        # by claim, when to look next whether it is larger; by the clock that only grows
+        self._sizes_at: dict[str, float] = {}
 
     @property
     def due(self) -> bool:
@@ -194,20 +199,46 @@ class PodVolumes:
         objects, namespace = self._s.objects, self._ctx.pod.namespace
         # nobody tells the node when a claim is bound, or another of its name takes its place
         fresh = not self._ctx.runtime.running()
+        look = self._s.clock.monotonic() >= self._sizes_at.get(name, math.inf)
         try:
-            claim = await objects.fetch("persistentvolumeclaim", namespace, name, fresh=fresh)
+            claim = await objects.fetch("persistentvolumeclaim", namespace, name, fresh=fresh or look)
             bound = persistent.volume_name(name, claim)
-            volume = await objects.fetch("persistentvolume", "", bound, fresh=fresh)
+            grows = look and persistent.growing(claim)
+            volume = await objects.fetch("persistentvolume", "", bound, fresh=fresh or grows)
             assert claim is not None
             owner = self._ctx.pod.uid if volumes.is_own_claim(self._ctx.pod, name) else ""
             found = persistent.resolve(name, bytes(claim), volume, owner=owner)
             if isinstance(found, csi.Wanted):
                 path = await self._s.storage.publish(self._ctx.pod, self._ctx.config.root_dir, found)
+                if found.grows_to:
+                    await self._expand(name, found)
+                if fresh or look or name not in self._sizes_at:
+                    self._sizes_at[name] = self._s.clock.monotonic() + SIZES_S
+                due = self._s.clock.now() + SIZES_S
+                self.refresh_at = due if self.refresh_at is None else min(due, self.refresh_at)
                 return persistent.Claim(path=path, own=csi.group_applies(found), deep=True, block=found.block)
             held = await asyncio.to_thread(self._s.hold_path, self._ctx.pod, found.path)
         except SkerryError as err:
             return str(err)
         return replace(found, path=held, held=True) if held else found
+
+    async def _expand(self, name: str, wanted: csi.Wanted) -> None:
+        """Let a volume have its size, and tell its claim.  What fails is tried again: the pod goes on with what it has."""
+        what = f'volume "{wanted.spec_name}"'
+        try:
+            if not await self._s.storage.expand(self._ctx.pod, self._ctx.config.root_dir, wanted):
+                return
+            await self._s.objects.expanded(self._ctx.pod.namespace, name, wanted.claim_uid)
+        except VolumeError as err:
+            await self._ctx.event(
+                "Warning", "VolumeResizeFailed", f"NodeExpandVolume failed for {what} : {err}"
+            )
+        except SkerryError as err:
+            self._ctx.complain(f"cannot tell claim {name} that {what} is larger: {err}")
+        else:
+            await self._ctx.event(
+                "Normal", "FileSystemResizeSuccessful", f"NodeExpandVolume succeeded for {what}"
+            )
 
     async def _inline(self, volume: Volume) -> str:
         """Why a driver's volume is not there; nothing when it is."""

@@ -40,6 +40,12 @@ class Objects(Protocol):
         """
         ...
 
+    async def expanded(self, namespace: str, name: str, uid: str) -> None:
+        """The node's side of a claim's volume has the volume's size by now: tell the claim.
+
+        Raises Unavailable, Refused, NotFound."""
+        ...
+
     async def token(self, namespace: str, service_account: str, request: bytes) -> bytes:
         """TokenRequest JSON in, the same with its status out; stored and refreshed.  Raises Unavailable."""
         ...
@@ -95,6 +101,12 @@ class Storage(Protocol):
         """Mount a volume for a pod, whose folder is in root; where it is then.  May be repeated.  Raises VolumeError."""
         ...
 
+    async def expand(self, pod: Pod, root: Path, wanted: Wanted) -> bool:
+        """Let what is published have the size of its volume; False when its driver cannot.  May be repeated.
+
+        Raises VolumeError."""
+        ...
+
     async def unpublish(self, uid: str, root: Path) -> None:
         """Take all of a pod's away.  May be repeated.  Raises VolumeError."""
         ...
@@ -109,6 +121,11 @@ class NoStorage:
         raise VolumeError(
             f"driver name {wanted.driver} not found: this node listens to no plugins (modules.edged.pluginDirectory)"
         )
+
+    async def expand(self, pod: Pod, root: Path, wanted: Wanted) -> bool:
+        """There are none."""
+        del pod, root, wanted
+        return False
 
     async def unpublish(self, uid: str, root: Path) -> None:
         """There are none."""

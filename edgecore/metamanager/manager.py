@@ -306,6 +306,12 @@ class MetaManager:
         """See PodTokens.get.  Raises: Unavailable."""
         return await self.tokens.get(namespace, service_account, request)
 
+    async def expanded(self, namespace: str, name: str, uid: str) -> None:
+        """A claim's volume has its size here by now.  Raises: NotFound, Refused, Unavailable, ProtocolError."""
+        if not self.ours:
+            raise Unavailable("no link to a cloud that takes it")
+        await self.ask(Op.UPDATE, f"{namespace}/claimstatus/{name}", {"metadata": {"uid": uid}})
+
     async def create_pod(self, namespace: str, name: str, pod: bytes) -> None:
         """Make a mirror pod at the API; one that is there is shown to this node anyway.
 

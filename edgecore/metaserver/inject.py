@@ -62,6 +62,8 @@ class Objects(Protocol):
         self, kind: str, namespace: str, name: str, *, fresh: bool = False
     ) -> msgspec.Raw | None: ...
 
+    async def expanded(self, namespace: str, name: str, uid: str) -> None: ...
+
     async def token(self, namespace: str, service_account: str, request: bytes) -> bytes: ...
 
 
@@ -84,6 +86,9 @@ class TrustingObjects:
     async def fetch(self, kind: str, namespace: str, name: str, *, fresh: bool = False) -> msgspec.Raw | None:
         found = await self._objects.fetch(kind, namespace, name, fresh=fresh)
         return self._trusting(kind, name, found)
+
+    async def expanded(self, namespace: str, name: str, uid: str) -> None:
+        await self._objects.expanded(namespace, name, uid)
 
     async def token(self, namespace: str, service_account: str, request: bytes) -> bytes:
         return await self._objects.token(namespace, service_account, request)

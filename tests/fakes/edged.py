@@ -23,6 +23,7 @@ class FakeObjects:
         self.unknown = False
         self.tokens: list[dict[str, Any]] = []
         self.token_s = 0.0
+        self.grown: list[tuple[str, str, str]] = []
 
     def want(self, pod: dict[str, Any]) -> None:
         self.wanted[pod["metadata"]["uid"]] = json.dumps(pod).encode()
@@ -49,6 +50,16 @@ class FakeObjects:
         if found is None and self.offline:
             raise Unavailable("offline")
         return found
+
+    async def expanded(self, namespace: str, name: str, uid: str) -> None:
+        if self.offline:
+            raise Unavailable("offline")
+        key = ("persistentvolumeclaim", namespace, name)
+        claim = json.loads(self.store[key])
+        volume = json.loads(self.store["persistentvolume", "", claim["spec"]["volumeName"]])
+        claim["status"] |= {"capacity": volume["spec"]["capacity"], "conditions": []}
+        self.store[key] = json.dumps(claim).encode()
+        self.grown.append((namespace, name, uid))
 
     async def token(self, namespace: str, service_account: str, request: bytes) -> bytes:
         if self.offline:

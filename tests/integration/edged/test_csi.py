@@ -20,7 +20,7 @@ from grpclib.server import Server
 
 from edgecore._generated import csi_pb2 as pb
 from edgecore._generated import pluginregistration_pb2 as registration_pb
-from edgecore.edged import csi, tree
+from edgecore.edged import csi, podvolumes, tree
 from tests.integration.edged.bench import Bench, container, pod, stage
 
 NAME = "disks.example.com"
@@ -39,6 +39,7 @@ class Driver:
         self.last: dict[str, Any] = {}
         self.broken = ""
         self.accepted: list[bool] = []
+        self.expands = True
 
     def __mapping__(self) -> dict[str, Handler]:
         def unary(service: str, name: str, call: Any, request: Any, reply: Any) -> tuple[str, Handler]:
@@ -95,8 +96,10 @@ class Driver:
         return registration_pb.RegistrationStatusResponse()
 
     def NodeGetCapabilities(self, _: Any) -> pb.NodeGetCapabilitiesResponse:
-        can = pb.NodeServiceCapability(rpc=pb.NodeServiceCapability.RPC(type="STAGE_UNSTAGE_VOLUME"))
-        return pb.NodeGetCapabilitiesResponse(capabilities=[can])
+        kinds = [pb.NodeServiceCapability.RPC(type="STAGE_UNSTAGE_VOLUME")]
+        if self.expands:
+            kinds.append(pb.NodeServiceCapability.RPC(type="EXPAND_VOLUME"))
+        return pb.NodeGetCapabilitiesResponse(capabilities=[pb.NodeServiceCapability(rpc=k) for k in kinds])
 
     def NodeGetInfo(self, _: Any) -> pb.NodeGetInfoResponse:
         where = pb.Topology(segments={"topology.disks.example.com/rack": "r1"})
@@ -126,6 +129,11 @@ class Driver:
         if os.path.ismount(asked.staging_target_path):
             subprocess.run(["umount", asked.staging_target_path], check=True, capture_output=True)
         return pb.NodeUnstageVolumeResponse()
+
+    def NodeExpandVolume(self, asked: pb.NodeExpandVolumeRequest) -> pb.NodeExpandVolumeResponse:
+        size = asked.capacity_range.required_bytes
+        mount("-o", f"remount,size={size}", asked.staging_target_path)
+        return pb.NodeExpandVolumeResponse(capacity_bytes=size)
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
@@ -198,6 +206,21 @@ def disk(b: Bench, *, attach: bool) -> None:
         spec={"claimRef": ref, "csi": source, "accessModes": ["ReadWriteOnce"]},
     )
     put(b, "secret", "login", "default", data={"user": "bWU="})
+
+
+def sized(b: Bench, *, volume: str, claim: str, wish: str) -> None:
+    """The sizes of the volume, of its claim, and what that asks for."""
+    for kind, namespace, name in (
+        ("persistentvolume", "", "disk"),
+        ("persistentvolumeclaim", "default", "data"),
+    ):
+        body = json.loads(b.objects.store[kind, namespace, name])
+        if kind == "persistentvolume":
+            body["spec"]["capacity"] = {"storage": volume}
+        else:
+            body["spec"]["resources"] = {"requests": {"storage": wish}}
+            body["status"]["capacity"] = {"storage": claim}
+        b.objects.store[kind, namespace, name] = json.dumps(body).encode()
 
 
 def using(name: str, **volume: Any) -> dict[str, Any]:
@@ -307,5 +330,57 @@ def test_a_volume_that_lives_as_long_as_its_pod(tmp_path: Path, folder: Path) ->
     async def scene() -> None:
         async with stage("fake", tmp_path, None) as bench:
             await story(bench)
+
+    asyncio.run(scene())
+
+
+def size_of(b: Bench, uid: str) -> int:
+    found = os.statvfs(b.config.root_dir / uid / "volumes/kubernetes.io~csi/disk/mount")
+    return found.f_blocks * found.f_frsize
+
+
+@pytest.mark.root
+def test_a_volume_that_becomes_larger(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(podvolumes, "SIZES_S", 0.3)
+
+    async def story(b: Bench) -> None:
+        b.config = replace(b.config, plugin_dir=folder)
+        driver = Driver(folder)
+        disk(b, attach=False)
+        # it became larger before there was a pod
+        sized(b, volume="2Mi", claim="1Mi", wish="2Mi")
+        async with driver.serving(), b.edged():
+            uid = b.want(using("one", persistentVolumeClaim={"claimName": "data"}))
+            await b.running(uid)
+            await b.until(lambda: b.objects.grown == [("default", "data", "u1")], "told")
+            assert size_of(b, uid) == 2 << 20
+            asked = driver.last["NodeExpandVolume"]
+            assert asked.volume_id == "disk-7"
+            assert asked.volume_path == str(b.config.root_dir / uid / "volumes/kubernetes.io~csi/disk/mount")
+            assert asked.volume_capability.access_mode.mode == csi.SINGLE_NODE_WRITER
+            assert "FileSystemResizeSuccessful" in b.reports.reasons()
+            # and once more, while it runs; the driver fails at first
+            driver.broken = "NodeExpandVolume"
+            sized(b, volume="3Mi", claim="2Mi", wish="3Mi")
+            await b.until(lambda: "VolumeResizeFailed" in b.reports.reasons(), "told that it failed")
+            assert b.ready(uid)
+            driver.broken = ""
+            await b.until(lambda: len(b.objects.grown) == 2, "told again")
+            assert size_of(b, uid) == 3 << 20
+            calls = driver.calls.count("NodeExpandVolume")
+            await asyncio.sleep(1)
+            assert driver.calls.count("NodeExpandVolume") == calls
+            # one that cannot is not asked, and nobody is told
+            driver.expands = False
+            sized(b, volume="4Mi", claim="3Mi", wish="4Mi")
+            await asyncio.sleep(1)
+            assert driver.calls.count("NodeExpandVolume") == calls
+            assert len(b.objects.grown) == 2
+            b.delete(using("one", persistentVolumeClaim={"claimName": "data"}))
+            await b.until(lambda: uid in b.reports.gone, "gone")
+
+    async def scene() -> None:
+        async with stage("fake", tmp_path, None) as b:
+            await story(b)
 
     asyncio.run(scene())

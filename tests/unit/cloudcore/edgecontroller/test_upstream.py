@@ -54,7 +54,9 @@ class _Api:
 def _asked(
     api: _Api, operation: str, where: str, content: object, *, pod: PodFacts | None = None, link: Any = None
 ) -> bytes:
-    view: Any = SimpleNamespace(pod=lambda namespace, name: pod)
+    view: Any = SimpleNamespace(
+        pod=lambda namespace, name: pod, refers=lambda node, kind, namespace, name: name == "data"
+    )
     kube: Any = api
     link = link or SimpleNamespace(node="edge-1", refuse=lambda *_: None)
     upstream = Upstream(kube=kube, view=view, caches={}, now=lambda: 0.0)
@@ -187,3 +189,54 @@ def test_a_nodes_drivers_become_its_csinode() -> None:
     _asked(api, Op.UPDATE, where, {"spec": {"drivers": [one, two]}})
     assert api.made["spec"] == {"drivers": [one, two]}
     assert b"Forbidden" in _asked(api, Op.UPDATE, "null/csinode/edge-2", {"spec": {"drivers": []}})
+
+
+class _Claims:
+    """An API with a claim that grows, and its volume."""
+
+    def __init__(self, *, waits: bool = False) -> None:
+        self.waits = waits
+        self.patched: list[dict[str, Any]] = []
+
+    async def get(self, kind: Kind, name: str, namespace: str = "") -> Object:
+        if kind.plural == "persistentvolumes":
+            body: dict[str, Any] = {"spec": {"capacity": {"storage": "3Gi"}}}
+            return Object(kind, "", name, "v-1", "4", json.dumps(body).encode())
+        conditions = [
+            {"type": "FileSystemResizePending", "status": "True"},
+            {"type": "Other", "status": "True"},
+        ]
+        body = {"spec": {"volumeName": "disk"}, "status": {"conditions": conditions}}
+        if self.waits:
+            body["status"]["allocatedResourceStatuses"] = {"storage": "NodeResizePending"}
+        return Object(kind, namespace, name, "u-1", "7", json.dumps(body).encode())
+
+    async def patch(
+        self, kind: Kind, name: str, body: bytes, namespace: str = "", *, subresource: str = ""
+    ) -> Object:
+        assert (kind.plural, namespace, name, subresource) == (
+            "persistentvolumeclaims",
+            "ns",
+            "data",
+            "status",
+        )
+        self.patched.append(json.loads(body))
+        return Object(kind, namespace, name, "u-1", "8", body)
+
+
+def test_a_claim_has_what_its_volume_has_once_its_node_says_so() -> None:
+    api: Any = _Claims()
+    where = "ns/claimstatus/data"
+    answered = json.loads(_asked(api, Op.UPDATE, where, {"metadata": {"uid": "u-1"}}))
+    assert answered["Err"] is None
+    (patch,) = api.patched
+    assert patch["metadata"] == {"uid": "u-1", "resourceVersion": "7"}
+    status = {"capacity": {"storage": "3Gi"}, "conditions": [{"type": "Other", "status": "True"}]}
+    assert patch["status"] == status
+    waiting: Any = _Claims(waits=True)
+    _asked(waiting, Op.UPDATE, where, {"metadata": {"uid": "u-1"}})
+    assert waiting.patched[0]["status"] == {**status, "allocatedResourceStatuses": {"storage": None}}
+    # another claim of that name, and one of nobody's on this node
+    assert b"Forbidden" in _asked(api, Op.UPDATE, where, {"metadata": {"uid": "u-2"}})
+    assert b"Forbidden" in _asked(api, Op.UPDATE, "ns/claimstatus/other", {"metadata": {"uid": "u-1"}})
+    assert len(api.patched) == 1

@@ -343,3 +343,17 @@ def test_devices() -> None:
 def test_everything_else_is_denied(kind: str) -> None:
     for operation in (Op.INSERT, Op.UPDATE, Op.PATCH, Op.DELETE, Op.QUERY, "createvolume", ""):
         denied(operation, f"ns/{kind}/x", {})
+
+
+def test_a_claim_that_grew() -> None:
+    said = {"metadata": {"uid": "u1"}}
+    allowed(Op.UPDATE, "ns/claimstatus/data", said)
+    denied(Op.UPDATE, "ns/claimstatus/other", said)
+    denied(Op.UPDATE, "other/claimstatus/data", said)
+    denied(Op.PATCH, "ns/claimstatus/data", said)
+    for more in (
+        {},
+        {**said, "status": {"capacity": {"storage": "9Ti"}}},
+        {"metadata": {"uid": "u1", "labels": {}}},
+    ):
+        denied(Op.UPDATE, "ns/claimstatus/data", more)

@@ -93,6 +93,7 @@ def test_a_claim_on_a_drivers_volume() -> None:
         "c", CLAIM, pv(fsType="ext4", nodeStageSecretRef={"name": "s", "namespace": "x"})
     )
     assert found == Wanted(
+        claim_uid="1",
         spec_name="pv",
         driver="d",
         handle="h",

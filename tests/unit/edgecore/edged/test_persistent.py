@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from edgecore.edged.csi import Wanted
 from edgecore.edged.errors import VolumeError
-from edgecore.edged.persistent import Claim, resolve
+from edgecore.edged.persistent import Claim, growing, resolve
 
 
 def pvc(**spec: Any) -> dict[str, Any]:
@@ -78,3 +79,36 @@ def test_what_cannot_be_used_is_named(
 ) -> None:
     with pytest.raises(VolumeError, match=words):
         found(claim, volume)
+
+
+@pytest.mark.parametrize(
+    ("volume", "claim", "wish", "conditions", "grows", "to"),
+    [
+        ("1Gi", "1Gi", "1Gi", [], False, 0),
+        ("1Gi", "1Gi", "2Gi", [], True, 0),
+        ("2Gi", "1Gi", "2Gi", [{"type": "FileSystemResizePending", "status": "True"}], True, 2 << 30),
+        ("2Gi", "2Gi", "2Gi", [{"type": "FileSystemResizePending", "status": "True"}], True, 0),
+        ("1Gi", "2Gi", "2Gi", [], False, 0),
+        ("2Gi", None, "1Gi", [], True, 0),
+    ],
+)
+def test_a_claim_that_is_to_become_larger(
+    volume: str, claim: str | None, wish: str, conditions: list[Any], grows: bool, to: int
+) -> None:
+    body = pvc()
+    body["spec"]["resources"] = {"requests": {"storage": wish}}
+    body["status"] |= {"conditions": conditions, **({"capacity": {"storage": claim}} if claim else {})}
+    raw = json.dumps(body).encode()
+    assert growing(raw) is grows
+    source = {"driver": "d", "volumeHandle": "h", "nodeExpandSecretRef": {"name": "s", "namespace": "n"}}
+    wanted = resolve("data", raw, json.dumps(pv(csi=source, capacity={"storage": volume})).encode())
+    assert isinstance(wanted, Wanted)
+    assert (wanted.grows_to, wanted.claim_uid, wanted.expand_secret) == (to, "u1", ("n", "s"))
+
+
+def test_a_claim_that_cannot_be_read_does_not_grow() -> None:
+    assert not growing(None)
+    assert not growing(b"{")
+    assert not growing(
+        json.dumps({**pvc(), "spec": {"resources": {"requests": {"storage": "much"}}}}).encode()
+    )
