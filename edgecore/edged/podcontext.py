@@ -134,7 +134,7 @@ class PodContext:
     @property
     def granted(self) -> Pod:
         """As it may run now: with what it was granted of what it asks for."""
-        return resize.with_grant(self.pod, self.given) if self.given else self.pod
+        return self.pod if self.given is None else resize.with_grant(self.pod, self.given)
 
     @property
     def syncing(self) -> bool:

@@ -95,7 +95,7 @@ class PodReporter:
             host_ips=self._s.node.ips,
             outcome=self._ctx.machine.outcome,
             resizing=self._ctx.resize,
-            granted=self._ctx.given or {},
+            granted={c.name: c.resources for c in self._ctx.granted.all_containers()},
             held=self._ctx.on_hold,
             restart_all=self._ctx.restart_all,
             missing=self._ctx.missing + self._ctx.lost_images,

@@ -22,7 +22,8 @@ from edgecore.edged.runtime import Resources
 INFEASIBLE, DEFERRED, PENDING = "Infeasible", "Deferred", "PodResizePending"
 
 Grant = Mapping[str, ResourceRequirements]
-"""What the containers of a pod were granted, by their names."""
+"""What the containers of a pod were granted, by their names; who is not there was granted nothing."""
+_NOTHING = ResourceRequirements()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +86,7 @@ def decode(text: str) -> Applied | None:
 
 def grant(pod: Pod) -> dict[str, ResourceRequirements]:
     """All that a pod asks for."""
-    return {c.name: c.resources for c in pod.all_containers() if c.resources != ResourceRequirements()}
+    return {c.name: c.resources for c in pod.all_containers() if c.resources != _NOTHING}
 
 
 def granted_before(pod: Pod, status: PodStatus) -> dict[str, ResourceRequirements]:
@@ -104,7 +105,7 @@ def with_grant(pod: Pod, given: Grant) -> Pod:
         return pod
 
     def as_granted(c: Container) -> Container:
-        return msgspec.structs.replace(c, resources=given.get(c.name, c.resources))
+        return msgspec.structs.replace(c, resources=given.get(c.name, _NOTHING))
 
     return msgspec.structs.replace(
         pod,
@@ -118,9 +119,7 @@ def with_grant(pod: Pod, given: Grant) -> Pod:
 
 def differs(pod: Pod, given: Grant) -> bool:
     """Whether a pod asks for another amount of cpu or memory than it was granted."""
-    return any(
-        _amounts(c.resources) != _amounts(given.get(c.name, c.resources)) for c in pod.all_containers()
-    )
+    return any(_amounts(c.resources) != _amounts(given.get(c.name, _NOTHING)) for c in pod.all_containers())
 
 
 def _amounts(r: ResourceRequirements) -> list[int | None]:

@@ -84,6 +84,11 @@ def test_a_pod_goes_on_with_what_it_was_granted() -> None:
     assert differs(after, given)
     assert with_grant(after, given).spec == before.spec
     assert with_grant(before, given) is before
+    # one that had nothing asks for something
+    other = make(c("a", **asks("100m")), c("b", **asks("1m")))
+    assert differs(other, given)
+    assert grows(other, given)
+    assert with_grant(other, given).spec == before.spec
     # the same amount, written otherwise, or of something else
     assert not differs(make(c("a", **asks("0.1")), c("b")), given)
     more = make(c("a", resources={"requests": {"cpu": "100m", "ephemeral-storage": "1Gi"}}), c("b"))
