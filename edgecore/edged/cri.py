@@ -631,6 +631,12 @@ def _resources(r: Resources) -> pb.LinuxContainerResources:
     )
 
 
+def signal_of(name: str) -> int:
+    """A signal by Kubernetes' name (SIGUSR1, SIGRTMIN+3); the image's own where it is none that a runtime knows."""
+    known = name.replace("+", "PLUS").replace("-", "MINUS")
+    return pb.Signal.Value(known) if known in pb.Signal.keys() else pb.Signal.RUNTIME_DEFAULT  # noqa: SIM118
+
+
 def _container_config(c: ContainerConfig) -> pb.ContainerConfig:
     security = pb.LinuxContainerSecurityContext(
         capabilities=pb.Capability(
@@ -670,5 +676,6 @@ def _container_config(c: ContainerConfig) -> pb.ContainerConfig:
         stdin=c.stdin,
         stdin_once=c.stdin_once,
         tty=c.tty,
+        stop_signal=signal_of(c.stop_signal),  # type: ignore[arg-type]
         linux=pb.LinuxContainerConfig(resources=_resources(c.resources), security_context=security),
     )

@@ -158,6 +158,7 @@ class LifecycleHandler(Wire, frozen=True, kw_only=True):
 class Lifecycle(Wire, frozen=True, kw_only=True):
     post_start: LifecycleHandler | None = None
     pre_stop: LifecycleHandler | None = None
+    stop_signal: str = ""
 
 
 class Capabilities(Wire, frozen=True, kw_only=True):

@@ -178,6 +178,8 @@ class ContainerConfig:
     stdin: bool = False
     stdin_once: bool = False
     tty: bool = False
+    # as Kubernetes names it; empty: what its image says, or TERM
+    stop_signal: str = ""
     resources: Resources = Resources()
     namespaces: Namespaces = Namespaces()
     privileged: bool = False

@@ -308,6 +308,7 @@ def container_config(
         stdin=container.stdin,
         stdin_once=container.stdin_once,
         tty=container.tty,
+        stop_signal=container.lifecycle.stop_signal if container.lifecycle is not None else "",
         resources=own,
         namespaces=replace(namespaces(pod), target_id=target_id),
         privileged=context.privileged,

@@ -11,7 +11,8 @@ import h2.connection
 import h2.events
 import pytest
 
-from edgecore.edged.cri import Cri
+from edgecore._generated import cri_pb2 as pb
+from edgecore.edged.cri import Cri, signal_of
 from edgecore.edged.errors import CriError
 
 
@@ -56,3 +57,17 @@ def test_what_is_no_answer_is_an_error_of_the_runtime(tmp_path: Path, body: byte
             cri.close()
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("SIGUSR1", pb.SIGUSR1),
+        ("SIGRTMIN+3", pb.SIGRTMINPLUS3),
+        ("SIGRTMAX-2", pb.SIGRTMAXMINUS2),
+        ("", 0),
+        ("KILL", 0),
+    ],
+)
+def test_signals_by_kubernetes_names(name: str, number: int) -> None:
+    assert signal_of(name) == number

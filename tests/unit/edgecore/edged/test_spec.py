@@ -246,6 +246,11 @@ def test_a_pod_without_the_machines_users_gets_no_sandbox() -> None:
     assert held.value.reason in spec.WAITS
 
 
+def test_a_signal_of_ones_own() -> None:
+    assert told(make(c(lifecycle={"stopSignal": "SIGUSR1"}))).stop_signal == "SIGUSR1"
+    assert told(make(c())).stop_signal == ""
+
+
 def test_dns() -> None:
     cluster = replace(CONFIG, cluster_dns=("10.96.0.10",))
     got = spec.resolver(make(), cluster, HOST)
