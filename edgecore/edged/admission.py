@@ -45,12 +45,14 @@ class Decision:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
     """allocatable: nano-units by resource name.  pressures: the conditions that are on (MemoryPressure, ...).
-    labels: the node's as the cloud has them; empty while that is not known."""
+    labels: the node's as the cloud has them; empty while that is not known.  strict_groups: whether its runtime can keep the
+    image's groups away from containers."""
 
     allocatable: Mapping[str, int] = field(default_factory=dict)
     max_pods: int = 110
     pressures: frozenset[str] = frozenset()
     labels: Mapping[str, str] = field(default_factory=dict)
+    strict_groups: bool = False
 
 
 class _Meta(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +78,7 @@ def critical(pod: Pod) -> bool:
 
 def decide(pod: Pod, others: Sequence[Pod], room: Room) -> Decision:
     """others: the pods that were admitted and have not ended."""
-    if pod.spec.security_context.supplemental_groups_policy == "Strict":
+    if pod.strict_groups and not room.strict_groups:
         return Decision(refused=STRICT_GROUPS)
     foreign = _foreign(pod, room.labels)
     if foreign is not None:

@@ -151,6 +151,7 @@ class Cri:
             runtime_message=runtime.message if runtime is not None else "runtime reports no RuntimeReady",
             network_ready=network is not None and network.status,
             network_message=network.message if network is not None else "runtime reports no NetworkReady",
+            strict_groups=r.features.supplemental_groups_policy,
         )
 
     async def setup(self) -> RuntimeSetup:
@@ -597,6 +598,7 @@ def _sandbox_config(c: SandboxConfig) -> pb.PodSandboxConfig:
                 run_as_user=_int64(c.run_as_user),
                 run_as_group=_int64(c.run_as_group) if c.run_as_user is not None else None,
                 supplemental_groups=c.supplemental_groups,
+                supplemental_groups_policy=_groups_policy(strict=c.strict_groups),
                 privileged=c.privileged,
                 seccomp=_profile(c.seccomp),
             ),
@@ -631,6 +633,10 @@ def _resources(r: Resources) -> pb.LinuxContainerResources:
     )
 
 
+def _groups_policy(*, strict: bool) -> pb.SupplementalGroupsPolicy:
+    return pb.SupplementalGroupsPolicy.Strict if strict else pb.SupplementalGroupsPolicy.Merge
+
+
 def signal_of(name: str) -> int:
     """A signal by Kubernetes' name (SIGUSR1, SIGRTMIN+3); the image's own where it is none that a runtime knows."""
     known = name.replace("+", "PLUS").replace("-", "MINUS")
@@ -648,6 +654,7 @@ def _container_config(c: ContainerConfig) -> pb.ContainerConfig:
         run_as_username=c.run_as_username,
         readonly_rootfs=c.readonly_rootfs,
         supplemental_groups=c.supplemental_groups,
+        supplemental_groups_policy=_groups_policy(strict=c.strict_groups),
         no_new_privs=c.no_new_privs,
         masked_paths=c.masked_paths,
         readonly_paths=c.readonly_paths,

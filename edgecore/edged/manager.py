@@ -187,6 +187,7 @@ class Edged:
             allocatable=self._allocatable,
             pressures=lambda: self.housekeeper.pressures,
             labels=lambda: self._labels,
+            strict_groups=lambda: self._node.strict_groups,
         )
         self.housekeeper = Housekeeper(
             config=config,

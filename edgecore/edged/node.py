@@ -200,6 +200,9 @@ def build_status(
             "architecture": facts.arch,
         },
         "images": images(runtime.images),
+        "features": {
+            "supplementalGroupsPolicy": runtime.conditions is not None and runtime.conditions.strict_groups
+        },
     }
     for name, (capacity, healthy) in plugins.items():
         status["capacity"][name], status["allocatable"][name] = str(capacity), str(healthy)

@@ -47,6 +47,8 @@ class NodeSide:
         self.facts = node.read_facts(config, node_name=node_name)
         self.rebooted = False
         """Whether the machine was started since an agent last ran; False where that is not known."""
+        self.strict_groups: bool | None = None
+        """Whether the runtime can keep an image's groups away from containers, as it last said."""
         self.shutting_down = False
         """Whether the machine goes down: nothing is started any more."""
 
@@ -92,6 +94,8 @@ class NodeSide:
                 conditions=await self._cri.conditions(),
                 images=tuple(await self._cri.list_images()),
             )
+            assert runtime.conditions is not None
+            self.strict_groups = runtime.conditions.strict_groups
         except CriError as err:
             runtime = node.RuntimeFacts(error=f"container runtime is down: {err}")
         status = node.build_status(

@@ -546,6 +546,11 @@ class Pod(Wire, frozen=True, kw_only=True):
         return bool(self.metadata.deletion_timestamp)
 
     @property
+    def strict_groups(self) -> bool:
+        """Whether its containers may have no groups but those that it names."""
+        return self.spec.security_context.supplemental_groups_policy == "Strict"
+
+    @property
     def on_hold(self) -> bool:
         """Whether it was sent to start only when somebody at the edge says so."""
         return self.metadata.annotations.get(HOLD_ANNOTATION) == "true"

@@ -20,7 +20,8 @@ class Room:
     """Asked by each pod's worker before it starts.
 
     workers: of the pods that run here or should, in the order in which they came.  allocatable: nano-units by resource
-    name.  pressures: the node's conditions that are on."""
+    name.  pressures: the node's conditions that are on.  strict_groups: what the runtime can, as in admission.Room; None
+    until it said so."""
 
     def __init__(
         self,
@@ -30,12 +31,14 @@ class Room:
         allocatable: Callable[[], Mapping[str, int]],
         pressures: Callable[[], frozenset[str]],
         labels: Callable[[], Mapping[str, str]],
+        strict_groups: Callable[[], bool | None],
     ) -> None:
         self._config = config
         self._workers = workers
         self._allocatable = allocatable
         self._pressures = pressures
         self._labels = labels
+        self._strict_groups = strict_groups
         # UID of a critical pod -> those that end for it
         self._ending: dict[str, list[Worker]] = {}
 
@@ -65,6 +68,8 @@ class Room:
                 return refused
         if worker.old:
             return None
+        if worker.pod.strict_groups and self._strict_groups() is None:
+            raise RoomComing("waits until the runtime has said whether it can keep an image's groups away")
         uid = worker.pod.uid
         wanted = {w.pod.uid for w in self._workers()}
         self._ending = {critical: left for critical, left in self._ending.items() if critical in wanted}
@@ -93,6 +98,7 @@ class Room:
             max_pods=self._config.max_pods,
             pressures=self._pressures(),
             labels=self._labels(),
+            strict_groups=bool(self._strict_groups()),
         )
 
     def _decide(self, worker: Worker) -> admission.Decision:

@@ -46,10 +46,13 @@ class RuntimeVersion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeConditions:
+    """strict_groups: whether it can keep the image's own groups away from a container."""
+
     runtime_ready: bool
     runtime_message: str
     network_ready: bool
     network_message: str
+    strict_groups: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +114,7 @@ class SandboxConfig:
     run_as_user: int | None = None
     run_as_group: int | None = None
     supplemental_groups: tuple[int, ...] = ()
+    strict_groups: bool = False
     privileged: bool = False
     seccomp: SecurityProfile | None = None
 
@@ -190,6 +194,7 @@ class ContainerConfig:
     run_as_username: str = ""
     readonly_rootfs: bool = False
     supplemental_groups: tuple[int, ...] = ()
+    strict_groups: bool = False
     no_new_privs: bool = False
     masked_paths: tuple[str, ...] = ()
     readonly_paths: tuple[str, ...] = ()

@@ -212,6 +212,7 @@ def sandbox_config(pod: Pod, *, attempt: int, config: EdgedConfig, dns: Dns, kep
         run_as_user=context.run_as_user,
         run_as_group=context.run_as_group,
         supplemental_groups=_groups(pod),
+        strict_groups=pod.strict_groups,
         privileged=any(
             c.security_context is not None and c.security_context.privileged for c in pod.all_containers()
         ),
@@ -319,6 +320,7 @@ def container_config(
         run_as_username=username,
         readonly_rootfs=context.read_only_root_filesystem,
         supplemental_groups=_groups(pod),
+        strict_groups=pod.strict_groups,
         no_new_privs=_no_new_privs(context),
         masked_paths=() if unmasked else MASKED_PATHS,
         readonly_paths=() if unmasked else READONLY_PATHS,

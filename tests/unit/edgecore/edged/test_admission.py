@@ -126,4 +126,5 @@ def test_groups_that_nobody_can_keep_out_are_refused() -> None:
     refused = decide(strict, [], ROOM).refused
     assert refused is not None
     assert refused.reason == "SupplementalGroupsPolicyNotSupported"
+    assert decide(strict, [], replace(ROOM, strict_groups=True)).refused is None
     assert decide(pod("n", securityContext={"supplementalGroupsPolicy": "Merge"}), [], ROOM).refused is None

@@ -246,6 +246,13 @@ def test_a_pod_without_the_machines_users_gets_no_sandbox() -> None:
     assert held.value.reason in spec.WAITS
 
 
+def test_groups_that_are_to_be_kept_out() -> None:
+    strict = make(securityContext={"supplementalGroupsPolicy": "Strict"})
+    assert told(strict).strict_groups
+    assert box_of(strict).strict_groups
+    assert not told(make()).strict_groups
+
+
 def test_a_signal_of_ones_own() -> None:
     assert told(make(c(lifecycle={"stopSignal": "SIGUSR1"}))).stop_signal == "SIGUSR1"
     assert told(make(c())).stop_signal == ""
