@@ -1,18 +1,23 @@
 """What hardware is plugged in here: told by the process that watches it, passed on to the cloud, twins and pods.
 
 `mapper supervise` asks every few seconds over the local socket: it says all that it sees, and is told which rules and which
-drivers the node needs.  What announces itself over MQTT comes beside it (`announced.py`).  Nothing is stored: until one of the
-two has spoken nothing is known of its things, and nothing is concluded."""
+drivers the node needs.  What announces itself over MQTT comes beside it (`announced.py`).  What is there is not stored: until
+one of the two has spoken nothing is known of its things, and nothing is concluded.
+
+A Device that was made of a thing under an identity of an earlier version keeps it: which thing that is, is found out while both
+are the same, and stored, since the earlier identity may be another thing's after a restart of the machine."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
+from msgspec import structs
 
 from beehive.apis import hardware
 from beehive.apis.hardware import REPORT, Report, Seen
@@ -21,6 +26,8 @@ from beehive.message import Group, Message, Op, Source, new
 from edgecore.edged.claims import HostDevice
 
 log = logging.getLogger(__name__)
+
+KEPT = "identities"
 
 
 class Cloud(Protocol):
@@ -35,8 +42,19 @@ class Cloud(Protocol):
     async def send(self, message: Message, *, coalesce: str) -> None: ...
 
 
+class Notes(Protocol):
+    """Where to keep what must be found again.  Both raise Unavailable (the disk)."""
+
+    async def load(self, key: str) -> bytes | None: ...
+
+    async def save(self, key: str, value: bytes) -> None: ...
+
+
 class Twins(Protocol):
     """devicetwin, as far as it is needed here."""
+
+    loaded: asyncio.Event
+    """Set when what is stored of the devices is known."""
 
     def needs(self) -> list[dict[str, Any]]: ...
 
@@ -53,8 +71,12 @@ class Twins(Protocol):
 class Hardware:
     """changed: told of each device (namespace, name) whose hardware came, went or is under another node; must not block."""
 
-    def __init__(self, node: str, cloud: Cloud, twins: Twins) -> None:
+    def __init__(self, node: str, cloud: Cloud, twins: Twins, notes: Notes) -> None:
         self._node = node
+        self._notes = notes
+        self._kept: dict[str, str] | None = (
+            None  # object name by its identity of today -> the identity that it goes on with
+        )
         self._cloud = cloud
         self._twins = twins
         self.changed: list[Callable[[str, str], None]] = []
@@ -72,7 +94,7 @@ class Hardware:
                 seen = msgspec.convert({"seen": present}, Report).seen
             except (msgspec.ValidationError, RecursionError) as error:
                 raise ProtocolError(f"cannot use what is said to be plugged in: {error}") from error
-            self._plugged = self._by_name(seen)
+            self._plugged = self._by_name(await self._as_accepted(seen))
             await self._take_both()
         if (faults := question.get("faults")) is not None:
             try:
@@ -84,6 +106,22 @@ class Hardware:
             "rules": await self._cloud.known("hardwarerule"),
             "needs": self._twins.needs(),
         }
+
+    async def _as_accepted(self, seen: list[Seen]) -> list[Seen]:
+        """Things under the identities that their Devices know.  Raises: Unavailable."""
+        await self._twins.loaded.wait()
+        if self._kept is None:
+            try:
+                self._kept = msgspec.json.decode(await self._notes.load(KEPT) or b"{}", type=dict[str, str])
+            except (msgspec.DecodeError, UnicodeError) as error:
+                log.warning("Cannot use what was kept of identities, starting anew: %s", error)
+                self._kept = {}
+        accepted = frozenset(self._twins.found().values())
+        known, kept = settle(self._node, seen, accepted, self._kept)
+        if kept != self._kept:
+            await self._notes.save(KEPT, msgspec.json.encode(kept))
+            self._kept = kept
+        return known
 
     async def announce(self, seen: list[Seen] | None) -> None:
         """What has announced itself over MQTT; None while that is not known."""
@@ -156,6 +194,36 @@ class Hardware:
             name = id_.partition("/")[2]
             counts[name] = counts.get(name, 0) + (self._seen is not None and candidate in self._seen)
         return counts
+
+
+def settle(
+    node: str, seen: Sequence[Seen], accepted: frozenset[str], kept: Mapping[str, str]
+) -> tuple[list[Seen], dict[str, str]]:
+    """What is seen, under earlier identities where Devices were made of those, and what is to be kept of that.  Pure.
+
+    accepted: names of the candidates that Devices were made of.   kept: as this returned it last."""
+    after: dict[str, str] = {}
+    for today, key in kept.items():  # of what is away, too, as long as there is a Device of it
+        namespace, rule, identity = (*key.split("\0", 2), "", "")[:3]
+        was = Seen(rule_namespace=namespace, rule_name=rule, identity=identity)
+        if hardware.object_name(node, was) in accepted:
+            after[today] = key
+    taken = set(after.values())
+    known = []
+    for thing in seen:
+        own = structs.replace(thing, former="")
+        today = hardware.object_name(node, own)
+        earlier = structs.replace(own, identity=thing.former) if thing.former else None
+        if today in after:
+            own = structs.replace(own, identity=after[today].split("\0", 2)[2])
+        elif today not in accepted and earlier is not None and len(after) < hardware.MAX_SEEN:
+            key = "\0".join((earlier.rule_namespace, earlier.rule_name, earlier.identity))
+            if hardware.object_name(node, earlier) in accepted and key not in taken:
+                after[today] = key
+                taken.add(key)
+                own = earlier
+        known.append(own)
+    return known, after
 
 
 def _node(path: str) -> HostDevice | None:

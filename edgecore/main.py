@@ -95,7 +95,7 @@ async def _run_parts(
     device_parts, twins, bus = _devices(config, name, meta, store)
     hardware = None
     if twins is not None:
-        hardware = Hardware(name, meta, twins)
+        hardware = Hardware(name, meta, twins, meta.corner("hardware"))
         meta.greetings.append(hardware.greet)
         if bus is not None:
             announced = Announced(bus, lambda: meta.known("hardwarerule"), hardware.announce)

@@ -118,6 +118,7 @@ class Offer(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel
 class Seen(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
     """A piece of hardware that a rule wants, as it is plugged in now.  identity: stays the same when it is replugged.
     vendor, product: 4 hex digits.  port: the socket.  name, dev_path: the kernel's.
+    former: what its identity was in an earlier version, for edgecore alone, which goes on with that where it is a Device.
 
     What announces itself over MQTT (subsystem `mqtt`) has an `offer`; its vendor, product, serial and driver are what it says:
     the manufacturer, the model's number, its first identifier and the program that speaks for it."""
@@ -135,6 +136,7 @@ class Seen(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"
     model: Text = ""
     driver: Text = ""
     port: Text = ""
+    former: Text = ""
     offer: Offer | None = None
 
 
@@ -263,7 +265,8 @@ def object_name(node: str, seen: Seen) -> str:
 
 def facts(seen: Seen) -> dict[str, Any]:
     """The spec of its DeviceCandidate, less the node and the acceptance."""
-    said = {key: value for key, value in structs.asdict(seen).items() if key != "rule_namespace" and value}
+    own = ("rule_namespace", "former")
+    said = {key: value for key, value in structs.asdict(seen).items() if key not in own and value}
     if seen.offer is not None:
         said["offer"] = to_builtins(seen.offer)
     names = {"rule_name": "ruleName", "dev_node": "devNode", "dev_path": "devPath"}

@@ -3,7 +3,8 @@
 A device is known by an identity that stays when it is unplugged and plugged in again: what it says about itself (vendor,
 product, serial number) if it has a serial number, else the socket it sits in.  A serial number that whole series share
 (`0001`, all zeros) is none: by it two adapters would be one.  The kernel's own names (`ttyUSB0`, the number of a USB bus)
-change and are no part of it.  All of it comes from sysfs, with udev's properties preferred where a udevd runs."""
+change and are no part of it; what is soldered on (pins, cameras at CSI, sound) is known by what it hangs on, since the kernel
+counts those as their drivers come up.  All of it comes from sysfs, with udev's properties preferred where a udevd runs."""
 
 import re
 from collections.abc import Mapping
@@ -24,6 +25,12 @@ _NO_SERIAL = re.compile(
     r"default|unknown|not[_ -]?(set|specified|available)",
     re.IGNORECASE,
 )
+_COUNTED = frozenset({"gpio", "video4linux", "media", "sound", "drm"})
+"""Subsystems whose devices the kernel numbers as they come up."""
+_NUMBERED_BUS = re.compile(r"i2c-\d+|\d+-[0-9a-f]{4}|spi\d+(\.\d+)?|.*\.auto")
+"""What may be on the way to one and is numbered, too: an I2C bus and a thing on it, SPI, a device that asked for any number."""
+_PCM = re.compile(r"(pcm|midi|hw|control)C\d+(.*)")
+_CONNECTOR = re.compile(r"card\d+-(.+)")
 _PCI = re.compile(r"0x([0-9a-f]{4})")
 
 
@@ -95,7 +102,13 @@ def is_no_serial(text: str) -> bool:
     return _NO_SERIAL.fullmatch(text.strip()) is not None
 
 
-def identity(found: Found, *, by: str = "serial") -> str:
+def former(found: Found, *, by: str = "serial") -> str:
+    """What `identity` was before it left the kernel's numbers out; empty if that is the same."""
+    was = identity(found, by=by, numbered=True)
+    return was if was != identity(found, by=by) else ""
+
+
+def identity(found: Found, *, by: str = "serial", numbered: bool = False) -> str:
     """The name of a device that outlives its presence.  by: `serial` (its own, the socket if it has none) or `port`."""
     known = facts(found)
     # one piece of hardware can be several devices: ports of an adapter, nodes of a camera
@@ -105,7 +118,7 @@ def identity(found: Found, *, by: str = "serial") -> str:
         parts.append(f"index{index}")
     if by == "serial" and known.serial:
         return "-".join([f"{known.vendor or found.node.subsystem}:{known.product}:{known.serial}", *parts])
-    return "-".join([known.port, *parts])
+    return "-".join([known.port if numbered else _place(found) or known.port, *parts])
 
 
 def _pci(found: Found, key: str) -> str:
@@ -133,6 +146,40 @@ def _interface(found: Found) -> str:
         if node.subsystem == "usb" and match is not None:
             return f"if{int(match[1]):02d}"
     return ""
+
+
+def _place(found: Found) -> str:
+    """Where a thing is that the kernel numbers, without the number; empty for all else, and where udev or USB says it.
+
+    That is the nearest device above it that is no such thing, by its path or, where that has numbers as well, by its place in
+    the device tree.  Several of one kind there are told apart by `index` (nodes of a camera) or by whoever tracks them."""
+    if found.properties.get("ID_PATH") or any(node.subsystem == "usb" for node in found.chain):
+        return ""
+    own: list[str] = []
+    for node in found.chain:
+        if node.subsystem in _COUNTED:
+            own.insert(0, _unnumbered(node, found.path))
+            continue
+        if not own:
+            return ""
+        parts = found.path.removeprefix("/devices/").strip("/").split("/")
+        if node.name not in parts:
+            return ""
+        base = parts[: parts.index(node.name) + 1]
+        tree = found.properties.get("OF_FULLNAME", "")
+        if tree and any(_NUMBERED_BUS.fullmatch(part) for part in base):
+            base = ["of", *tree.strip("/").split("/")]
+        return "/".join([*base, *own])
+    return ""
+
+
+def _unnumbered(node: Node, path: str) -> str:
+    for pattern, text in ((_PCM, r"\1\2"), (_CONNECTOR, r"\1")):
+        if pattern.fullmatch(node.name):
+            return pattern.sub(text, node.name)
+    name = node.name.rstrip("0123456789")
+    # the same chip is shown twice, for programs and for shell scripts
+    return f"{name}-sysfs" if node.subsystem == "gpio" and f"/gpio/{node.name}" in path else name
 
 
 def _port(found: Found) -> str:

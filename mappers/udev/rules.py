@@ -18,11 +18,12 @@ __all__ = ["API_VERSION", "Candidate", "Rule", "candidate", "matches", "parse"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A piece of hardware that a rule wants.  id: stays the same when it is replugged."""
+    """A piece of hardware that a rule wants.  id: stays the same when it is replugged.  former: what it was called before."""
 
     id: str
     rule: Rule
     found: Found
+    former: str = ""
 
     @property
     def seen(self) -> Seen:
@@ -45,6 +46,7 @@ class Candidate:
             rule_namespace=self.rule.namespace,
             rule_name=self.rule.name,
             **{key: text[: api.MAX_TEXT] for key, text in texts.items()},
+            former=self.former[: api.MAX_TEXT],
         )
 
 
@@ -80,7 +82,12 @@ def candidate(rules: Iterable[Rule], found: Found) -> Candidate | None:
     """What the first rule that wants it makes of a device."""
     for rule in rules:
         if matches(rule, found):
-            return Candidate(id=hardware.identity(found, by=rule.by), rule=rule, found=found)
+            return Candidate(
+                id=hardware.identity(found, by=rule.by),
+                rule=rule,
+                found=found,
+                former=hardware.former(found, by=rule.by),
+            )
     return None
 
 

@@ -23,6 +23,7 @@ from beehive.message import Message
 from devicetwin.module import DeviceTwin
 from edgecore.hardware import Hardware
 from edgecore.local import LocalSocket
+from tests.fakes.edged import FakeState
 from tests.integration.devices.test_thermostat import ROOT, Edge
 from tests.unit.devicetwin.fakes import until
 
@@ -136,7 +137,7 @@ async def supervised(folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
 async def edgecore(folder: Path, cloud: Cloud) -> AsyncIterator[tuple[Edge, DeviceTwin, Hardware]]:
     edge = Edge(folder)
     async with edge.running() as twin:
-        found = Hardware("edge-1", cloud, twin)
+        found = Hardware("edge-1", cloud, twin, FakeState())
         async with asyncio.TaskGroup() as group:
             task = group.create_task(LocalSocket(folder / "edgecore.sock", {"hardware": found.answer}).run())
             try:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from beehive.errors import ConfigError
 from mappers.udev import rules
-from mappers.udev.found import Found, Node, facts, identity, is_no_serial
+from mappers.udev.found import Found, Node, facts, former, identity, is_no_serial
 from mappers.udev.rules import Candidate, Rule
 from mappers.udev.tracker import Kind, Tracker
 from tests.unit.mappers.udev.hardware import (
@@ -79,7 +79,7 @@ def test_udevs_own_words_are_preferred() -> None:
 
 def test_other_hardware() -> None:
     assert identity(camera(0, 0)) != identity(camera(1, 1))
-    assert identity(GPIO) == "platform/soc/fe200000.gpio/gpiochip0"
+    assert identity(GPIO) == "platform/soc/fe200000.gpio/gpiochip"
     assert facts(GPIO).driver == "pinctrl-bcm2835"
     assert (facts(I2C).driver, facts(I2C).model) == ("bmp280", "bme280")
     assert (facts(NIC).vendor, facts(NIC).product) == ("8086", "15be")
@@ -120,7 +120,7 @@ def test_boards_and_sticks() -> None:
     assert identity(ZBDONGLE) == "10c4:ea60:0c9e31c2b5f0eb118f2d1a2e38a92db5-if00"
     assert identity(CONBEE) == "1cf1:0030:DE2132111-if00"
     assert facts(ZBDONGLE).model == "Sonoff_Zigbee_3.0_USB_Dongle_Plus"
-    assert identity(CSI_CAMERA) == "platform/soc/fe801000.csi/video4linux/video0-index0"
+    assert identity(CSI_CAMERA) == "platform/soc/fe801000.csi/video-index0"
     assert identity(UART) == "platform/soc/fe201000.serial/tty/ttyAMA0"
     assert facts(I2C_BUS).driver == "i2c-bcm2835"
     for patterns, found in (
@@ -307,3 +307,90 @@ def test_whatever_happens_what_is_told_is_what_is_there(events: list[tuple[int, 
     assert {c.found.node.name for c in shown.values()} == {f"ttyUSB{n}" for n in present}
     tracker.sync([ftdi(n, serial=f"S{n}") for n in present], now + 10)
     assert tracker.take(now + 99) == []
+
+
+def renumbered(found: Found, name: str, **properties: str) -> Found:
+    """The same thing, which the kernel calls otherwise this time."""
+    return replace(
+        found,
+        path=found.path.removesuffix(found.node.name) + name,
+        node=replace(found.node, name=name),
+        properties={**found.properties, **properties},
+    )
+
+
+def test_what_is_soldered_on_is_the_same_whatever_the_kernel_counts() -> None:
+    assert identity(renumbered(GPIO, "gpiochip4")) == identity(GPIO)
+    assert identity(renumbered(CSI_CAMERA, "video7")) == identity(CSI_CAMERA)
+    second = replace(CSI_CAMERA, node=replace(CSI_CAMERA.node, attributes={"index": "1"}))
+    assert identity(second) != identity(CSI_CAMERA)
+    # shown a second time for shell scripts, without a device node
+    twice = replace(GPIO, path="/devices/platform/soc/fe200000.gpio/gpio/gpiochip512", dev_node="")
+    twice = replace(twice, node=Node(name="gpiochip512", subsystem="gpio"))
+    assert identity(twice) != identity(GPIO)
+
+
+def test_a_numbered_bus_on_the_way_is_left_out_where_there_is_a_device_tree() -> None:
+    def expander(bus: int, number: int, **properties: str) -> Found:
+        name = f"gpiochip{number}"
+        return Found(
+            path=f"/devices/platform/soc/fe804000.i2c/i2c-{bus}/{bus}-0020/{name}",
+            node=Node(name=name, subsystem="gpio"),
+            above=(
+                Node(name=f"{bus}-0020", subsystem="i2c", driver="pca953x"),
+                Node(name=f"i2c-{bus}", subsystem="i2c"),
+                Node(name="fe804000.i2c", subsystem="platform"),
+            ),
+            dev_node=f"/dev/{name}",
+            properties=properties,
+        )
+
+    tree = {"OF_FULLNAME": "/soc/i2c@7e804000/gpio@20"}
+    assert (
+        identity(expander(1, 1, **tree))
+        == identity(expander(3, 2, **tree))
+        == "of/soc/i2c@7e804000/gpio@20/gpiochip"
+    )
+    # without one its bus is all that is known
+    assert identity(expander(1, 1)) == identity(expander(1, 2)) != identity(expander(3, 2))
+
+
+@pytest.mark.parametrize(
+    ("subsystem", "name", "other", "plain"),
+    [
+        ("sound", "pcmC0D0p", "pcmC2D0p", "pcmD0p"),
+        ("sound", "controlC0", "controlC2", "control"),
+        ("drm", "card0-HDMI-A-1", "card1-HDMI-A-1", "HDMI-A-1"),
+        ("drm", "renderD128", "renderD129", "renderD"),
+        ("media", "media0", "media3", "media"),
+    ],
+)
+def test_cards_are_known_without_their_number(subsystem: str, name: str, other: str, plain: str) -> None:
+    def card(name: str) -> Found:
+        above = (Node(name="fef00700.hdmi", subsystem="platform"),)
+        path = f"/devices/platform/soc/fef00700.hdmi/{subsystem}/{name}"
+        return Found(path=path, node=Node(name=name, subsystem=subsystem), above=above)
+
+    assert identity(card(name)) == identity(card(other)) == f"platform/soc/fef00700.hdmi/{plain}"
+
+
+def test_what_is_not_counted_or_known_otherwise_is_as_it_was() -> None:
+    for found in (UART, NIC, I2C, I2C_BUS, ftdi(0), ftdi(0, serial=""), camera(0, 0), ZBDONGLE, rtl_sdr()):
+        assert former(found) == ""
+    assert former(GPIO) == "platform/soc/fe200000.gpio/gpiochip0"
+    assert former(CSI_CAMERA) == "platform/soc/fe801000.csi/video4linux/video0-index0"
+    said = replace(CSI_CAMERA, properties={"ID_PATH": "platform-fe801000.csi"})
+    assert identity(said) == "platform-fe801000.csi-index0"
+    assert former(said) == ""
+    virtual = Found(
+        path="/devices/virtual/video4linux/video9", node=Node(name="video9", subsystem="video4linux")
+    )
+    assert identity(virtual) == "virtual/video4linux/video9"  # its number is all that it has
+
+
+def test_two_chips_in_one_place_are_told_apart_while_both_are_there() -> None:
+    tracker = Tracker([Rule(name="pins", patterns={"subsystem": "gpio"})], settle_s=0, grace_s=0)
+    tracker.sync([GPIO, renumbered(GPIO, "gpiochip1")], 0.0)
+    tracker.take(0.0)
+    assert len({one.id for one in tracker.here()}) == 2
+    assert len({one.seen.former for one in tracker.here()}) == 2
