@@ -29,12 +29,13 @@ class Need:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """The mapper of one protocol.  driver: what runs, None while nothing does.   failures: ends in a row.
-    not_before: when it may be started again.   unneeded_since: None while it is needed.   stopping: it was told to end."""
+    """The mapper of one protocol.  driver: what runs, None while nothing does.   failures: ends in a row, of `failed`.
+    not_before: when that may be started again.   unneeded_since: None while it is needed.   stopping: it was told to end."""
 
     driver: Found | None = None
     since: float = 0.0
     failures: int = 0
+    failed: Found | None = None
     not_before: float = 0.0
     unneeded_since: float | None = None
     stopping: bool = False
@@ -93,7 +94,7 @@ def decide(
         need = wanted.get(protocol)
         others = need is not None and any(name != own_name(protocol) for name in need.mappers)
         if need is not None and slot.driver is None and others:
-            after[protocol] = Slot(failures=slot.failures, not_before=slot.not_before)
+            after[protocol] = Slot(failures=slot.failures, failed=slot.failed, not_before=slot.not_before)
             continue
         if need is None:
             slot, told = _unneeded(protocol, slot, now)
@@ -111,6 +112,8 @@ def decide(
             elif slot.driver is None:
                 actions.append(Missing(protocol, need.devices))
         elif slot.driver is None:
+            if slot.failed not in (None, driver):  # somebody has mended it: that is tried at once
+                slot = replace(slot, failures=0, failed=None, not_before=now)
             if now >= slot.not_before:
                 actions.append(Start(protocol, driver))
                 slot = replace(slot, driver=driver, since=now)
@@ -136,4 +139,4 @@ def ended(slot: Slot, now: float) -> Slot:
         return Slot()
     failures = 1 if now - slot.since >= FORGIVEN_AFTER_S else slot.failures + 1
     pause = min(FIRST_PAUSE_S * 2 ** (failures - 1), LONGEST_PAUSE_S) if failures < 16 else LONGEST_PAUSE_S
-    return Slot(failures=failures, not_before=now + pause)
+    return Slot(failures=failures, failed=slot.driver, not_before=now + pause)

@@ -156,6 +156,13 @@ def reading(twin: DeviceTwin, name: str) -> str | None:
     return value
 
 
+def told(edge: Edge) -> str:
+    """What the cloud hears to be wrong with the device as a whole."""
+    message = edge.uplink.latest.get("twin/default/port")
+    problems = msgspec.json.decode(bytes(message.content)).get("problems", []) if message is not None else []
+    return next((one["message"] for one in problems if not one["property"]), "")
+
+
 async def ip(process: asyncio.subprocess.Process, *arguments: str) -> None:
     inside = await asyncio.create_subprocess_exec("nsenter", "-t", str(process.pid), "-n", "ip", *arguments)
     assert await inside.wait() == 0
@@ -233,7 +240,7 @@ def test_why_nothing_serves_a_device_is_said_on_it(folder: Path) -> None:
                 if text is not None:
                     file.write_text(text)
                 await until(lambda says=says: says in shown(twin)["problems"].get("", ""), WAIT_S)  # type: ignore[misc]
-                assert edge.uplink.latest["twin/default/port"]
+                await until(lambda says=says: says in told(edge), WAIT_S)  # type: ignore[misc]
             file.write_text(DRIVER)
             await until(lambda: reading(twin, "index") is not None, WAIT_S)
             assert shown(twin)["problems"] == {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mappers.supervise import plan
 from mappers.supervise.drivers import Found
 from mappers.supervise.plan import LINGER_S, Missing, Need, Slot, Start, Stop, decide, ended, own_name
@@ -102,3 +104,20 @@ def test_faults_are_told_of_what_is_needed_and_not_served() -> None:
         Need(protocol="c", devices=0),
     ]
     assert plan.faults(needs, said) == {"a": "broken"}
+
+
+def test_a_driver_that_was_mended_is_tried_at_once() -> None:
+    slots = running()
+    for _ in range(8):
+        slots = {"modbus": ended(slots["modbus"], 1.0)}
+        assert decide(ONE, slots, find, 1.5)[1] == []
+        slots, actions = decide(ONE, slots, find, 1000.0)
+        assert actions == [Start("modbus", MODBUS)]
+        slots["modbus"] = replace(slots["modbus"], since=1.0)  # it ends soon
+    slots = {"modbus": ended(slots["modbus"], 1.0)}
+    mended = Found(name="modbus", stamp=2)
+    slots, actions = decide(ONE, slots, lambda protocol: mended, 1.5)
+    assert actions == [Start("modbus", mended)]
+    # it ends as well: the pauses begin anew
+    slots = {"modbus": ended(slots["modbus"], 2.0)}
+    assert slots["modbus"].failures == 1
