@@ -15,9 +15,10 @@ from beehive.apis.devices import DeviceModel
 from devicetwin import membership
 from devicetwin.assign import ANNOTATION, Need, assign
 from devicetwin.changes import Changes
-from devicetwin.dmi import Dmi, Leave, MapperInfo, Tell
+from devicetwin.dmi import Dmi
 from devicetwin.dmi_convert import digest, to_device, to_model
 from devicetwin.known import Known
+from devicetwin.mapperlink import Leave, MapperInfo, Tell
 from devicetwin.notes import SAVE, Notes
 from devicetwin.ports import Clock
 from devicetwin.reports import Reports

@@ -14,8 +14,8 @@ from beehive.apis import devices as api
 from beehive.apis.decode import ObjectError
 from beehive.errors import SkerryError
 from devicetwin import documents, twin
-from devicetwin.dmi import MapperInfo
 from devicetwin.known import Known
+from devicetwin.mapperlink import MapperInfo
 from devicetwin.notes import SAVE, Notes
 from devicetwin.ports import TwinStore
 

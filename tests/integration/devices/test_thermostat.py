@@ -207,7 +207,7 @@ def test_a_device_comes_and_goes_while_the_mapper_runs(folder: Path) -> None:
 
 def test_a_hanging_mapper_stalls_nobody_and_is_noticed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its socket accepts and never answers; the thermostat's changes go through meanwhile."""
-    monkeypatch.setattr("devicetwin.dmi.CALL_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("devicetwin.mapperlink.CALL_TIMEOUT_S", 1.0)
 
     async def scenario() -> None:
         edge = Edge(folder)

@@ -10,7 +10,7 @@ import pytest
 from beehive._generated import methods_pb2 as methods
 from beehive.apis.hardware import CANDIDATE_ANNOTATION
 from beehive.errors import NotFound, Refused, SkerryError, Unavailable
-from devicetwin.dmi import Link, MapperInfo
+from devicetwin.mapperlink import Link, MapperInfo
 from devicetwin.module import DeviceTwin
 from tests.unit.devicetwin.fakes import twin_message, until
 from tests.unit.devicetwin.world import ID, World, recorded_object, run

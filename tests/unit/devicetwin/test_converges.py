@@ -24,7 +24,7 @@ from beehive.apis.devices import DeviceStatusStatus, decode_device, decode_model
 from beehive.apis.twins import TwinUpdate
 from beehive.message import Message
 from cloudcore.devicecontroller import reports
-from devicetwin.dmi import Link, MapperInfo, Tell
+from devicetwin.mapperlink import Link, MapperInfo, Tell
 from devicetwin.module import DeviceTwin
 from devicetwin.twin import Reading
 from tests.unit.devicetwin.fakes import MemoryBus, MemoryStore, MemoryUplink, resource_message

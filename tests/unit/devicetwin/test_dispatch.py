@@ -7,7 +7,7 @@ from pathlib import Path
 
 from beehive import dmi
 from beehive._generated import dmi_pb2 as pb
-from devicetwin.dmi import Leave, Link, MapperInfo, Tell
+from devicetwin.mapperlink import Leave, Link, MapperInfo, Tell
 from devicetwin.module import DeviceTwin
 from devicetwin.twin import Reading
 from tests.unit.devicetwin.fakes import (

@@ -5,7 +5,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from devicetwin.dmi import Link, MapperInfo
+from devicetwin.mapperlink import Link, MapperInfo
 from devicetwin.module import DeviceTwin
 from devicetwin.undriven import MAX_FAULTS, MAX_TEXT
 from tests.unit.devicetwin.fakes import until

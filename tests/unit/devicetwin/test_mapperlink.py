@@ -13,8 +13,8 @@ import pytest
 from beehive import dmi
 from beehive._generated import dmi_pb2 as pb
 from beehive.errors import Refused, Unavailable
-from devicetwin import dmi as edge_dmi
-from devicetwin.dmi import Link, MapperInfo
+from devicetwin import mapperlink
+from devicetwin.mapperlink import Link, MapperInfo
 from devicetwin.module import DeviceTwin
 from tests.unit.devicetwin.fakes import until
 from tests.unit.devicetwin.world import ID, World, recorded_object, run
@@ -114,7 +114,7 @@ def model(maximum: str = "100") -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edge_dmi, "PROBE_S", 0.05)
+    monkeypatch.setattr(mapperlink, "PROBE_S", 0.05)
 
 
 def play(folder: Path, scenario: Callable[[World, DeviceTwin, Mapper], Awaitable[None]]) -> World:
@@ -251,7 +251,7 @@ def test_after_a_restart_of_edgecore_a_model_that_changed_meanwhile_is_created_a
 def test_a_mapper_that_refuses_a_model_hears_of_its_devices_all_the_same(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(edge_dmi, "MAX_REFUSALS", 1)
+    monkeypatch.setattr(mapperlink, "MAX_REFUSALS", 1)
 
     async def scenario(world: World, twin: DeviceTwin, mapper: Mapper) -> None:
         mapper.refuses = {"UpdateDeviceModel", "CreateDeviceModel"}
