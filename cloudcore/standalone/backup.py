@@ -9,6 +9,7 @@ out, so a client or edge that knew later states takes the restored ones as newer
 from __future__ import annotations
 
 import fcntl
+import gzip
 import io
 import os
 import re
@@ -29,6 +30,11 @@ UNSEEN = 10_000_000
 """How far above the versions of the backup the restored ones begin: what may have been written since it was made."""
 MAX_KEY_BYTES = 64 * 1024
 MAX_DATABASE_BYTES = 8 * 1024**3
+MAX_KEYS = 64
+MAX_RATIO, FREE_BYTES = 200, 16 * 1024 * 1024
+"""So many times the size of the archive a database may have, beyond the first bytes that are free: pages of ours shrink to a
+tenth, and what shrinks to a thousandth is made to fill a disk."""
+_MAX_PIECE_BYTES = 2 * 1024 * 1024
 _KEY_FILE = re.compile(rf"{KEYS}/[a-z][a-z-]{{0,40}}\.(crt|key)")
 
 
@@ -116,22 +122,57 @@ def _exchange(database: Path, fresh: Path) -> None:
     fresh.replace(database)
 
 
+class _Bounded(io.RawIOBase):
+    """Unpacked, and never read in pieces that fill the memory: a name or note in a tar archive may say that it has gigabytes,
+    and `tarfile` takes them at once."""
+
+    def __init__(self, stream: gzip.GzipFile | io.BufferedReader) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        if not 0 <= size <= _MAX_PIECE_BYTES:
+            raise tarfile.ReadError("something in it is too large")
+        return self._stream.read(size)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        return self._stream.seek(offset, whence)
+
+
+@contextmanager
+def _opened(source: Path) -> Iterator[tarfile.TarFile]:
+    with source.open("rb") as file:
+        packed = file.peek(2)[:2] == b"\x1f\x8b"
+        stream = gzip.GzipFile(fileobj=file) if packed else file
+        with tarfile.open(fileobj=_Bounded(stream), mode="r:") as tar:
+            yield tar
+
+
 def _unpack(source: Path, database: Path) -> dict[str, bytes]:
     """Write the database of the archive to `database`; its keys.  Nothing else in it is looked at."""
     keys: dict[str, bytes] = {}
     found = False
-    with tarfile.open(source, "r:*") as tar:
+    most = min(MAX_DATABASE_BYTES, FREE_BYTES + MAX_RATIO * source.stat().st_size)
+    with _opened(source) as tar:
         for member in tar:
             if not member.isfile():
                 raise StandaloneError(f"cannot restore {source}: it is not one of our backups")
             stream = tar.extractfile(member) or io.BytesIO()
-            if member.name == DATABASE and member.size <= MAX_DATABASE_BYTES:
+            if member.name == DATABASE and member.size <= most and not found:
                 found = True
                 descriptor = os.open(database, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
                 with os.fdopen(descriptor, "wb") as file:
                     while chunk := stream.read(1 << 20):
                         file.write(chunk)
-            elif _KEY_FILE.fullmatch(member.name) and member.size <= MAX_KEY_BYTES:
+            elif _KEY_FILE.fullmatch(member.name) and member.size <= MAX_KEY_BYTES and len(keys) < MAX_KEYS:
                 keys[member.name] = stream.read()
             else:
                 raise StandaloneError(

@@ -4,13 +4,14 @@ import asyncio
 import io
 import stat
 import tarfile
+import tracemalloc
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cloudcore.standalone.backup import DATABASE, UNSEEN, locked, restore, save
+from cloudcore.standalone.backup import DATABASE, MAX_KEYS, UNSEEN, locked, restore, save
 from cloudcore.standalone.errors import StandaloneError, StartError, StoreError
 from cloudcore.standalone.store import Expired, Store
 
@@ -93,6 +94,69 @@ def test_an_archive_with_anything_else_is_refused(tmp_path: Path, name: str) -> 
     with pytest.raises(StandaloneError, match="not part of a backup"):
         restore(tmp_path / "home", tmp_path / "file")
     assert not (tmp_path / "evil").exists()
+
+
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE]
+)
+def test_a_member_that_is_no_file_is_refused(tmp_path: Path, kind: bytes) -> None:
+    """Also under a name that would be right: what follows would be written through it."""
+    with tarfile.open(tmp_path / "file", "w") as tar:
+        member = tarfile.TarInfo(DATABASE)
+        member.type, member.linkname = kind, str(tmp_path / "elsewhere")
+        tar.addfile(member)
+        member = tarfile.TarInfo(DATABASE)
+        member.size = 4
+        tar.addfile(member, io.BytesIO(b"evil"))
+    with pytest.raises(StandaloneError, match="not one of our backups"):
+        restore(tmp_path / "home", tmp_path / "file")
+    assert not (tmp_path / "elsewhere").exists()
+    assert not (tmp_path / "home" / DATABASE).exists()
+
+
+class Zeros(io.RawIOBase):
+    """So many bytes, without having them."""
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+
+    def read(self, size: int = -1, /) -> bytes:
+        size = min(size, self.left)
+        self.left -= size
+        return bytes(size)
+
+
+@pytest.mark.parametrize(
+    "kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK]
+)
+def test_a_small_archive_that_unpacks_to_a_thousand_times_its_size_is_refused(
+    tmp_path: Path, kind: bytes
+) -> None:
+    """Before it is written, and before memory is taken for it."""
+    size = 48 * 1024 * 1024
+    with tarfile.open(tmp_path / "file", "w:gz") as tar:
+        member = tarfile.TarInfo(DATABASE)
+        member.type, member.size = kind, size
+        tar.addfile(member, Zeros(size))
+    assert (tmp_path / "file").stat().st_size * 500 < size
+    tracemalloc.start()
+    try:
+        with pytest.raises((StandaloneError, StoreError)):
+            restore(tmp_path / "home", tmp_path / "file")
+        assert tracemalloc.get_traced_memory()[1] < 16 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+    assert not (tmp_path / "home" / DATABASE).exists()
+
+
+def test_more_keys_than_there_are_is_no_backup(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "file", "w:gz") as tar:
+        for number in range(MAX_KEYS + 1):
+            member = tarfile.TarInfo(f"pki/{chr(97 + number % 26)}{'a' * (number // 26)}.key")
+            member.size = 4
+            tar.addfile(member, io.BytesIO(b"evil"))
+    with pytest.raises(StandaloneError, match="not part of a backup"):
+        restore(tmp_path / "home", tmp_path / "file")
 
 
 def test_what_is_no_backup_is_refused_and_changes_nothing(tmp_path: Path) -> None:
