@@ -92,6 +92,28 @@ def no_volumes(runtime: RuntimeVersion) -> str:
     return f"image volumes need {runtime.name} {needed}, and this is {runtime.version[:32]}"
 
 
+# Of containerd 1.x: the first version of each minor one in which an image cannot have files of the machine copied into a
+# container (CVE-2022-23648).
+_SAFE = {4: 13, 5: 10, 6: 1}
+
+
+def unsafe(runtime: RuntimeVersion) -> str:
+    """What is wrong with a runtime whose images reach the machine itself; empty when nothing is known to be.
+
+    What was mended later is left out: distributions mend it without another number.
+    Source: GHSA-crp2-qrr5-8pq7."""
+    found = re.match(r"v?(\d+)\.(\d+)\.(\d+)", runtime.version)
+    if runtime.name != "containerd" or found is None:
+        return ""
+    major, minor, patch = (int(part) for part in found.groups())
+    if major > 1 or (major == 1 and (minor > max(_SAFE) or patch >= _SAFE.get(minor, patch + 1))):
+        return ""
+    return (
+        f"containerd {runtime.version[:32]} lets an image read files of this machine (CVE-2022-23648): "
+        "install containerd 1.6.1 or later"
+    )
+
+
 def registry_of(ref: str) -> str:
     """The registry host of an image reference; Docker's when none is written."""
     first, slash, _ = ref.partition("/")

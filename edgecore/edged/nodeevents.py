@@ -69,6 +69,11 @@ def system_oom(pid: int, name: str) -> Told:
     )
 
 
+def unsafe_runtime(why: str) -> Told:
+    """The container runtime does not keep images away from the machine."""
+    return Told(kind="Warning", reason="UnsafeRuntime", message=why)
+
+
 def images_stay(wanted: int, freed: int) -> Told:
     """The images' disk stays fuller than it should be.  Bytes."""
     return Told(

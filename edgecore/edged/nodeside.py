@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from beehive.errors import SkerryError
-from edgecore.edged import events, node, nodeevents
+from edgecore.edged import events, images, node, nodeevents
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.cri import Cri
 from edgecore.edged.errors import CriError
@@ -44,6 +44,7 @@ class NodeSide:
         self._before = node.Before()
         # whether the node's conditions say anything of memory limits
         self._limits_told = False
+        self._unsafe_told = ""
         self.facts = node.read_facts(config, node_name=node_name)
         self.rebooted = False
         """Whether the machine was started since an agent last ran; False where that is not known."""
@@ -98,6 +99,7 @@ class NodeSide:
             self.strict_groups = runtime.conditions.strict_groups
         except CriError as err:
             runtime = node.RuntimeFacts(error=f"container runtime is down: {err}")
+        await self._warn(images.unsafe(runtime.version))
         status = node.build_status(
             self._config,
             self.facts,
@@ -114,6 +116,13 @@ class NodeSide:
         for told in nodeevents.of_conditions(self._name, before.conditions, status):
             await self.tell(told)
         return status
+
+    async def _warn(self, unsafe: str) -> None:
+        """Of a runtime that is not safe: once, until it is another."""
+        if unsafe and unsafe != self._unsafe_told:
+            log.warning("The container runtime is not safe: %s", unsafe)
+            await self.tell(nodeevents.unsafe_runtime(unsafe))
+        self._unsafe_told = unsafe
 
     def object(self, status: Mapping[str, Any], places: Mapping[str, str]) -> dict[str, Any]:
         """The whole Node, to register it.  places: labels of where storage drivers say that it is."""

@@ -21,6 +21,8 @@ POLL_S = 0.1
 """How often a followed file is looked at: one fstat of an open file."""
 STILL_RUNNING_S = 1.0
 """How often the runtime is asked whether a followed container has ended."""
+LET_GO_S = 5.0
+"""How often it is looked whether what somebody reads slowly was removed meanwhile."""
 MAX_ROTATED = 32
 MAX_UNPACKED = 256 * 1024 * 1024
 """Most that one packed file may unpack to; a log file is rotated at 10 MiB."""
@@ -109,66 +111,118 @@ class LogFile:
         return fd
 
 
+class Held:
+    """The files that one reader has open; use it in a `with`, inside of a running loop.
+
+    A reader waits for its client between two blocks.  What is removed for being beyond the quota takes its place on the disk as
+    long as somebody has it open: so a file that was so at two looks is closed, and the reader goes on with the newest."""
+
+    def __init__(self) -> None:
+        self._files: set[IO[bytes]] = set()
+        self._removed: set[IO[bytes]] = set()
+        self._busy: IO[bytes] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> Held:
+        self._timer = asyncio.get_running_loop().call_later(LET_GO_S, self._look_again)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        assert self._timer is not None
+        self._timer.cancel()
+
+    def add(self, file: IO[bytes]) -> None:
+        self._files.add(file)
+
+    async def read(self, file: IO[bytes], through: IO[bytes]) -> bytes:
+        """A block; it is not closed meanwhile.   through: what reads it, if it is packed."""
+        self._busy = file
+        try:
+            return await asyncio.to_thread(_read, through)
+        finally:
+            self._busy = None
+
+    def look(self) -> None:
+        """Close what was removed, and had been so at the look before."""
+        self._files = {file for file in self._files if not file.closed}
+        removed = {f for f in self._files if f is not self._busy and not os.fstat(f.fileno()).st_nlink}
+        for file in removed & self._removed:
+            file.close()
+        self._removed = removed
+
+    def _look_again(self) -> None:
+        self.look()
+        self._timer = asyncio.get_running_loop().call_later(LET_GO_S, self._look_again)
+
+
 async def read_log(
     log: LogFile, current: IO[bytes], options: Options, still_running: Callable[[], Awaitable[bool]]
 ) -> AsyncGenerator[bytes, None]:
     """What `kubectl logs` prints, in blocks.  current: `log.open()`, closed here.
 
+    Who takes the blocks more slowly than the container writes misses what is removed meanwhile.
     Follows until the container has ended and its file is read, or the byte limit is reached.  Raises Unavailable when the
     files cannot be read further."""
     printer = Printer(options)
     try:
-        # a file that is rotated from here on is the one we hold
-        older, start = await asyncio.to_thread(_where_to_begin, log, current, options)
-        for name, skip in older:
-            async for block in _packed_or_plain(log, name, skip):
-                if text := printer.feed(block):
-                    yield text
-                if printer.done:
-                    return
-            printer.next_file()
-        await asyncio.to_thread(current.seek, start)
-        async for text in _to_the_end(current, printer):
-            yield text
-        if not options.follow:
-            return
-        asked = 0.0
-        loop = asyncio.get_running_loop()
-        while not printer.done:
-            # asked before reading: what was written before the end is then read after it
-            ended = False
-            if loop.time() - asked >= STILL_RUNNING_S:
-                asked = loop.time()
-                ended = not await still_running()
-            replaced = log.identity() not in (None, _identity(current))
-            grew = False
-            async for text in _to_the_end(current, printer):
-                grew = True
-                yield text
-            if replaced:
-                try:
-                    fresh = await asyncio.to_thread(log.open)
-                except NotFound:
-                    continue  # rotated once more this very moment
-                current.close()
-                current = fresh
+        with Held() as held:
+            held.add(current)
+            # a file that is rotated from here on is the one we hold
+            older, start = await asyncio.to_thread(_where_to_begin, log, current, options)
+            for name, skip in older:
+                async for block in _packed_or_plain(log, name, skip, held):
+                    if text := printer.feed(block):
+                        yield text
+                    if printer.done:
+                        return
                 printer.next_file()
-            elif ended:
-                return
-            elif not grew:
-                await asyncio.sleep(POLL_S)
+            if not current.closed:
+                await asyncio.to_thread(current.seek, start)
+            async for text in _to_the_end(current, printer, held):
+                yield text
+            asked = 0.0
+            loop = asyncio.get_running_loop()
+            while options.follow and not printer.done:
+                # asked before reading: what was written before the end is then read after it
+                ended = False
+                if loop.time() - asked >= STILL_RUNNING_S:
+                    asked = loop.time()
+                    ended = not await still_running()
+                replaced = current.closed or log.identity() not in (None, _identity(current))
+                grew = False
+                async for text in _to_the_end(current, printer, held):
+                    grew = True
+                    yield text
+                if replaced:
+                    try:
+                        fresh = await asyncio.to_thread(log.open)
+                    except NotFound:
+                        if ended:
+                            return
+                        # rotated once more this very moment
+                        await asyncio.sleep(POLL_S)
+                        continue
+                    current.close()
+                    current = fresh
+                    held.add(current)
+                    printer.next_file()
+                elif ended:
+                    return
+                elif not grew:
+                    await asyncio.sleep(POLL_S)
     finally:
         current.close()
 
 
-async def _to_the_end(file: IO[bytes], printer: Printer) -> AsyncIterator[bytes]:
-    if os.fstat(file.fileno()).st_size < os.lseek(file.fileno(), 0, os.SEEK_CUR):
+async def _to_the_end(file: IO[bytes], printer: Printer, held: Held) -> AsyncIterator[bytes]:
+    if not file.closed and os.fstat(file.fileno()).st_size < os.lseek(file.fileno(), 0, os.SEEK_CUR):
         file.seek(0)  # emptied in place, as `truncate` and logrotate's copytruncate do
         printer.next_file()
-    while not printer.done:
+    # it may be let go while a block is written
+    while not printer.done and not file.closed:
         if os.fstat(file.fileno()).st_size == os.lseek(file.fileno(), 0, os.SEEK_CUR):
             return
-        block = await asyncio.to_thread(_read, file)
+        block = await held.read(file, file)
         if not block:
             return
         if text := printer.feed(block):
@@ -191,15 +245,16 @@ def _where_to_begin(log: LogFile, current: IO[bytes], options: Options) -> tuple
     return older, start
 
 
-async def _packed_or_plain(log: LogFile, name: str, skip: int) -> AsyncIterator[bytes]:
-    """A rotated file without its first `skip` lines.  One that was removed meanwhile is empty."""
+async def _packed_or_plain(log: LogFile, name: str, skip: int, held: Held) -> AsyncIterator[bytes]:
+    """A rotated file without its first `skip` lines.  One that was removed meanwhile ends, or is empty."""
     try:
         raw = await asyncio.to_thread(log.open, name)
     except NotFound:
         return
     with raw, _reader(raw, name) as file:
+        held.add(raw)
         total, rest = 0, b""
-        while block := await asyncio.to_thread(_read, file):
+        while not raw.closed and (block := await held.read(raw, file)):
             total += len(block)
             if total > MAX_UNPACKED:
                 raise Unavailable(f"cannot read the rotated log {name}: it is too large")

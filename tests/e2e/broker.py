@@ -58,6 +58,14 @@ class Bus:
                 return twin
         return {}
 
+    def report(self, device: str, name: str, value: str, *, qos: int = 0) -> None:
+        """Say what a device reads, as it does itself that has no mapper."""
+        twin = {name: {"actual": {"value": value}}}
+        request = {"event_id": "", "timestamp": int(time.time() * 1000), "twin": twin}
+        sent = self._client.publish(f"{_DEVICE}{device}/twin/update", json.dumps(request), qos=qos)
+        if qos:
+            sent.wait_for_publish(30)
+
     def actual(self, device: str) -> dict[str, str]:
         """The values that the device reported."""
         return {

@@ -9,9 +9,13 @@ import pytest
 
 from tests.e2e import footprint
 from tests.e2e.skerry import missing
+from tests.faults.cases import elsewhere, ids_of
 from tests.faults.stage import Stage
 
-_results: dict[str, list[tuple[str, str, float]]] = {}
+
+def pytest_configure(config: pytest.Config) -> None:
+    # a plugin of its own hears of tests in other folders, too
+    config.pluginmanager.register(Table(), "table of the cases")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -21,35 +25,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
-def case_id(name: str) -> str:
-    """`test_f_e01_the_agent…` → `F-E01`."""
-    words = name.removeprefix("test_").split("_")
-    parts = words[:2] if len(words[0]) == 1 and not words[0][-1].isdigit() else words[:1]
-    return "-".join(parts).upper()
+class Table:
+    """What came of each case, wherever its tests are."""
 
+    def __init__(self) -> None:
+        self._results: dict[str, list[tuple[str, str, float]]] = {}
 
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if "tests/faults/test_" not in report.nodeid:
-        return
-    if report.when == "call" or report.outcome != "passed":
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when != "call" and report.outcome == "passed":
+            return
+        name = report.nodeid.rpartition("::")[2]
+        cases = elsewhere(report.nodeid)
+        if report.nodeid.startswith("tests/faults/"):
+            cases += ids_of(name)
         why = ""
         if report.skipped and isinstance(report.longrepr, tuple):
             why = report.longrepr[2]
         elif report.failed:
             why = str(getattr(getattr(report.longrepr, "reprcrash", None), "message", report.longrepr))
-        name = report.nodeid.rpartition("::")[2]
-        _results.setdefault(case_id(name), []).append(
-            (name, f"{report.outcome}  {why.splitlines()[0][:150] if why else ''}", report.duration)
-        )
+        outcome = f"{report.outcome}  {why.splitlines()[0][:150] if why else ''}"
+        for case in cases:
+            self._results.setdefault(case, []).append((name, outcome, report.duration))
 
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if not _results:
-        return
-    terminalreporter.section("faults")
-    for case in sorted(_results):
-        for name, outcome, seconds in _results[case]:
-            terminalreporter.line(f"{case:<6} {seconds:6.1f} s  {name:<66} {outcome}")
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self._results:
+            return
+        terminalreporter.section("faults")
+        for case in sorted(self._results):
+            for name, outcome, seconds in self._results[case]:
+                terminalreporter.line(f"{case:<6} {seconds:6.1f} s  {name[:66]:<66} {outcome}")
 
 
 @pytest.fixture(scope="session")

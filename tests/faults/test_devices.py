@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import time
+from collections import Counter
 
 import pytest
 
 from tests.e2e.broker import Bus
 from tests.e2e.skerry import eventually
 from tests.faults.stage import BACK_S, Stage
+from tests.faults.test_hostile import GROWTH_KIB, memory_kib
 
 THERMOSTAT = "default/thermostat"
 
@@ -102,3 +106,73 @@ def test_f_d05_devices_go_on_while_the_cloud_is_away(stage: Stage) -> None:
     stage.line.good()
     eventually(lambda: is_at(stage, 19.5), "the newest target, once back", BACK_S)
     eventually(lambda: stage.edge_status()["outbox"]["waiting"] == 0, "an empty outbox", BACK_S)
+
+
+DEVICES, EACH_PER_S, FLOOD_S = 30, 100, 10
+
+
+def test_f_d03_thirty_devices_report_a_hundred_times_a_second(stage: Stage) -> None:
+    """What is written to the API is a trickle, the newest stays, and nobody's memory grows by it."""
+    before = stage.containers()
+    like = stage.skerry.get("device", "thermostat")
+    names = [f"busy-{number}" for number in range(DEVICES)]
+    items = []
+    for name in names:
+        spec = json.loads(json.dumps(like["spec"]))
+        spec["protocol"] = {"protocolName": "by-mqtt"}
+        for one in spec["properties"]:
+            one.pop("desired", None)
+        items.append(
+            {**{k: like[k] for k in ("apiVersion", "kind")}, "metadata": {"name": name}, "spec": spec}
+        )
+    stage.skerry.kubectl(
+        "apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+    )
+    pids = [stage.pid(part) for part in ("edgecore", "cloudcore", "mosquitto")]
+    watch: subprocess.Popen[str] | None = None
+    try:
+        with Bus(stage.skerry.mqtt_port, stage.skerry.home) as bus:
+            for name in names:
+                eventually(lambda name=name: bus.twin(f"default/{name}") != {}, f"{name} at the edge", BACK_S)  # type: ignore[misc]
+            sizes = [memory_kib(pid) for pid in pids]
+            command = (
+                f"kubectl --kubeconfig {stage.skerry.home}/kubeconfig get devicestatuses --watch-only -o name"
+            )
+            watch = subprocess.Popen(command.split(), stdout=subprocess.PIPE, text=True)
+            number, began = 0, time.monotonic()
+            while (at := time.monotonic() - began) < FLOOD_S:
+                number += 1
+                for name in names:
+                    bus.report(f"default/{name}", "temperature", str(number % 50))
+                time.sleep(max(0.0, number / EACH_PER_S - at))
+            last = "33.5"
+            for name in names:
+                bus.report(f"default/{name}", "temperature", last, qos=1)
+            took = time.monotonic() - began
+
+        def newest() -> bool:
+            found = stage.skerry.get("devicestatuses")["items"]
+            values = {
+                one["metadata"]["name"]: twin["reported"]["value"]
+                for one in found
+                for twin in one.get("status", {}).get("twins", [])
+                if twin["propertyName"] == "temperature" and twin.get("reported")
+            }
+            return all(values.get(name) == last for name in names)
+
+        eventually(newest, "the newest of each", BACK_S)
+        assert number * DEVICES > 2000, "this machine is too slow to try it"
+        # one a second and device at most, however many were said
+        watch.terminate()
+        written = Counter(
+            line.strip().rpartition("/")[2] for line in watch.communicate(timeout=30)[0].splitlines()
+        )
+        assert all(0 < written[name] <= took + 15 for name in names), written
+        grown = [memory_kib(pid) - size for pid, size in zip(pids, sizes, strict=True)]
+        assert max(grown) < 2 * GROWTH_KIB, grown
+        assert stage.is_linked()
+    finally:
+        if watch is not None:
+            watch.kill()
+        stage.skerry.kubectl("delete", "device", *names, "--wait=false")
+    assert stage.containers() == before

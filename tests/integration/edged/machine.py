@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -11,7 +12,9 @@ import signal
 import subprocess
 import tarfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 CNI_BIN = Path("/usr/lib/cni")
 BUSYBOX = Path("/bin/busybox")
@@ -35,11 +38,18 @@ def missing() -> str:
 
 
 def image_archive(
-    ref: str, entrypoint: list[str] | None = None, user: str = "", arguments: list[str] | None = None
+    ref: str,
+    entrypoint: list[str] | None = None,
+    user: str = "",
+    arguments: list[str] | None = None,
+    *,
+    more: Mapping[str, object] = MappingProxyType({}),
+    zeros: int = 0,
 ) -> bytes:
     """A docker archive with busybox and its links as the one layer.
 
-    user: whom the image says it runs as; arguments: what its entrypoint gets when nobody says anything else."""
+    user: whom the image says it runs as; arguments: what its entrypoint gets when nobody says anything else; more: further
+    members of its config; zeros: bytes of a file in it that packs to a thousandth, as the layer then is."""
     names = subprocess.run([BUSYBOX, "--list"], check=True, capture_output=True, text=True).stdout.split()
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as tar:
@@ -57,12 +67,18 @@ def image_archive(
         entry = tarfile.TarInfo("etc/passwd")
         entry.size = len(passwd)
         tar.addfile(entry, io.BytesIO(passwd))
+        if zeros:
+            entry = tarfile.TarInfo("zeros")
+            entry.size = zeros
+            tar.addfile(entry, io.BytesIO(bytes(zeros)))
     body = layer.getvalue()
+    packed = gzip.compress(body, 9) if zeros else body
     config: dict[str, object] = {"Env": ["PATH=/bin"], "Cmd": ["sh"]}
     if user:
         config["User"] = user
     if entrypoint:
         config = {"Env": ["PATH=/bin"], "Entrypoint": entrypoint, "Cmd": arguments or []}
+    config |= more
     text = json.dumps(
         {
             "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, "arm"),
@@ -75,7 +91,7 @@ def image_archive(
     manifest = json.dumps([{"Config": f"{digest}.json", "RepoTags": [ref], "Layers": ["layer.tar"]}]).encode()
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
-        for name, data in ((f"{digest}.json", text), ("layer.tar", body), ("manifest.json", manifest)):
+        for name, data in ((f"{digest}.json", text), ("layer.tar", packed), ("manifest.json", manifest)):
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
             tar.addfile(entry, io.BytesIO(data))

@@ -289,3 +289,26 @@ def test_what_goes_wrong_with_an_image_is_told_as_by_a_kubelet() -> None:
 )
 def test_a_runtime_that_is_too_old_for_image_volumes_is_named(name: str, version: str, why: str) -> None:
     assert images.no_volumes(RuntimeVersion(name=name, version=version, api_version="v1")) == why
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "is_safe"),
+    [
+        ("containerd", "1.6.20~ds1", True),
+        ("containerd", "v1.6.1", True),
+        ("containerd", "v1.6.0", False),
+        ("containerd", "1.5.10", True),
+        ("containerd", "1.5.9", False),
+        ("containerd", "1.4.13", True),
+        ("containerd", "1.3.99", False),
+        ("containerd", "1.7.0", True),
+        ("containerd", "v2.1.0-rc.1", True),
+        ("containerd", "0.9.9", False),
+        ("containerd", "unknown", True),
+        ("cri-o", "1.0.0", True),
+    ],
+)
+def test_a_runtime_whose_images_reach_the_machine_is_named(name: str, version: str, is_safe: bool) -> None:
+    told = images.unsafe(RuntimeVersion(name=name, version=version, api_version="v1"))
+    assert (told == "") is is_safe
+    assert is_safe or version in told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import os
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 
 import pytest
@@ -145,6 +145,49 @@ def test_following_goes_on_across_rotation_and_ends_with_the_container(
         return got
 
     assert asyncio.run(main()) == b"one\ntwo\nlate\nfresh\nlast\n"
+
+
+@pytest.mark.parametrize("name", ["0.log", "0.log.20260101-000000"])
+def test_a_removed_file_is_let_go_under_a_client_that_does_not_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Else fifty of them keep on the disk what the quota took away."""
+    monkeypatch.setattr(logs, "POLL_S", 0.001)
+    monkeypatch.setattr(logs, "STILL_RUNNING_S", 0.0)
+    monkeypatch.setattr(logs, "LET_GO_S", 0.02)
+    alive = True
+    (folder / "0.log").write_bytes(record("begins"))
+    (folder / name).write_bytes(record("x" * 1000) * 1000)
+
+    def kept() -> list[str]:
+        links = []
+        for one in Path("/proc/self/fd").iterdir():
+            with suppress(OSError):
+                links.append(os.readlink(one))
+        return [link for link in links if link.startswith(str(folder)) and link.endswith("(deleted)")]
+
+    async def still_running() -> bool:
+        return alive
+
+    async def main() -> list[bytes]:
+        nonlocal alive
+        got: list[bytes] = []
+        source = read_log(log_in(folder), log_in(folder).open(), Options(follow=True), still_running)
+        async with asyncio.timeout(30), aclosing(source) as parts:
+            async for part in parts:
+                got.append(part)
+                if len(got) == 1:
+                    (folder / name).unlink()
+                    assert kept()
+                    while kept():
+                        await asyncio.sleep(0.01)
+                    (folder / "0.log").write_bytes(record("newest"))
+                    alive = False
+        return got
+
+    got = asyncio.run(main())
+    assert got[-1] == b"newest\n"
+    assert sum(map(len, got)) < 500_000
 
 
 def test_following_a_file_that_is_emptied_in_place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
