@@ -8,6 +8,7 @@ Source: Kubernetes CRI API v1 (runtime.v1), whose messages are in edgecore/_gene
 
 from __future__ import annotations
 
+import logging
 from typing import Any, TypeVar
 
 import msgspec
@@ -42,6 +43,8 @@ from edgecore.edged.runtime import (
     SandboxUsage,
     SecurityProfile,
 )
+
+log = logging.getLogger(__name__)
 
 # The kubelet's runtimeRequestTimeout; sandboxes get twice that, as there, because CNI plugins run inside the call.
 CALL_TIMEOUT_S = 120.0
@@ -274,14 +277,23 @@ class Cri:
     async def stop_container(self, container_id: str, timeout_s: int) -> None:
         """Send the stop signal, and the kill signal after `timeout_s`.  A container that is gone counts as stopped."""
         try:
-            await self._call(
-                "StopContainer",
-                pb.StopContainerRequest(container_id=container_id, timeout=timeout_s),
-                pb.StopContainerResponse,
-                CALL_TIMEOUT_S + timeout_s,
-            )
+            await self._stop(container_id, timeout_s)
         except NotFound:
             return
+        except CriError as err:
+            # the image names a signal that there is not: the runtime reads it only if there is time for it
+            if timeout_s <= 0 or "stop signal" not in err.said:
+                raise
+            log.warning("Container %s is killed at once: %s", container_id[:12], err.said[:256])
+            await self.stop_container(container_id, 0)
+
+    async def _stop(self, container_id: str, timeout_s: int) -> None:
+        await self._call(
+            "StopContainer",
+            pb.StopContainerRequest(container_id=container_id, timeout=timeout_s),
+            pb.StopContainerResponse,
+            CALL_TIMEOUT_S + timeout_s,
+        )
 
     async def remove_container(self, container_id: str) -> None:
         """Remove a container, by force.  Gone already counts as removed."""

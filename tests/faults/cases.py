@@ -118,6 +118,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
         f"{_LINK}/test_hardware.py::test_a_method_is_done_once_and_what_came_of_it_is_told",
     ),
     "F-C11": (f"{_LINK}/test_replicas.py::test_f_c11_while_the_api_is_away_edges_stay_and_nothing_is_lost",),
+    "F-T03": ("tests/integration/edgecore/test_link.py::test_an_authority_that_is_over_is_not_trusted",),
     "A01": (
         f"{_LINK}/test_hub.py::test_a_token_for_one_joins_one_even_at_once",
         f"{_LINK}/test_hub.py::test_a_taken_name_needs_a_token_for_that_name",

@@ -283,10 +283,13 @@ def test_p11_a_gigabyte_of_log_a_minute_and_fifty_who_follow_it_slowly(small_log
                 lambda: all(one.got or one.problem for one in followers), "all of them to get something", 120
             )
             assert [one.problem for one in followers if one.problem] == []
-            most = watch_log(stage, "talker", 30)
-            # what comes between two looks is beyond it, and what was removed is not kept by those who read it slowly
-            assert free(stage) > 20 * MIB
-            assert LOG_QUOTA // 5 < most < LOG_QUOTA + 45 * MIB, most // MIB
+            # what comes between two looks is beyond it, and more on a busy machine; it comes back to it, and what was removed
+            # is not kept by those who read it slowly
+            for _ in range(3):
+                assert watch_log(stage, "talker", 10) > LOG_QUOTA // 5
+                eventually(lambda: log_bytes(stage, "talker") <= LOG_QUOTA + 20 * MIB, "the quota", 60)
+                eventually(lambda: free(stage) > 40 * MIB, "room", 60)
+            assert stage.condition("DiskPressure") == "False"
             # a window of its own for each stream, and no more
             assert memory_kib(agent) - first[agent] < FOLLOWERS * 1024 + GROWTH_KIB
             assert memory_kib(cloud) - first[cloud] < FOLLOWERS * 1024 + 2 * GROWTH_KIB
@@ -297,7 +300,6 @@ def test_p11_a_gigabyte_of_log_a_minute_and_fifty_who_follow_it_slowly(small_log
             for one in followers:
                 one.stop()
         assert container_state(stage, "talker")["restarts"] == 0
-        eventually(lambda: log_bytes(stage, "talker") <= LOG_QUOTA + 45 * MIB, "the quota")
 
 
 def test_p11_one_line_of_500_mb(small_logs: Stage) -> None:
@@ -311,7 +313,8 @@ def test_p11_one_line_of_500_mb(small_logs: Stage) -> None:
         with Reading(stage, "liner") as reading:
             most = watch_log(stage, "liner", 45)
             highest = reading.highest
-        assert LOG_QUOTA // 5 < most < LOG_QUOTA + 45 * MIB, most // MIB
+        assert most > LOG_QUOTA // 5
+        eventually(lambda: log_bytes(stage, "liner") <= LOG_QUOTA + 5 * MIB, "the quota", 60)
         assert highest - first < 3 * GROWTH_KIB
         # it comes in pieces, the last of them too
         told = stage.skerry.kubectl("logs", "liner", "--limit-bytes=100000").stdout

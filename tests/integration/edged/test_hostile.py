@@ -90,3 +90,33 @@ def test_a_seccomp_profile_that_is_not_there_or_says_nothing_is_refused(
                 assert [c for c in await b.containers(uid) if c.state is ContainerState.RUNNING] == []
 
     on_containerd(tmp_path, containerd, story)
+
+
+@pytest.mark.root
+def test_an_image_whose_stop_signal_is_none_does_not_keep_its_pod(
+    tmp_path: Path, containerd: Containerd
+) -> None:
+    """The runtime refuses to stop its containers, for it does not know how."""
+    ref = "skerry.test/unstoppable:1"
+    archive = tmp_path / "image.tar"
+    archive.write_bytes(image_archive(ref, more={"StopSignal": "SIGNOTHING"}))
+    containerd.ctr("images", "import", str(archive))
+
+    async def story(b: Bench) -> None:
+        async with b.edged():
+            p = pod("stays", container(image=ref))
+            uid = b.want(p)
+            await b.running(uid)
+            b.delete(p)
+            await b.until(lambda: uid in b.reports.gone, "gone")
+            assert await b.containers(uid) == []
+            # and one that nobody wants any more
+            lost = b.want(pod("lost", container(image=ref)))
+            await b.running(lost)
+            b.unwant(lost)
+            await b.until(lambda: lost in b.reports.gone or lost not in b.agent.known, "ended")  # type: ignore[union-attr]
+
+    try:
+        on_containerd(tmp_path, containerd, story)
+    finally:
+        containerd.ctr("images", "rm", ref)
