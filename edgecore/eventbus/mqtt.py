@@ -119,6 +119,8 @@ class EventBus:
         try:
             while (item := await self._arrived.get()) is not None:
                 await self._handle(item)
+                # neither of these waits while there are more: probes of pods would, for all that have come
+                await asyncio.sleep(0)
         finally:
             self._client = None
             self.connected.clear()

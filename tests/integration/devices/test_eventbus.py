@@ -226,6 +226,43 @@ def test_retained_requests_floods_and_giants_do_no_harm(
     asyncio.run(scenario())
 
 
+def test_others_have_their_turn_between_two_messages(folder: Path) -> None:
+    """Who waits in the same loop for something else must not wait for a whole flood: a probe has a second."""
+
+    async def scenario() -> None:
+        port = free_port()
+        turns = handled = 0
+        longest = 0
+
+        async def on_message(topic: str, payload: bytes) -> None:
+            nonlocal handled, longest
+            handled += 1
+            longest = max(longest, handled - turns)
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                turns = handled
+                await asyncio.sleep(0)
+
+        async with broker(folder, port):
+            bus = EventBus(url=f"tcp://127.0.0.1:{port}", node_name="edge-1", on_message=on_message)
+            async with running(bus):
+                await bus.connected.wait()
+                # all of them have come before one is handled
+                for number in range(300):
+                    item = mqtt._Arrived("$hw/events/device/a/b/twin/get", b"%d" % number, 0, 0, None)
+                    bus._room.acquire()
+                    bus._arrived.put_nowait(item)
+                async with asyncio.TaskGroup() as group:
+                    waiting = group.create_task(other())
+                    await until(lambda: handled >= 300)
+                    waiting.cancel()
+        assert longest <= 2
+
+    asyncio.run(scenario())
+
+
 def test_publishing_without_a_broker_drops_and_counts() -> None:
     async def scenario() -> None:
         async def on_message(topic: str, payload: bytes) -> None: ...
