@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from tests.e2e.skerry import eventually
-from tests.faults.stage import BACK_S, Stage
+from tests.faults.stage import BACK_S, TIMED, Stage
 from tests.faults.test_hostile import GROWTH_KIB, memory_kib
 from tests.integration.edged.machine import image_archive
 
@@ -246,15 +246,19 @@ def tls_of(cluster: dict[str, str], user: dict[str, str]) -> ssl.SSLContext:
     return context
 
 
-# 17 MiB a second are a gigabyte a minute: as lines of 1,023 bytes, or as one line that never ends
-LINES = """
+# As lines of 1,023 bytes, or as one line that never ends.  17 MiB a second are a gigabyte a minute; what a busy machine has
+# between two looks at a log would fill a disk as small as this one.
+MIB_PER_S = 17 if TIMED else 6
+LINES = f"""
 line=$(dd if=/dev/zero bs=1022 count=1 2>/dev/null | tr '\\0' x)
 i=0; while [ $i -lt 1024 ]; do echo "$line"; i=$((i+1)); done > /tmp/lines
-while :; do i=0; while [ $i -lt 17 ]; do cat /tmp/lines; i=$((i+1)); done; sleep 1; done
+while :; do i=0; while [ $i -lt {MIB_PER_S} ]; do cat /tmp/lines; i=$((i+1)); done; sleep 1; done
 """
-ONE_LINE = """
+ONE_LINE = f"""
 dd if=/dev/zero bs=1M count=1 2>/dev/null | tr '\\0' x > /tmp/part
-i=0; while [ $i -lt 500 ]; do cat /tmp/part; i=$((i+1)); [ $((i % 9)) -ne 0 ] || sleep 0.5; done
+i=0; while [ $i -lt {500 if TIMED else 200} ]; do
+  cat /tmp/part; i=$((i+1)); [ $((i % {MIB_PER_S // 2})) -ne 0 ] || sleep 0.5
+done
 sleep 100000
 """
 
