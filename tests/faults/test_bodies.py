@@ -24,7 +24,7 @@ from tests.faults.test_pods import tls_of
 from tests.faults.test_reach import listeners
 
 MOST = 64 * MIB
-"""So much is offered.  Who takes it all has no bound."""
+"""So much is offered at once; beyond that slowly, to see whether it ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +58,10 @@ def doors(stage: Stage) -> list[Door]:
 
     (local,) = [where for where, part in listeners(stage).items() if part == "edgecore"]
     found = "/api/v1/namespaces/default/configmaps"
-    api = (found, "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", "/nowhere", "/healthz")
     base = stage.skerry.port_base
     return [
-        Door(name="API", part="cloudcore", open=tcp("127.0.0.1", base, admin), paths=api),
-        Door(name="API, a stranger", part="cloudcore", open=tcp("127.0.0.1", base, blind), paths=api),
+        Door(name="API", part="cloudcore", open=tcp("127.0.0.1", base, admin), paths=(found, "/healthz")),
+        Door(name="API, a stranger", part="cloudcore", open=tcp("127.0.0.1", base, blind), paths=(found,)),
         Door(
             name="hub",
             part="cloudcore",
@@ -93,20 +92,21 @@ def bounded(stage: Stage, part: str, what: str) -> Iterator[None]:
     assert memory_kib(pid) - first < GROWTH_KIB, what
 
 
-def pour(line: socket.socket, head: bytes, chunk: bytes) -> tuple[int, bytes]:
-    """Bytes that were taken before the other end had enough, and how its answer begins."""
-    sent, said = 0, b""
-    with contextlib.suppress(OSError):
+def pour(line: socket.socket, head: bytes, chunk: bytes) -> bool:
+    """Whether the other end has had enough within a minute.  Who has answered may throw away what comes for a moment more."""
+    sent, end = 0, time.monotonic() + 60
+    try:
         line.sendall(head)
-        while sent < MOST:
+        while time.monotonic() < end:
             line.sendall(chunk)
             sent += len(chunk)
-    with contextlib.suppress(OSError):
-        said = line.recv(64)
-    return sent, said
+            if sent > MOST:
+                time.sleep(0.05)
+    except OSError:
+        return True
+    return False
 
 
-@pytest.mark.quick
 def test_m01_a_body_without_an_end(stage: Stage) -> None:
     data = b" " * 65536
     for door in doors(stage):
@@ -115,9 +115,8 @@ def test_m01_a_body_without_an_end(stage: Stage) -> None:
             chunk = b"%x\r\n%s\r\n" % (len(data), data)
             with bounded(stage, door.part, f"{door.name} {path}"), door.open() as line:
                 line.settimeout(20)
-                sent, said = pour(line, head.encode() if path else b'{"', chunk if path else data)
-                # who has answered without it may throw away what comes for a moment more
-                assert sent < MOST or said.startswith(b"HTTP/1.1 "), f"{door.name} at {path}"
+                ended = pour(line, head.encode() if path else b'{"', chunk if path else data)
+                assert ended, f"{door.name} takes a body without an end at {path}"
     assert stage.is_linked()
     assert stage.api_is_ready()
 
