@@ -64,8 +64,10 @@ def make(
 
 
 @contextlib.contextmanager
-def undisturbed(stage: Stage) -> Iterator[None]:
-    """What runs and the agent itself must be the same after it, the link and the heartbeat, too; then the hogs are gone."""
+def undisturbed(stage: Stage, *, growth_kib: int = GROWTH_KIB) -> Iterator[None]:
+    """What runs and the agent itself must be the same after it, the link and the heartbeat, too; then the hogs are gone.
+
+    growth_kib: what the agent may keep of it."""
     before, agent, session = stage.containers(), stage.pid("edgecore"), stage.session()
     first = memory_kib(agent)
     try:
@@ -79,7 +81,7 @@ def undisturbed(stage: Stage) -> Iterator[None]:
     finally:
         stage.drop_pods("hogs")
     eventually(lambda: stage.containers() == before, "only what was there before", 120)
-    assert settled_kib(agent, first + GROWTH_KIB) <= first + GROWTH_KIB, f"it began with {first} KiB"
+    assert settled_kib(agent, first + growth_kib) <= first + growth_kib, f"it began with {first} KiB"
 
 
 def settled_kib(pid: int, enough: int) -> int:
@@ -276,7 +278,8 @@ def test_p11_a_gigabyte_of_log_a_minute_and_fifty_who_follow_it_slowly(small_log
     stage = small_logs
     agent, cloud = stage.pid("edgecore"), stage.pid("cloudcore")
     first = {pid: memory_kib(pid) for pid in (agent, cloud)}
-    with undisturbed(stage):
+    # the blocks of so many streams leave gaps in its heap, which the next ones fill: 22 MiB
+    with undisturbed(stage, growth_kib=2 * GROWTH_KIB):
         make(stage, "talker", LINES)
         eventually(lambda: state(stage, "talker")[0] == "Running", "the talker", 60)
         followers = [Follower(stage, "talker") for _ in range(FOLLOWERS)]
