@@ -105,12 +105,10 @@ def test_f_c08_the_version_that_was_watched_from_is_gone(first: Process, tmp_pat
         asyncio.run(go(api, second))
 
 
-@pytest.mark.parametrize("fairness", [False, True], ids=["too many requests", "priority and fairness"])
-def test_f_c09_the_api_asks_to_wait(first: Process, tmp_path: Path, fairness: bool) -> None:
+def test_f_c09_the_api_asks_to_wait(first: Process, tmp_path: Path) -> None:
+    """As priority and fairness does, too: it says so in two more headers."""
     wait_s, seconds = 3, 10.0
-    headers = {"Retry_After": str(wait_s)}
-    if fairness:
-        headers |= {"X_Kubernetes_PF_FlowSchema_UID": "f", "X_Kubernetes_PF_PriorityLevel_UID": "p"}
+    headers = {"Retry_After": str(wait_s), "X_Kubernetes_PF_FlowSchema_UID": "f"}
     busy = failure(429, "TooManyRequests", **headers)
 
     async def go(api: BadApi, second: Process) -> None:
@@ -285,7 +283,7 @@ def test_f_c07_five_hubs_start_together_on_an_empty_cluster(tmp_path: Path) -> N
         assert len(asyncio.run(join())) == 1
 
 
-EDGES = 200
+EDGES = 120
 
 
 def test_f_c15_a_fleet_comes_back_at_once(first: Process, tmp_path: Path) -> None:
