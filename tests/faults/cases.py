@@ -129,10 +129,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
         "tests/integration/metaserver/test_hub.py::test_the_hub_asks_as_the_pods_account_and_as_nobody_else",
     ),
     "A16": (f"{_LINK}/test_devices.py::test_a_report_about_anothers_device_changes_nothing",),
-    "A20": (
-        "tests/unit/cloudcore/nodetasks/test_report.py",
-        "tests/unit/edgecore/metamanager/test_answers.py",
-    ),
+    "A20": ("tests/unit/cloudcore/nodetasks/test_report.py",),
     "A21": ("tests/unit/cloudcore/standalone/test_backup.py",),
     "A23": (
         "tests/integration/edgecore/test_link.py::test_a_certificate_of_another_authority_is_not_trusted",
@@ -151,7 +148,9 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
         "tests/unit/edgecore/edged/test_podread.py::test_sub_paths_stay_inside",
         f"{_EDGED}/test_faults.py::test_a_hostile_volume_cannot_lead_a_removal_or_a_sub_path_astray",
     ),
-    "P02": ("tests/unit/edgecore/edged/test_tree.py",),
+    "P02": (
+        "tests/unit/edgecore/edged/test_tree.py::test_a_sub_path_that_is_exchanged_meanwhile_leads_nowhere_else",
+    ),
     "P03": (f"{_EDGED}/test_faults.py::test_a_hostile_volume_cannot_lead_a_removal_or_a_sub_path_astray",),
     "P04": (
         "tests/unit/edgecore/edged/test_podread.py::test_what_cannot_be_run_names_the_field",
@@ -161,7 +160,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "P07": (f"{_EDGED}/test_hostile.py::test_no_odd_user_of_an_image_makes_a_non_root_pod_root",),
     "P08": (
         f"{_EDGED}/test_hostile.py::test_a_seccomp_profile_that_is_not_there_or_says_nothing_is_refused",
-        "tests/unit/edgecore/edged/test_spec.py",
+        "tests/unit/edgecore/edged/test_spec.py::test_what_a_kubelet_refuses",
     ),
     "P09": (
         "tests/unit/edgecore/edgestream/test_logs.py::test_links_pipes_and_paths_that_leave_are_not_opened",

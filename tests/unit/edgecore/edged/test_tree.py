@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,44 @@ def test_sub_paths_that_lead_out_are_refused(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="leads out"):
             tree.bind_sub_path(volume, path, tmp_path / "t", create=True)
     assert not (tmp_path / "t").exists()
+
+
+def test_a_sub_path_that_is_exchanged_meanwhile_leads_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CVE-2021-25741: a pod exchanges a folder for a link while it is looked at.  What is mounted is what was found."""
+    volume = tmp_path / "v"
+    (volume / "real" / "deep").mkdir(parents=True)
+    (volume / "link").symlink_to("/")
+    place, stop = volume / "place", threading.Event()
+    found: list[str] = []
+
+    def mount(argv: list[str], fds: tuple[int, ...] = ()) -> None:
+        found.append(os.readlink(f"/proc/self/fd/{fds[0]}"))
+
+    def exchange() -> None:
+        while not stop.is_set():
+            for name in ("real", "link"):
+                os.rename(volume / name, place)
+                os.rename(place, volume / name)
+
+    monkeypatch.setattr(tree, "_run", mount)
+    thread = threading.Thread(target=exchange)
+    thread.start()
+    refused = 0
+    try:
+        for _ in range(150):
+            for path in ("place", "place/deep", "place/etc"):
+                try:
+                    tree.bind_sub_path(volume, path, tmp_path / "t", create=False)
+                except OSError:
+                    refused += 1
+    finally:
+        stop.set()
+        thread.join()
+    assert refused
+    assert found
+    assert [path for path in found if not path.startswith(f"{volume}/")] == []
 
 
 def test_mounts_are_found_on_a_way_that_leads_through_a_link(tmp_path: Path) -> None:
