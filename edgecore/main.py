@@ -10,6 +10,8 @@ import gc
 import logging
 from collections.abc import Callable
 
+import msgspec
+
 from beehive import clock, session, stocktunnel
 from beehive.errors import ConfigError, NotFound, Unavailable
 from beehive.supervise import Part, run_daemon, supervise
@@ -44,6 +46,7 @@ from edgecore.metaserver.module import MetaServer, MetaServerOptions
 from edgecore.nodestatus import NodeStatus
 from edgecore.podlogs import PodLogs
 from edgecore.podmeasures import PodMeasures
+from edgecore.podstatuses import ShownReports
 from edgecore.podstreams import PodStreams
 from edgecore.questions import Questions
 from edgecore.resolver import Loop
@@ -109,7 +112,9 @@ async def _run_parts(
             config=config.edged,
             node_name=name,
             objects=meta if local_api is None else TrustingObjects(meta, local_api.ca),
-            reports=meta,
+            reports=meta
+            if local_api is None
+            else ShownReports(meta, reported=local_api.mirror.reported, over=local_api.mirror.over),
             state=meta.corner("edged"),
             service_env=local_api.env if local_api is not None else None,
             create_pod=meta.create_pod if identity is not None else None,
@@ -119,6 +124,9 @@ async def _run_parts(
             watchdog.watch(vital)
         if local_api is not None:
             judge = edged.worker
+            local_api.mirror.live = lambda uid: (
+                None if meta.online or (of := judge(uid)) is None else msgspec.json.encode(of.status)
+            )
             local_api.api.logs = PodLogs(config.edged.log_dir, lambda uid: judge(uid) is not None)
             if config.stream:
                 cri = at_end.enter_context(contextlib.closing(Cri(config.edged.runtime_endpoint)))

@@ -4,7 +4,8 @@ Two sources are shown as one: what the node *holds*, because the cloud gave it (
 devices), and what was *asked* for through this API, kept here as notes in the same store.  Of an object that is in both the
 newer state counts.  The two are kept apart on purpose: a pod of another node that some application watches must never look
 like a pod to run, nor be counted among what the hub gave.  Over both lies what was written here and waits for the cloud: it is
-what clients see until the cloud has answered, whatever comes from there meanwhile.
+what clients see until the cloud has answered, whatever comes from there meanwhile.  While the cloud is away the node knows
+better how the pods are that run here: then their status is the node's own.
 
 Theory of operation.  All that arrives goes through `look` or `learn`, one at a time; a change that is news goes into the
 history, then to the watches.  A watch hears of what it selects only, knows what it told its client, and derives from that
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from beehive import kinds
@@ -27,6 +28,7 @@ from edgecore.metaserver.ports import Held, HeldChange, Store
 log = logging.getLogger(__name__)
 
 PREFIX = "objects/"
+PODS = Gvr("", "v1", "pods")
 MAX_OBJECTS = 8192
 """Asked objects kept for offline use.  Each costs about 200 bytes of memory."""
 MAX_BYTES = 32 * 1024 * 1024
@@ -112,6 +114,9 @@ class Mirror:
             str, set[tuple[str, str]]
         ] = {}  # wire kind → names, once somebody asked for the kind
         self._overlay: dict[Key, Object | None] = {}  # None: deleted here
+        self.live: Callable[[str], bytes | None] = lambda uid: None
+        """The status (JSON) of the pod of that UID, by the node itself; None while the cloud's is to be shown."""
+        self._reported: dict[str, int] = {}  # UID of a pod → the version of what was shown of it last
         self._watches: set[Watch] = set()
         self._signals: asyncio.Queue[HeldChange] = asyncio.Queue(MAX_SIGNALS)
 
@@ -267,7 +272,20 @@ class Mirror:
             if found is not None and found.newer_than(best):
                 best = found
         asked = await self._asked_one(gvr, _note_key(gvr, namespace, name))
-        return asked if asked is not None and asked.newer_than(best) else best
+        if asked is not None and asked.newer_than(best):
+            best = asked
+        return self._lively(gvr, best) if best is not None else None
+
+    def _lively(self, gvr: Gvr, found: Object) -> Object:
+        """A pod with the status that the node itself knows, where that counts."""
+        status = self.live(found.uid) if gvr == PODS else None
+        if status is None:
+            return found
+        try:
+            return objects.with_status(found, status, self._reported.get(found.uid, 0))
+        except ProtocolError as error:
+            log.warning("Cannot show how a pod is: %s", error)
+            return found
 
     async def _asked_one(self, gvr: Gvr, note: str) -> Object | None:
         if note not in self._asked:
@@ -289,6 +307,8 @@ class Mirror:
             item = objects.read(value, gvr)
             if item is not None and item.newer_than(found.get((item.namespace, item.name))):
                 found[item.namespace, item.name] = item
+        if gvr == PODS:
+            found = {where: self._lively(gvr, pod) for where, pod in found.items()}
         for key, item in self._overlay.items():
             if key.resource == str(gvr) and wanted.namespace in ("", key.namespace):
                 if item is not None:
@@ -303,6 +323,25 @@ class Mirror:
             self._held[wire] = names
         elif wire in self._held:
             self._held[wire] |= names
+
+    # -- pods of this node ---------------------------------------------------------------------------------------
+
+    async def reported(self, namespace: str, name: str, uid: str) -> None:
+        """A pod here has another status.  While the cloud is away, watches hear of it.  Raises Unavailable (the disk)."""
+        async with self._lock:
+            if self.live(uid) is None:
+                self._reported.pop(uid, None)  # the cloud is told, and tells everybody
+                return
+            found = await self._get(PODS, namespace, name)
+            if found is None or found.uid != uid:
+                return
+            self._reported[uid] = max(self.history.version, found.version) + 1
+            found = self._lively(PODS, found)
+            self._turn(PODS, Key(str(PODS), namespace, name), found, found)
+
+    def over(self, uid: str) -> None:
+        """A pod is here no more."""
+        self._reported.pop(uid, None)
 
     # -- what waits for the cloud --------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -210,6 +210,20 @@ class Filter:
             body: dict[str, Any] = msgspec.json.decode(found.value)
             values |= selectors.field_values((self.gvr.group, self.gvr.plural), body)
         return self.fields.matches(values)
+
+
+def with_status(found: Object, status: bytes, version: int) -> Object:
+    """The same object with another status, in at least that version.  Raises ProtocolError."""
+    version = max(found.version, version)
+    try:
+        whole = msgspec.json.decode(found.value, type=dict[str, msgspec.Raw])
+        metadata = msgspec.json.decode(whole["metadata"], type=dict[str, msgspec.Raw])
+    except (*UNREADABLE, KeyError) as error:
+        raise ProtocolError(f"cannot read {found.namespace}/{found.name}: {error}") from error
+    metadata["resourceVersion"] = msgspec.Raw(msgspec.json.encode(str(version)))
+    whole["metadata"] = msgspec.Raw(msgspec.json.encode(metadata))
+    whole["status"] = msgspec.Raw(status)
+    return replace(found, version=version, value=msgspec.json.encode(whole))
 
 
 def tombstone(gvr: Gvr, namespace: str, name: str, uid: str, version: int) -> bytes:

@@ -120,6 +120,13 @@ def test_kubectl_in_a_pod(trial: Skerry) -> None:
     assert "cloud cannot be reached" in ask("delete", "configmap", "made").stderr
     assert ask("auth", "can-i", "create", "pods/exec").stdout == "yes\n"
     streams()
+    config = str(trial.home / "edge" / "edgecore.yaml")
+    trial.program("edgecore", "restart", "--config", config, web)
+    # READY, STATUS, RESTARTS: as the node knows it, though nobody could tell the cloud
+    restarted = ["1/1", "Running", "1"]
+    eventually(
+        lambda: ask("get", "pod", web, "--no-headers").stdout.split()[1:4] == restarted, "the restart", 90
+    )
     path = "/api/v1/namespaces/default/pods?resourceVersionMatch=Exact&resourceVersion="
     assert "too old resource version" in ask("get", "--raw", f"{path}1").stderr
     assert "Too large resource version" in ask("get", "--raw", f"{path}999999999").stderr

@@ -1,6 +1,7 @@
 """What is shown, and what watches are told."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -235,5 +236,50 @@ def test_nothing_is_shown_that_could_not_be_kept() -> None:
         store.broken = False
         await mirror.learn(MAPS, [config("a", 1)])
         assert lines(watch.queue) == [("ADDED", "a", "1")]
+
+    run(test)
+
+
+def told(watch: module.Watch) -> list[tuple[str, str]]:
+    return [(kind, name) for kind, name, _ in lines(watch.queue)]
+
+
+def test_pods_here_are_as_the_node_knows_them_while_the_cloud_is_away() -> None:
+    async def test(mirror: Mirror, store: FakeStore) -> None:
+        there = body(kind="Pod", name="p", version=5) | {"status": {"phase": "Pending"}}
+        store.hold("pod", there)
+        store.hold("pod", body(kind="Pod", name="other", version=6) | {"status": {"phase": "Pending"}})
+        everything = Filter.parse(PODS, "", "", "")
+        running = await mirror.watch(Filter.parse(PODS, "", "", "status.phase=Running"), None)
+        every = await mirror.watch(everything, None)
+        assert told(every) == [("ADDED", "other"), ("ADDED", "p")]
+        await settle()
+        told(every)
+        # with the cloud there, it tells
+        await mirror.reported("web", "p", "u-p")
+        assert told(every) == []
+        away = {"u-p": b'{"phase":"Running"}'}
+        mirror.live = away.get
+        await mirror.reported("web", "p", "u-p")
+        assert told(every) == [("MODIFIED", "p")]
+        assert told(running) == [("ADDED", "p")]
+        found, version = await mirror.select(everything)
+        shown = {item.name: json.loads(item.value) for item in found}
+        assert shown["p"]["status"] == {"phase": "Running"}
+        assert int(shown["p"]["metadata"]["resourceVersion"]) > 5
+        assert shown["other"]["status"] == {"phase": "Pending"}
+        # who lists then watches misses nothing and hears nothing twice
+        later = await mirror.watch(everything, version)
+        assert told(later) == []
+        # the cloud is back, and has heard of it
+        mirror.live = lambda uid: None
+        store.hold(
+            "pod",
+            there
+            | {"metadata": there["metadata"] | {"resourceVersion": "9"}, "status": {"phase": "Running"}},
+        )
+        await settle()
+        assert told(later) == [("MODIFIED", "p")]
+        mirror.over("u-p")
 
     run(test)
