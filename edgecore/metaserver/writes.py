@@ -32,7 +32,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from beehive import kinds, mergekeys
+from beehive import kinds
 from beehive.errors import ProtocolError
 from beehive.jsonpatch import PatchError, PatchFailed, json_patch
 from beehive.mergepatch import merge_patch
@@ -160,7 +160,8 @@ def apply_patch(form: str, body: bytes, target: Json, gvr: Gvr) -> Patched:
     patch = read_object(body)
     if form == MERGE or kinds.is_custom(gvr.group):
         return Patched(patch, MERGE, merge_patch(target, patch))
-    from beehive.strategicpatch import strategic_merge  # few write offline
+    from beehive import mergekeys  # few write offline
+    from beehive.strategicpatch import strategic_merge
 
     return Patched(patch, STRATEGIC, strategic_merge(target, patch, mergekeys.model(gvr.group, gvr.plural)))
 
@@ -272,6 +273,7 @@ def _join(before: Write, after: Write, shown: Json) -> tuple[Json, str]:
     first, second = read_object(bytes(before.body)), read_object(bytes(after.body))
     if before.form == after.form == MERGE:
         return merge_patch(first, second, keep_nulls=True), MERGE
+    from beehive import mergekeys
     from edgecore.metaserver import strategic
 
     model = mergekeys.model(after.group, after.resource)
@@ -337,6 +339,7 @@ def is_done(write: Write, there: Json) -> bool:
 
 
 def _is_patched(write: Write, there: Json, patch: Json) -> bool:
+    from beehive import mergekeys
     from beehive.strategicpatch import strategic_merge
 
     try:
