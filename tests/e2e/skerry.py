@@ -120,11 +120,14 @@ class Skerry:
     def pids(self) -> dict[str, int | None]:
         return {part["name"]: part["pid"] for part in self.status()["parts"]}
 
-    def program(self, program: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run cloudcore or edgecore."""
+    def program(
+        self, program: str, *arguments: str, check: bool = True, stdin: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run cloudcore or edgecore.   stdin: what is piped in."""
         done = subprocess.run(
             [str(BIN / program), *arguments],
             env=self.environment,
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=60,

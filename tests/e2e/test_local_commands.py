@@ -11,10 +11,12 @@ from tests.e2e import footprint
 from tests.e2e.skerry import BIN, Skerry, eventually
 
 
-def edgecore(trial: Skerry, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+def edgecore(
+    trial: Skerry, *words: str, check: bool = True, stdin: str | None = None
+) -> subprocess.CompletedProcess[str]:
     verb, *others = words
     config = str(trial.home / "edge" / "edgecore.yaml")
-    return trial.program("edgecore", verb, "--config", config, *others, check=check)
+    return trial.program("edgecore", verb, "--config", config, *others, check=check, stdin=stdin)
 
 
 def at_a_terminal(trial: Skerry, pod: str, script: str) -> tuple[str, int]:
@@ -56,8 +58,9 @@ def test_logs_describe_and_restart(trial: Skerry) -> None:
         assert (done.stdout, done.returncode) == ("seal-on-a-rock", 0)
         done = edgecore(trial, "exec", name, "--", "sh", "-c", "echo no >&2; exit 7", check=False)
         assert (done.stderr, done.returncode) == ("no\n", 7)
-        done = edgecore(trial, "exec", "-i", name, "--", "sh", check=False, given="cat; exit 5\nafter\n")
-        assert (done.stdout, done.returncode) == ("after\n", 5)
+        words = ("exec", "-i", name, "--", "sh", "-c", "cat; exit 5")
+        done = edgecore(trial, *words, check=False, stdin="piped in\n")
+        assert (done.stdout, done.returncode) == ("piped in\n", 5)
         done = edgecore(trial, "exec", name, "--", "nosuch", check=False)
         assert (done.returncode, done.stderr) == (
             127,
