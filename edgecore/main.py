@@ -168,7 +168,13 @@ async def _run_parts(
         if config.stream and config.edged is not None and edged is not None:
             parts.append(
                 _streams(
-                    config, config.edged, edged, meta, link, files, lambda: _numbers(meta, local_api, twins)
+                    config,
+                    config.edged,
+                    edged,
+                    meta,
+                    link,
+                    files,
+                    lambda: _numbers(meta, local_api, twins, follower),
                 )
             )
         if config.rotate:
@@ -270,7 +276,9 @@ def _streams(
     return Part(name="edgestream", run=run)
 
 
-def _numbers(meta: MetaManager, local_api: MetaServer | None, twins: DeviceTwin | None) -> str:
+def _numbers(
+    meta: MetaManager, local_api: MetaServer | None, twins: DeviceTwin | None, follower: Follower
+) -> str:
     """The page that a scraper of this node reads."""
     counters = meta.store.counters
     return metrics.render(
@@ -286,6 +294,7 @@ def _numbers(meta: MetaManager, local_api: MetaServer | None, twins: DeviceTwin 
             damaged=counters.damaged_rows,
             locked=counters.locked,
             devices=twins.dropped() if twins is not None else {},
+            statements_refused=follower.refused,
         )
     )
 

@@ -19,7 +19,7 @@ Dropped = Mapping[tuple[str, str], int]
 class Numbers:
     """connected: whether there is a link.   waiting, bytes: of the outbox.   writes: made by applications offline, that wait.
     commits, failures, damaged, locked: of the store.   devices: what mappers and local clients said and was not taken, by
-    where it came from and why."""
+    where it came from and why.   statements_refused: by which the cloud's authority was to be another one."""
 
     connected: bool
     waiting: int
@@ -32,6 +32,7 @@ class Numbers:
     damaged: int
     locked: int
     devices: Dropped = field(default_factory=dict)
+    statements_refused: int = 0
 
 
 def render(numbers: Numbers) -> str:
@@ -71,6 +72,12 @@ def render(numbers: Numbers) -> str:
         "store_damaged_rows", "gauge", "Rows that were found damaged since the start.", {"": numbers.damaged}
     )
     family("store_locked_rows", "gauge", "Secrets and tokens whose key is not there.", {"": numbers.locked})
+    family(
+        "succession_refused_total",
+        "counter",
+        "Statements about a new authority of the cloud that counted for nothing.",
+        {"": numbers.statements_refused},
+    )
     return "\n".join(lines) + "\n"
 
 

@@ -38,6 +38,10 @@ class NotFollowed(Refused):
     reason = "NotFollowed"
 
 
+class UnknownSigner(NotFollowed):
+    """It is signed by an authority that is not known here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """An authority.   until, issue: of the statement that names the next one; None and 0 for the newest."""
@@ -103,7 +107,7 @@ def follow(chain: Chain, text: str, now: float) -> Chain:
         said = succession.read(text)
         place = _place(chain, said.statement.old)
         if place is None:
-            raise NotFollowed("it is signed by an authority that this node does not trust")
+            raise UnknownSigner("it is signed by an authority that this node does not trust")
         old = chain[place]
         if not ec_verifies(p256_key(old.der), said.signed, said.signature):
             raise NotFollowed("its signature is not the old authority's")
@@ -146,9 +150,9 @@ def follow_all(chain: Chain, texts: Sequence[str], now: float) -> Chain:
             if known:
                 raise
             reason = error
-    if not known and reason is not None and not _leads_here(chain, texts[-1]):
-        raise reason
-    return chain
+    if known or reason is None or (isinstance(reason, UnknownSigner) and _leads_here(chain, texts[-1])):
+        return chain
+    raise reason
 
 
 def _leads_here(chain: Chain, text: str) -> bool:

@@ -10,6 +10,7 @@ NUMBERS = Numbers(
     dropped={("event", "full"): 4, ("twin", 'refused:"odd"'): 1},
     writes=2,
     writes_dropped={("configmaps", "Conflict"): 1},
+    statements_refused=3,
     commits=9,
     failures=1,
     damaged=0,
@@ -26,8 +27,9 @@ def test_each_number_has_its_line() -> None:
     assert 'skerry_edge_offline_writes_dropped_total{kind="configmaps",reason="Conflict"} 1' in lines
     assert "skerry_edge_store_locked_rows 5" in lines
     assert 'skerry_edge_device_dropped_total{kind="mqtt",reason="refused"} 2' in lines
+    assert "skerry_edge_succession_refused_total 3" in lines
     named = [line.split()[2] for line in lines if line.startswith("# TYPE")]
-    assert len(named) == len(set(named)) == 11
+    assert len(named) == len(set(named)) == 12
 
 
 def test_what_was_dropped_most_comes_first_and_it_all_has_a_bound() -> None:
