@@ -352,7 +352,9 @@ class Hub:
 
     async def _trusts(self, link: Link, message: Message) -> None:
         """The node said which authorities it trusts now."""
-        link.trusts = read_trust(message.text())
+        before, link.trusts = link.authority, read_trust(message.text())
+        if link.authority == before:
+            return  # of a fleet that heard of another end of the window nothing has to be written
         log.info("Node %s trusts the authority %s", link.node, link.trusts.newest[:16] or "?")
         try:
             await self._note(link.node, link.authority)

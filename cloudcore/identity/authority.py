@@ -213,7 +213,8 @@ def read_authority(secret: Object) -> Held:
     except msgspec.DecodeError as error:
         raise ProtocolError(f"the Secret {CA_SECRET} says nothing usable of succession: {error}") from error
     old = pki.from_der(data.bytes("oldcadata"), data.bytes("oldcakeydata")) if "oldcadata" in keys else None
-    if statements and read(statements[-1]).new_hash != pki.fingerprint(pair.certificate_pem):
+    named = [read(text).new_hash for text in statements]
+    if not named or named[-1] != pki.fingerprint(pair.certificate_pem):
         # written by something that does not know of succession, KubeEdge's own cloudcore or a person
         return Held(pair)
     return Held(pair, old, first, tuple(statements), said.showsNew, said.readmitted)

@@ -42,6 +42,10 @@ class UnknownSigner(NotFollowed):
     """It is signed by an authority that is not known here."""
 
 
+class Stale(NotFollowed):
+    """It is genuine, and older than what is known."""
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """An authority.   until, issue: of the statement that names the next one; None and 0 for the newest."""
@@ -128,7 +132,7 @@ def follow(chain: Chain, text: str, now: float) -> Chain:
     if statement.issue == old.issue:
         return chain
     if statement.issue < old.issue:
-        raise NotFollowed("it is older than what is known about the same two")
+        raise Stale("it is older than what is known about the same two")
     if now >= old.until:
         raise NotFollowed("the authority that signed it is not trusted any more: its window is over")
     return (*chain[:place], replace(old, until=until, issue=statement.issue), *chain[place + 1 :])
@@ -138,15 +142,16 @@ def follow_all(chain: Chain, texts: Sequence[str], now: float) -> Chain:
     """After several, of which those count that begin where this node is.  Raises NotFollowed with the first that does not
     count; nothing is followed then.
 
-    Those about authorities that this node does not know are passed over in front of one that it knows: the chain that a hub
-    gives begins with the oldest."""
+    Those about authorities that this node does not know, or that it knows better, are passed over in front of one that
+    counts: the chain that a hub gives begins with the oldest.  A signature that is wrong ends it: each costs a small board
+    a while to try."""
     known = False
     reason: NotFollowed | None = None
     for text in texts:
         try:
             chain = follow(chain, text, now)
             known = True
-        except NotFollowed as error:
+        except (UnknownSigner, Stale) as error:
             if known:
                 raise
             reason = error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -200,11 +201,25 @@ def test_an_api_that_went_back_does_not_bring_the_old_authority_back(time: list[
 def test_a_secret_that_was_spoilt_changes_nothing(time: list[datetime]) -> None:
     held = in_window()
     rig = Rig(held)
-    body = json.loads(rig.api.body)
-    body["data"]["cakeydata"] = "AAAA"
-    rig.api.body = json.dumps(body).encode()
-    rig.tell()
-    assert (rig.authority.held, rig.changes) == (held, 0)
+    good = json.loads(rig.api.body)["data"]
+    said = json.loads(base64.b64decode(good["succession"]))
+    chains: list[Any] = [
+        {"statements": ["x", *said["chain"]["statements"]]},
+        {"statements": [5]},
+        {"first": "###"},
+        [],
+    ]
+    spoilt = [{"cakeydata": "AAAA"}, {"oldcakeydata": "AAAA"}, {"succession": "e30"}, {"succession": "WzFd"}]
+    spoilt += [
+        {"succession": base64.b64encode(json.dumps({**said, "chain": chain}).encode()).decode()}
+        for chain in chains
+    ]
+    for change in spoilt:
+        body = json.loads(rig.api.body)
+        body["data"] = {**good, **change}
+        rig.api.body = json.dumps(body).encode()
+        rig.tell()
+        assert (rig.authority.held, rig.changes) == (held, 0)
 
 
 def test_who_came_back_may_not_come_with_the_old_certificate_again(time: list[datetime]) -> None:

@@ -119,6 +119,25 @@ def test_a_new_authority_that_is_no_certificate_is_refused(der: bytes) -> None:
         follow(ONLY_A, A.says(B, new_der=der), NOW)
 
 
+def test_a_wrong_signature_ends_the_look_at_a_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tried costs a small board a while, and anybody in between can send it."""
+    tried: list[int] = []
+
+    def verifies(*_: object) -> bool:
+        tried.append(1)
+        return False
+
+    monkeypatch.setattr(trust, "ec_verifies", verifies)
+    with pytest.raises(NotFollowed, match="signature"):
+        follow_all(ONLY_A, [A.says(B, signed_by=C)] * MAX_CHAIN, NOW)
+    assert tried == [1]
+
+
+def test_what_is_known_better_does_not_stop_a_node_from_following_on() -> None:
+    chain = follow_all(ONLY_A, [A.says(B), A.says(B, until=60 * DAY, issue=2)], NOW)
+    assert follow_all(chain, [A.says(B), B.says(C)], NOW)[-1].hash == C.hash
+
+
 def test_any_bit_that_is_changed_makes_it_void() -> None:
     text, rng = A.says(B), random.Random(3)
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
