@@ -319,7 +319,6 @@ class Hub:
         return self._revocations.refusal(name, connection.skerry_certificate)
 
     def _signed_by(self, connection: _Connection) -> str:
-        # TLS looked at it when the handshake was; a session that is resumed may be from before
         return self._authority.issuer(connection.transport.get_extra_info("ssl_object").getpeercert(True))
 
     def authority_changed(self) -> None:

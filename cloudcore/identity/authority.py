@@ -73,9 +73,7 @@ class Authority:
         return msgspec.json.encode(self.held.chain)
 
     def issuer(self, certificate_der: bytes) -> str:
-        """The hash of the authority that signed a client certificate which passed TLS.  Raises pki.BadCertificate."""
-        if not self.held.statements:
-            return self.held.newest
+        """The hash of the authority that signed a client certificate; empty if it is unknown.  Raises pki.BadCertificate."""
         return succession.issuer(self.held, pki.der_to_pem(certificate_der))
 
     def refusal(self, node: str, signed_by: str) -> str:

@@ -177,9 +177,9 @@ def retired(held: Held) -> list[bytes]:
 
 
 def issuer(held: Held, certificate_pem: bytes) -> str:
-    """The hash of the authority that signed a client certificate which passed TLS."""
-    if not held.statements:
-        return held.newest
+    """The hash of the authority that signed a client certificate which passed TLS; empty if it is none that we know.
+
+    TLS does not say which, and a session that is resumed was let in by what counted before."""
     candidates = [held.pair.certificate_pem, *(pki.der_to_pem(der) for der in reversed(retired(held)))]
     for ca_pem in candidates:
         if pki.signed_by(certificate_pem, ca_pem):

@@ -342,7 +342,7 @@ def test_f_t03_a_node_that_was_away_during_the_rotation_follows_in_the_window(st
     stage.line.cut()
     eventually(lambda: not stage.is_linked(), "no link", 60)
     stage.kill("edgecore")
-    authority(stage, "rotate", "--window", "4m")
+    authority(stage, "rotate", "--window", "3m")
     # the hub is not the one that began it
     stage.kill("cloudcore")
     stage.start("cloudcore")
@@ -391,7 +391,7 @@ def authority_fails(stage: Stage, *words: str) -> str:
 def test_f_t03_an_edge_that_is_killed_again_and_again_follows(stage: Stage) -> None:
     is_alone(stage)
     before, files, rng = stage.containers(), Files(stage.edge / "pki"), random.Random(6)
-    authority(stage, "rotate", "--window", "4m")
+    authority(stage, "rotate", "--window", "3m")
     for _ in range(8):
         time.sleep(rng.random() * 4)
         stage.kill("edgecore")
@@ -431,14 +431,14 @@ def test_f_t03_a_hub_that_is_killed_at_any_step_goes_on_with_the_rotation(stage:
         eventually(stage.api_is_ready, "the API", 60)
 
     for _ in range(5):
-        killed_during("rotate", "--window", "5m")
+        killed_during("rotate", "--window", "3m")
         # it was begun as a whole or not at all
         found = standing(stage)
         assert (found["authority"] != was) == (found["window"] is not None)
         if found["window"] is not None:
             break
     else:
-        authority(stage, "rotate", "--window", "5m")
+        authority(stage, "rotate", "--window", "3m")
     eventually(lambda: has_followed(stage), "the node to follow", 200)
     new = standing(stage)["authority"]
     for _ in range(5):

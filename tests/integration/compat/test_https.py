@@ -24,7 +24,7 @@ from cloudcore.errors import ApiExists, ApiNotFound, Status
 from cloudcore.identity import pki
 from cloudcore.identity.authority import Authority
 from cloudcore.identity.join import Limiter
-from cloudcore.identity.succession import Held
+from cloudcore.identity.succession import Held, begin, settle
 from tests.support.ports import free_port
 
 NOW = datetime.now(UTC)
@@ -101,8 +101,10 @@ class Rig:
         headers: dict[str, str] | None = None,
         body: bytes | None = None,
         pair: Path | None = None,
+        trusts: pki.KeyPair | None = None,
     ) -> tuple[int, bytes]:
-        context = ssl.create_default_context(cadata=self.authority.pair.certificate_pem.decode())
+        authority = trusts or self.authority.pair
+        context = ssl.create_default_context(cadata=authority.certificate_pem.decode())
         if pair:
             context.load_cert_chain(pair)
         url = f"https://127.0.0.1:{self.server.bound_port}{path}"
@@ -191,6 +193,47 @@ def test_a_stock_edge_joins_and_rotates(tmp_path: Path) -> None:
             "/edge.crt", headers={"NodeName": "edge-2"}, body=csr("edge-2")[0], pair=pair
         )
         assert (status, text[:58]) == (401, b"failed to verify the certificate for edgenode: edge-2, it ")
+
+    served(tmp_path, check)
+
+
+def test_a_stock_edge_while_one_authority_takes_the_place_of_another(tmp_path: Path) -> None:
+    """It trusts the old one and looks at nothing else: what it has counts until the window is over."""
+
+    async def check(rig: Rig) -> None:
+        now = datetime.now(UTC)
+        old, window = rig.authority.pair, timedelta(days=1)
+        token, pair = rig.bearer(), rig.write("old.pem", b"")
+
+        async def ask(name: str, **how: Any) -> tuple[int, bytes]:
+            headers = {"NodeName": name} | ({} if "pair" in how else {"Authorization": token})
+            return await rig.get("/edge.crt", headers=headers, body=csr(name)[0], trusts=old, **how)
+
+        status, der = await ask("edge-1")
+        held = pki.issue(old, common_name="system:node:edge-1", client=True, lifetime=window, now=now)
+        rig.write("old.pem", held.certificate_pem + held.key_pem)
+        assert (status, (await ask("edge-1", pair=pair))[0]) == (200, 200)
+        new = pki.make_ca("KubeEdge 2", lifetime=timedelta(days=9), now=now)
+        rig.authority.held = begin(Held(old), new, now=now, window=window, certificate_life=window)
+        rig.server.authority_changed()
+        assert (await rig.get("/ca.crt", trusts=old))[1] == pki.to_der(old)[0]
+        # a token from before it, and a certificate by the old one; what is signed now is by the new one
+        for status, der in (await ask("edge-2"), await ask("edge-1", pair=pair)):
+            assert status == 200
+            assert pki.signed_by(pki.der_to_pem(der), new.certificate_pem)
+        # the window is over, and this context still lets the old one through TLS, as a session that is resumed would
+        rig.authority.held = settle(rig.authority.held, now=now + 2 * window)
+        rig.server.authority_changed()
+        status, text = await ask("edge-1", pair=pair)
+        assert (status, b"its window is over" in text) == (401, True)
+        assert (await ask("edge-3"))[0] == 401
+        # the tokens that are made from now on are the new one's
+        async with asyncio.timeout(10):
+            while rig.bearer() == token:
+                await asyncio.sleep(0.01)
+        token = rig.bearer()
+        assert rig.api.token.partition(".")[0] == pki.fingerprint(new.certificate_pem)
+        assert (await ask("edge-3"))[0] == 200
 
     served(tmp_path, check)
 

@@ -67,6 +67,7 @@ def test_without_a_rotation_there_is_one_authority_for_all() -> None:
     assert accepted(held) == [A.certificate_pem]
     assert signer(held, None) == signer(held, Trust()) == A
     assert issuer(held, node_certificate(A)) == hash_(A)
+    assert issuer(held, node_certificate(B)) == ""
     assert refusal(held, "edge-1", hash_(A), now=NOW) == ""
     assert due(held, Trust(hash_(A))) == due(held, Trust()) == []
     assert settle(held, now=NOW) is held
