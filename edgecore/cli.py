@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -470,6 +471,7 @@ def _node_name(config: EdgeConfig) -> str:
 
 def _reset(chosen: argparse.Namespace) -> int:
     from edgecore import reset
+    from edgecore.edged import loopback
     from edgecore.edged.cri import Cri
 
     config = _load(chosen)
@@ -480,7 +482,8 @@ def _reset(chosen: argparse.Namespace) -> int:
         )
     endpoint = config.edged.runtime_endpoint if config.edged is not None else ""
     name = _node_name(config)
-    done = reset.reset(config, (lambda: Cri(endpoint)) if endpoint else None)
+    open_firewall = partial(loopback.tidy, everything=True) if endpoint else (lambda: None)
+    done = reset.reset(config, (lambda: Cri(endpoint)) if endpoint else None, open_firewall=open_firewall)
     print(f"{done.pods} pods ended")
     for path in done.removed:
         print(f"removed {path}")

@@ -1,4 +1,5 @@
-"""Make this machine no node any more: its pods end, and what the daemon keeps goes.  The configuration and the images stay.
+"""Make this machine no node any more: its pods end, and what the daemon keeps goes, its rules of the firewall, too.  The
+configuration and the images stay.
 
 Removed is what the configuration names as the daemon's own: below the data folder, and pods' folders and logs where they are
 elsewhere (`rootDirectory`, `podLogsDir`).  Of the runtime only pods that have a folder there: others may use it, too.
@@ -39,14 +40,23 @@ class Done:
     removed: tuple[Path, ...]
 
 
-def reset(config: EdgeConfig, runtime: Callable[[], Runtime] | None) -> Done:
-    """Pods first, then files, so that a pod that cannot be ended leaves everything as it is.
+def reset(
+    config: EdgeConfig,
+    runtime: Callable[[], Runtime] | None,
+    *,
+    open_firewall: Callable[[], None] = lambda: None,
+) -> Done:
+    """Pods first, then rules and files, so that a pod that cannot be ended leaves everything as it is.
 
-    runtime: None where no pods run.   Raises: AlreadyRunning (the daemon), CriError, StoreError."""
+    runtime: None where no pods run.  open_firewall: takes back what was made for pods.
+
+    Raises: AlreadyRunning (the daemon), CriError, StoreError."""
     lock = sqlitefile.hold(config.database)
     try:
         uids = _uids(config)
         ended = asyncio.run(_end_pods(runtime, uids)) if runtime is not None and uids else 0
+        if runtime is not None:
+            open_firewall()
         removed = []
         for path in _kept_things(config):
             if path.is_symlink() or path.exists():

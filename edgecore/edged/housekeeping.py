@@ -126,6 +126,7 @@ class Housekeeper:
             group.create_task(self._every(IMAGES_S, self.images), name="images")
             group.create_task(self._every(SWEEP_S, self._sweep_twice), name="sweep")
             group.create_task(self._every(LOOPBACK_S, self.guard_loopback), name="loopback")
+            group.create_task(self._every(SWEEP_S, self.tidy_loopback), name="rules")
 
     async def _every(self, period_s: float, work: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -410,6 +411,10 @@ class Housekeeper:
             if w.syncing and w.pod.is_mapped():
                 for address in w.runtime.ips:
                     await asyncio.to_thread(loopback.shut, address)
+
+    async def tidy_loopback(self) -> None:
+        """Rules about interfaces of pods that are gone."""
+        await asyncio.to_thread(loopback.tidy)
 
     # -- what nobody knows
 

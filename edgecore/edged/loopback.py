@@ -14,16 +14,17 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
+import shlex
 import shutil
 import struct
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 log = logging.getLogger(__name__)
 
 ROUTES = Path("/proc/net/route")
 SETTINGS = Path("/proc/sys/net/ipv4/conf")
+_WHY = "no pod reaches the loopback of this machine"
 _TIMEOUT_S = 30.0
 
 
@@ -53,8 +54,7 @@ def _number(word: str) -> int:
 
 def rule(interface: str) -> list[str]:
     """What follows `iptables -A`: chain and specification."""
-    why = "no pod reaches the loopback of this machine"
-    words = ["PREROUTING", "-i", interface, "-d", "127.0.0.0/8", "-m", "comment", "--comment", why]
+    words = ["PREROUTING", "-i", interface, "-d", "127.0.0.0/8", "-m", "comment", "--comment", _WHY]
     return [*words, "-j", "DROP"]
 
 
@@ -76,20 +76,57 @@ def shut(address: str, *, routes: Path = ROUTES, settings: Path = SETTINGS) -> N
         log.warning("Cannot keep pods away from 127.0.0.1: %s", err)
 
 
+def interfaces(rules: str) -> list[str]:
+    """Which interfaces our rules are about.   rules: `iptables -S PREROUTING`."""
+    found = []
+    for line in rules.splitlines():
+        if _WHY not in line:
+            continue
+        words = shlex.split(line)
+        if "-i" in words[:-1]:
+            found.append(words[words.index("-i") + 1])
+    return found
+
+
+def tidy(*, settings: Path = SETTINGS, everything: bool = False) -> None:
+    """Take back the rules about interfaces that are gone: some networks give each pod one of its own.  Blocking.
+
+    everything: those that are there, too, for this machine runs no pods any more."""
+    listed, problem = _iptables("-S", "PREROUTING")
+    if problem:
+        # without iptables no rule was ever made
+        log.debug("Cannot see which rules about 127.0.0.1 are there: %s", problem[:256])
+        return
+    for interface in interfaces(listed):
+        if everything or not (settings / interface).is_dir():
+            _, problem = _iptables("-D", *rule(interface))
+            if problem:
+                log.warning("Cannot take back the rule about %s and 127.0.0.1: %s", interface, problem[:256])
+
+
 def _drop(interface: str) -> str:
     """Have the rule; why it cannot be had, empty when it is there."""
+    words = rule(interface)
+    if not _iptables("-C", *words)[1]:
+        return ""
+    return _iptables("-I", *words)[1]
+
+
+def _iptables(*words: str) -> tuple[str, str]:
+    """What it prints about the table that is asked first of all, and what went wrong, empty for nothing."""
     program = shutil.which("iptables", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     if program is None:
-        return "iptables is not installed"
-    words = rule(interface)
-    if not _run([program, "-w", "10", "-t", "raw", "-C", *words]):
-        return ""
-    return _run([program, "-w", "10", "-t", "raw", "-I", *words])
-
-
-def _run(argv: Sequence[str]) -> str:
+        return "", "iptables is not installed"
     try:
-        done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=_TIMEOUT_S)
+        done = subprocess.run(
+            [program, "-w", "10", "-t", "raw", *words],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+        )
     except (OSError, subprocess.TimeoutExpired) as err:
-        return str(err)
-    return "" if done.returncode == 0 else done.stderr.strip() or f"it ended with {done.returncode}"
+        return "", str(err)
+    if done.returncode != 0:
+        return "", done.stderr.strip() or f"it ended with {done.returncode}"
+    return done.stdout, ""

@@ -74,7 +74,9 @@ def test_pods_identity_store_and_logs_go_and_the_configuration_stays(
     node: config.EdgeConfig, tmp_path: Path
 ) -> None:
     runtime = Runtime()
-    done = reset(node, lambda: runtime)
+    opened: list[set[str]] = []
+    done = reset(node, lambda: runtime, open_firewall=lambda: opened.append(set(runtime.left)))
+    assert opened == [{"foreign"}]  # once no pod of ours needs its rules
     assert done.pods == 1
     assert runtime.left == {"foreign": "s2"}
     assert runtime.closed

@@ -56,7 +56,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     bin_ = tmp_path / "bin"
     bin_.mkdir()
     (bin_ / "iptables").write_text(
-        f'#!/bin/sh\necho "$@" >> {tmp_path}/called\ncase "$*" in *" -C "*) exit 1;; esac\n'
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/called\n'
+        f'case "$*" in *" -C "*) exit 1;; *" -S "*) cat {tmp_path}/rules;; esac\n'
         f"[ ! -e {tmp_path}/broken ] || {{ echo 'no such table' >&2; exit 3; }}\n"
     )
     (bin_ / "iptables").chmod(0o755)
@@ -90,3 +91,25 @@ def test_without_a_rule_the_machine_takes_nothing(machine: Path, caplog: pytest.
         shut(machine, "10.88.0.9")
     assert (machine / "cni0" / "route_localnet").read_text() == "0"
     assert "no such table" in caplog.text
+
+
+RULES = """-P PREROUTING ACCEPT
+-A PREROUTING -i eth0 -m comment --comment "somebody\'s own" -j ACCEPT
+-A PREROUTING -d 127.0.0.0/8 -i cni0 -m comment --comment "no pod reaches the loopback of this machine" -j DROP
+-A PREROUTING -d 127.0.0.0/8 -i cali9 -m comment --comment "no pod reaches the loopback of this machine" -j DROP
+"""
+
+
+@pytest.mark.parametrize(("everything", "gone"), [(False, ["cali9"]), (True, ["cni0", "cali9"])])
+def test_rules_go_with_their_interfaces_and_all_with_the_last_pods(
+    machine: Path, *, everything: bool, gone: list[str]
+) -> None:
+    (machine / "rules").write_text(RULES)
+    loopback.tidy(settings=machine, everything=everything)
+    taken = [line for line in (machine / "called").read_text().splitlines() if " -D " in line]
+    assert [line.partition("-i ")[2].split()[0] for line in taken] == gone
+
+
+def test_where_no_rules_can_be_seen_there_are_none(machine: Path) -> None:
+    loopback.tidy(settings=machine, everything=True)
+    assert all(" -D " not in line for line in (machine / "called").read_text().splitlines())
