@@ -228,7 +228,6 @@ class Edged:
                 min_free_percent=self._config.pull_min_free_percent,
                 stall_s=self._config.pull_stall_s,
             ),
-            admit=self._room.admit,
             permit=self._room.permit,
             short=self._room.short,
             hold_path=self._room.hold_path,
@@ -605,7 +604,12 @@ class Edged:
         # more than one list of the runtime lacks it: one may be empty by mistake
         unseen = self._listings >= AGREEING_READINGS and pod.uid not in self._listing.pods
         worker = Worker(
-            self._shared, pod, raw, reports=reports, unseen=unseen and pod.uid not in self._spawned
+            self._shared,
+            pod,
+            raw,
+            admit=self._room.admit,
+            reports=reports,
+            unseen=unseen and pod.uid not in self._spawned,
         )
         self._spawned.add(pod.uid)
         if self._node.shutting_down:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from beehive.errors import SkerryError
 from edgecore.edged import backoff, cgroups, claims, env, events, images, resize, spec, volumes
@@ -24,9 +24,6 @@ from edgecore.edged.ports import Clock, NoPlugins, NoStorage, Objects, Plugins, 
 from edgecore.edged.runtime import PodRuntime, Resources
 from edgecore.edged.starts import Starts
 from edgecore.edged.status import Outcome
-
-if TYPE_CHECKING:
-    from edgecore.edged.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +66,6 @@ class Shared:
     ends: Ends
     plugins: Plugins = field(default_factory=NoPlugins)
     storage: Storage = field(default_factory=NoStorage)
-    admit: Callable[[Worker], Outcome | None] = lambda _: None
     permit: Callable[[Pod], Outcome | None] = lambda _: None
     # why a pod that runs cannot have what it asks for now, if so
     short: Callable[[Pod], str] = lambda _: ""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from beehive.errors import SkerryError
 from edgecore.edged import claims, closure, env, plan, record, resize, restarts, shutdown
@@ -50,12 +50,14 @@ class Worker:
         pod: Pod,
         raw: bytes,
         *,
+        admit: Callable[[Worker], Outcome | None] = lambda _: None,
         reports: Reports | None = None,
         unseen: bool = False,
     ) -> None:
-        """reports: others than everybody's, for a pod that the cloud does not know.  unseen: the runtime's lists have nothing
-        of it, and no worker before this one made anything."""
+        """admit: why it may not run, if so; asked once.  reports: others than everybody's, for a pod that the cloud does not
+        know.  unseen: the runtime's lists have nothing of it, and no worker before this one made anything."""
         self._s = shared
+        self._may_run = admit
         self._ctx = PodContext(shared, pod, raw, reports=reports)
         self._reader = PodReader(self._ctx)
         self._probing = PodProbes(self._ctx)
@@ -316,7 +318,7 @@ class Worker:
 
     async def _admit(self) -> None:
         """Ask once whether there is room and whether it is allowed.  What has run here before needs not ask for room."""
-        refused = self._s.admit(self)
+        refused = self._may_run(self)
         if refused is None:
             self.admitted = True
             if self._ctx.given is None:

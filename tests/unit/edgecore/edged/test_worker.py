@@ -111,12 +111,11 @@ def _shared(tmp_path: Path, runtime: _Runtime, store: _FullDisk) -> Any:
         storage=NoStorage(),
         clock=SimpleNamespace(now=lambda: 1000.0, monotonic=lambda: 1000.0),
         rebooted=lambda: False,
-        # whoever asks whether it may start wants to run it
-        admit=_never,
     )
 
 
 def _never(_: object) -> Outcome | None:
+    """Whoever asks whether it may start wants to run it."""
     raise AssertionError("a pod that has ended was about to run again")
 
 
@@ -133,7 +132,7 @@ def test_a_full_disk_does_not_keep_a_pod_from_being_ended_to_free_it(tmp_path: P
     held.mkdir(parents=True)
 
     async def end() -> Worker:
-        worker = Worker(shared, pod, raw())
+        worker = Worker(shared, pod, raw(), admit=_never)
         worker.evict(Outcome(phase="Failed", reason="Evicted", message="disk"), grace_s=1)
         await _one_pass(worker)
         return worker
@@ -151,7 +150,7 @@ def test_a_pod_that_was_evicted_on_a_full_disk_does_not_run_again(tmp_path: Path
     evicted = Outcome(phase="Failed", reason="Evicted", message="The node was low on resource: disk")
 
     async def story() -> None:
-        worker = Worker(_shared(tmp_path, runtime, store), pod, raw())
+        worker = Worker(_shared(tmp_path, runtime, store), pod, raw(), admit=_never)
         store.full = True
         worker.evict(evicted, grace_s=1)
         await _one_pass(worker)
@@ -160,7 +159,7 @@ def test_a_pod_that_was_evicted_on_a_full_disk_does_not_run_again(tmp_path: Path
         for full in (True, False):
             store.full = full
             shared = _shared(tmp_path, runtime, store)
-            again = Worker(shared, pod, raw())
+            again = Worker(shared, pod, raw(), admit=_never)
             assert await again._reporter.remember()
             await _one_pass(again)
             assert again.machine.life is Life.TERMINATED
@@ -168,7 +167,7 @@ def test_a_pod_that_was_evicted_on_a_full_disk_does_not_run_again(tmp_path: Path
         assert store.statuses[-1]["reason"] == "Evicted"
         # from now on the store knows, and the slot is free
         assert shared.ends.uids() == set()
-        last = Worker(_shared(tmp_path, runtime, store), pod, raw())
+        last = Worker(_shared(tmp_path, runtime, store), pod, raw(), admit=_never)
         assert await last._reporter.remember()
         assert last.machine.outcome == evicted
 
@@ -182,7 +181,7 @@ def test_a_pod_that_is_over_is_remembered_although_the_runtime_forgot_it(tmp_pat
 
     async def story() -> None:
         shared = _shared(tmp_path, runtime, store)
-        worker = Worker(shared, pod, raw())
+        worker = Worker(shared, pod, raw(), admit=_never)
         worker.admitted = True
         store.full = True
         for _ in range(3):
@@ -190,7 +189,7 @@ def test_a_pod_that_is_over_is_remembered_although_the_runtime_forgot_it(tmp_pat
         assert worker.machine.life is Life.TERMINATED
         # somebody prunes dead containers
         runtime.containers.clear()
-        again = Worker(_shared(tmp_path, runtime, store), pod, raw())
+        again = Worker(_shared(tmp_path, runtime, store), pod, raw(), admit=_never)
         assert await again._reporter.remember()
         store.full = False
         await _one_pass(again)
@@ -208,7 +207,7 @@ def test_a_clock_that_is_set_by_years_makes_no_pod_late(tmp_path: Path) -> None:
     now = {"wall": 60.0, "mono": 60.0}
     shared = _shared(tmp_path, _Runtime(ran(make())), _Store())
     shared.clock = SimpleNamespace(now=lambda: now["wall"], monotonic=lambda: now["mono"])
-    worker = Worker(shared, make(activeDeadlineSeconds=600), raw())
+    worker = Worker(shared, make(activeDeadlineSeconds=600), raw(), admit=_never)
     asyncio.run(worker._reporter.report())
     now.update(wall=1.8e9, mono=120.0)
     left = worker.machine.deadline_in_s(worker._reporter.now_by_start())
@@ -224,14 +223,14 @@ def test_after_a_boot_an_empty_runtime_is_believed_at_once(tmp_path: Path) -> No
 
     async def believed(*, rebooted: bool) -> bool:
         shared = _shared(tmp_path, _Runtime(ran(pod)), store)
-        before = Worker(shared, pod, raw())
+        before = Worker(shared, pod, raw(), admit=_never)
         await before._reader.read()
         await before._reporter.report()
         empty = _Runtime(ran(pod))
         empty.containers.clear()
         shared = _shared(tmp_path, empty, store)
         shared.rebooted = lambda: rebooted
-        worker = Worker(shared, pod, raw())
+        worker = Worker(shared, pod, raw(), admit=_never)
         assert await worker._reporter.remember()
         return await worker._reader.read()
 
@@ -255,10 +254,9 @@ def test_what_was_never_here_is_not_read_before_its_first_sandbox(tmp_path: Path
     async def lists(*, unseen: bool, row: bool) -> int:
         runtime, store = Counted(ran(pod)), _Store()
         shared = _shared(tmp_path, runtime, store)
-        shared.admit = stop
         if row:
             store.rows["pod/u"] = b"{}"
-        worker = Worker(shared, pod, raw(), unseen=unseen)
+        worker = Worker(shared, pod, raw(), admit=stop, unseen=unseen)
         assert await worker._reporter.remember()
         await _one_pass(worker)
         return runtime.lists
