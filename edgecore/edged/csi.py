@@ -25,6 +25,7 @@ MAX_NODE_ID, MAX_TOPOLOGY = 192, 32
 _OPEN_LABELS = frozenset({"topology.kubernetes.io/zone", "topology.kubernetes.io/region"})
 _LABEL_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?\Z")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?\Z")
+GROUP_POLICY = "ReadWriteOnceWithFSType"
 KIND = "kubernetes.io~csi"
 DATA = "vol_data.json"
 
@@ -88,11 +89,14 @@ def access_mode(wanted: Wanted, capabilities: Collection[int]) -> int:
     return next((table[m] for m in table if m in wanted.modes), SINGLE_NODE_WRITER)
 
 
-def group_applies(wanted: Wanted) -> bool:
-    """The kubelet's default for whose files a volume's are: one node writes to a file system of a known type."""
-    return (
-        bool(wanted.fs_type) and not wanted.block and "ReadWriteOnce" in wanted.modes and not wanted.read_only
-    )
+def group_applies(wanted: Wanted, policy: str = GROUP_POLICY) -> bool:
+    """Whether a pod's group is to be given the files of a volume.
+
+    policy: the driver's fsGroupPolicy.  Its default: where one node writes to a file system of a known type.
+    Source: kubelet, volume/csi/csi_mounter.go (supportsFSGroup)."""
+    if wanted.block or wanted.read_only or policy == "None":
+        return False
+    return policy == "File" or (bool(wanted.fs_type) and "ReadWriteOnce" in wanted.modes)
 
 
 def context(pod: Pod, wanted: Wanted, *, pod_info: bool) -> dict[str, str]:
@@ -171,12 +175,23 @@ class Data(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     volume_handle: str
     spec_vol_id: str = msgspec.field(name="specVolID", default="")
     volume_lifecycle_mode: str = "Persistent"
+    # ours: whether the pod's group is given what is in it
+    own: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """Where a volume is for a pod.  own: whether the pod's group is to be given what is in it."""
+
+    path: str
+    own: bool
 
 
 class _DriverSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     attach_required: bool | None = None
     pod_info_on_mount: bool | None = None
     volume_lifecycle_modes: list[str] | None = None
+    fs_group_policy: str | None = None
 
 
 class Driver(msgspec.Struct, frozen=True, kw_only=True):
@@ -191,6 +206,10 @@ class Driver(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def pod_info(self) -> bool:
         return bool(self.spec.pod_info_on_mount)
+
+    @property
+    def group_policy(self) -> str:
+        return self.spec.fs_group_policy or GROUP_POLICY
 
     def serves(self, *, ephemeral: bool) -> bool:
         """Whether it has volumes that live as long as this one should."""

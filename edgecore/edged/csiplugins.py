@@ -196,7 +196,7 @@ class CsiPlugins:
 
     # -- for workers
 
-    async def publish(self, pod: Pod, root: Path, wanted: csi.Wanted) -> str:
+    async def publish(self, pod: Pod, root: Path, wanted: csi.Wanted) -> csi.Published:
         """Where the volume is mounted for this pod.  Raises VolumeError while it cannot be."""
         self._roots.add(root)
         target = _target(root, pod, wanted)
@@ -207,17 +207,19 @@ class CsiPlugins:
             volume_lifecycle_mode="Ephemeral" if wanted.ephemeral else "Persistent",
         )
         async with self._locks[wanted.driver, wanted.handle]:
-            if await asyncio.to_thread(_published, target, data):
-                return str(target)
+            held = await asyncio.to_thread(_published, target, data)
+            if held is not None:
+                return csi.Published(path=str(target), own=held.own)
             try:
-                await self._publish(pod, root, wanted, target, data)
+                own = await self._publish(pod, root, wanted, target, data)
             except VolumeError:
                 raise
             except (SkerryError, OSError, UnicodeDecodeError) as err:
                 raise VolumeError(f"driver {wanted.driver}: {str(err)[:512]}") from err
-        return str(target)
+        return csi.Published(path=str(target), own=own)
 
-    async def _publish(self, pod: Pod, root: Path, wanted: csi.Wanted, target: Path, data: csi.Data) -> None:
+    async def _publish(self, pod: Pod, root: Path, wanted: csi.Wanted, target: Path, data: csi.Data) -> bool:
+        """Whether the pod's group is to be given what is in it."""
         client = self._client(wanted.driver)
         told = await self._told(wanted)
         if not told.serves(ephemeral=wanted.ephemeral):
@@ -229,8 +231,12 @@ class CsiPlugins:
         can = await self._capabilities(client)
         capability = _capability(wanted, can)
         group = pod.spec.security_context.fs_group
-        if group is not None and csi.CAN_MOUNT_GROUP in can and not wanted.block:
+        # the driver does it itself, where it can
+        mounts_group = group is not None and csi.CAN_MOUNT_GROUP in can and not wanted.block
+        if mounts_group:
             capability.mount.volume_mount_group = str(group)
+        own = csi.group_applies(wanted, told.group_policy) and not mounts_group
+        data = msgspec.structs.replace(data, own=own)
         # first what tells a later agent to undo it
         await asyncio.to_thread(_note, root, target.parent, data)
         staging = ""
@@ -251,6 +257,7 @@ class CsiPlugins:
         if not await asyncio.to_thread(there):
             raise VolumeError(f"driver {wanted.driver} published nothing at {target}")
         log.info("Volume %s of driver %s is there for pod %s/%s", wanted.spec_name, wanted.driver, *_who(pod))
+        return own
 
     async def _stage(
         self,
@@ -451,8 +458,12 @@ def _noted(folder: Path) -> dict[str, csi.Data]:
     return found
 
 
-def _published(target: Path, data: csi.Data) -> bool:
-    return bool(tree.mounts_below(target)) and _noted(target.parent.parent).get(target.parent.name) == data
+def _published(target: Path, data: csi.Data) -> csi.Data | None:
+    """What was noted of the volume when it was published, if it is the one and is there still."""
+    held = _noted(target.parent.parent).get(target.parent.name)
+    if held is None or msgspec.structs.replace(held, own=data.own) != data or not tree.mounts_below(target):
+        return None
+    return held
 
 
 def _used(roots: set[Path], data: csi.Data) -> bool:

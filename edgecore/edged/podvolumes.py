@@ -209,14 +209,14 @@ class PodVolumes:
             owner = self._ctx.pod.uid if volumes.is_own_claim(self._ctx.pod, name) else ""
             found = persistent.resolve(name, bytes(claim), volume, owner=owner)
             if isinstance(found, csi.Wanted):
-                path = await self._s.storage.publish(self._ctx.pod, self._ctx.config.root_dir, found)
+                there = await self._s.storage.publish(self._ctx.pod, self._ctx.config.root_dir, found)
                 if found.grows_to:
                     await self._expand(name, found)
                 if fresh or look or name not in self._sizes_at:
                     self._sizes_at[name] = self._s.clock.monotonic() + SIZES_S
                 due = self._s.clock.now() + SIZES_S
                 self.refresh_at = due if self.refresh_at is None else min(due, self.refresh_at)
-                return persistent.Claim(path=path, own=csi.group_applies(found), deep=True, block=found.block)
+                return persistent.Claim(path=there.path, own=there.own, deep=True, block=found.block)
             held = await asyncio.to_thread(self._s.hold_path, self._ctx.pod, found.path)
         except SkerryError as err:
             return str(err)

@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 
 from beehive import clock
-from edgecore.edged.csi import Wanted
+from edgecore.edged.csi import Published, Wanted
 from edgecore.edged.errors import VolumeError
 from edgecore.edged.pod import Container, Pod
 from edgecore.edged.runtime import Given
@@ -97,7 +97,7 @@ class NoPlugins:
 class Storage(Protocol):
     """Volumes of CSI drivers."""
 
-    async def publish(self, pod: Pod, root: Path, wanted: Wanted) -> str:
+    async def publish(self, pod: Pod, root: Path, wanted: Wanted) -> Published:
         """Mount a volume for a pod, whose folder is in root; where it is then.  May be repeated.  Raises VolumeError."""
         ...
 
@@ -115,7 +115,7 @@ class Storage(Protocol):
 class NoStorage:
     """No driver is listened to."""
 
-    async def publish(self, pod: Pod, root: Path, wanted: Wanted) -> str:
+    async def publish(self, pod: Pod, root: Path, wanted: Wanted) -> Published:
         """Raises VolumeError."""
         del pod, root
         raise VolumeError(

@@ -384,3 +384,45 @@ def test_a_volume_that_becomes_larger(tmp_path: Path, folder: Path, monkeypatch:
             await story(b)
 
     asyncio.run(scene())
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("policy", "groups"), [(None, [2000, 2000]), ("None", [0, 0]), ("File", [2000, 2000])]
+)
+def test_whose_the_files_of_a_volume_are(
+    tmp_path: Path, folder: Path, policy: str | None, groups: list[int]
+) -> None:
+    async def story(b: Bench) -> None:
+        b.config = replace(b.config, plugin_dir=folder)
+        driver = Driver(folder)
+        disk(b, attach=False)
+        told = json.loads(b.objects.store["csidriver", "", NAME])
+        told["spec"] |= {"fsGroupPolicy": policy} if policy else {}
+        b.objects.store["csidriver", "", NAME] = json.dumps(told).encode()
+        volume = json.loads(b.objects.store["persistentvolume", "", "disk"])
+        volume["spec"]["csi"]["fsType"] = "tmpfs"
+        b.objects.store["persistentvolume", "", "disk"] = json.dumps(volume).encode()
+        stage_volume = driver.NodeStageVolume
+
+        def with_a_file(asked: pb.NodeStageVolumeRequest) -> pb.NodeStageVolumeResponse:
+            done = stage_volume(asked)
+            (Path(asked.staging_target_path) / "file").write_text("x")
+            return done
+
+        driver.NodeStageVolume = with_a_file  # type: ignore[method-assign]
+        wanted = using("one", persistentVolumeClaim={"claimName": "data"})
+        wanted["spec"]["securityContext"] = {"fsGroup": 2000}
+        async with driver.serving(), b.edged():
+            uid = b.want(wanted)
+            await b.running(uid)
+            top = b.config.root_dir / uid / "volumes/kubernetes.io~csi/disk/mount"
+            assert [top.stat().st_gid, (top / "file").stat().st_gid] == groups
+            b.delete(wanted)
+            await b.until(lambda: uid in b.reports.gone, "gone")
+
+    async def scene() -> None:
+        async with stage("fake", tmp_path, None) as b:
+            await story(b)
+
+    asyncio.run(scene())

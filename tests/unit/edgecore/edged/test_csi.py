@@ -54,6 +54,9 @@ def test_names_are_a_kubelets() -> None:
 
 def test_a_group_is_given_to_one_nodes_file_systems_only() -> None:
     assert csi.group_applies(wanted("ReadWriteOnce", fs_type="ext4"))
+    assert not csi.group_applies(wanted("ReadWriteOnce", fs_type="ext4"), "None")
+    assert csi.group_applies(wanted("ReadWriteMany"), "File")
+    assert not csi.group_applies(wanted("ReadWriteMany", read_only=True), "File")
     assert not csi.group_applies(wanted("ReadWriteOnce"))
     assert not csi.group_applies(wanted("ReadWriteMany", fs_type="ext4"))
     assert not csi.group_applies(wanted("ReadWriteOnce", fs_type="ext4", read_only=True))
