@@ -337,6 +337,7 @@ class Worker:
             runtime.latest(c.name) for c in self._ctx.pod.all_containers()
         ):
             self._ctx.restart_all = ""
+        waits = False
         while self._ctx.active:
             decided = plan.compute_pod_actions(
                 self._ctx.pod,
@@ -357,6 +358,8 @@ class Worker:
             if not actions:
                 break
             if not await self._volumes.bring():
+                # tried again after a while: if that went well in this pass, nobody would plan for it
+                waits = True
                 break
             for action in actions:
                 if not self._ctx.active:
@@ -364,7 +367,7 @@ class Worker:
                 await self._perform(action, group)
         else:
             return 0.0
-        if self._volumes.due:
+        if self._volumes.due and not waits:
             await self._volumes.bring()
         await self._reporter.report()
         await self._stopper.collect()

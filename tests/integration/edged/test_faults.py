@@ -11,6 +11,7 @@ import pytest
 from edgecore.edged import cgroups
 from edgecore.edged.cri import Cri
 from edgecore.edged.errors import CriError
+from edgecore.edged.podvolumes import PodVolumes
 from edgecore.edged.runtime import ContainerState
 from tests.integration.edged.bench import CGROUP_ROOT, Bench, container, pod, stage
 from tests.integration.edged.machine import IMAGE, Containerd
@@ -386,3 +387,22 @@ def test_cri_errors_are_told_apart(containerd: Containerd) -> None:
         away.close()
 
     asyncio.run(scene())
+
+
+@pytest.mark.root
+def test_a_volume_that_is_there_a_moment_too_late_starts_its_pod(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bring, tries = PodVolumes._bring, []
+
+    async def once_in_vain(volumes: PodVolumes) -> bool:
+        tries.append(volumes)
+        return len(tries) > 1 and await bring(volumes)
+
+    monkeypatch.setattr(PodVolumes, "_bring", once_in_vain)
+
+    async def story(b: Bench) -> None:
+        async with b.edged():
+            await b.running(b.want(pod("late")))
+
+    on_fake(tmp_path, story)
