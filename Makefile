@@ -71,7 +71,7 @@ conformance: setup-dev ## what Kubernetes asks of a node, and a table of what pa
 	@$(SUDO) $(BIN)/python -m tests.conformance $(CONFORMANCE_ARGS)
 
 faults: TIMES := held
-faults: setup-dev ## what must be survived, and a table of the cases (70 minutes, SKERRY_SOAK=seconds of them for all at once; `make test` has the quick ones)
+faults: setup-dev ## what must be survived, and a table of the cases (90 minutes, SKERRY_SOAK=seconds of them for all at once; `make test` has the quick ones)
 	$(PYTEST) tests/faults $$($(BIN)/python -m tests.faults.cases) $(TEST_ARGS)
 
 bench: setup-dev ## print figures; asserts nothing
