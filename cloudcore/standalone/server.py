@@ -67,6 +67,8 @@ Json = dict[str, Any]
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 MANAGER = WriteOptions(field_manager="skerry", field_validation="Ignore")
 MAX_REQUEST_LINE = 64 * 1024
+LINGER_S = 2.0
+"""How long a body is still read that nobody asked for: who sends it must have time to read the answer."""
 STOP_S = 2.0
 """How long open watches may hold up a stop: clients resume them."""
 CERTIFICATE_CHECK_S = 60.0
@@ -277,7 +279,12 @@ class ControlPlane:
             checks={"ping": lambda: True, "store": lambda: True, "bootstrap": self._serving.is_set},
         )
         # the arguments of an exec come in the request line
-        server = web.Server(api.handle, access_log=None, max_line_size=MAX_REQUEST_LINE)  # type: ignore[arg-type]
+        server = web.Server(
+            api.handle,  # type: ignore[arg-type]
+            access_log=None,
+            max_line_size=MAX_REQUEST_LINE,
+            lingering_time=LINGER_S,
+        )
         runner = web.ServerRunner(server, shutdown_timeout=STOP_S)
         await runner.setup()
         site = web.TCPSite(
