@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import json
-import os
-import shutil
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -18,11 +16,12 @@ from beehive import clock
 from devicetwin.module import DeviceTwin
 from edgecore.eventbus import mqtt
 from edgecore.eventbus.mqtt import EventBus
+from tests.support import mosquitto
+from tests.support.mosquitto import broker
 from tests.support.ports import free_port
 from tests.unit.devicetwin.fakes import MemoryStore, MemoryUplink, twin_message, until
 
-MOSQUITTO = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
-pytestmark = pytest.mark.skipif(not os.access(MOSQUITTO, os.X_OK), reason="mosquitto is not installed")
+pytestmark = pytest.mark.skipif(not mosquitto.IS_HERE, reason="mosquitto is not installed")
 
 
 @pytest.fixture
@@ -30,26 +29,6 @@ def folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="skm") as name:
         Path(name).chmod(0o777)  # mosquitto gives up root
         yield Path(name)
-
-
-@contextlib.asynccontextmanager
-async def broker(folder: Path, port: int, *lines: str) -> AsyncIterator[None]:
-    config = folder / "mosquitto.conf"
-    config.write_text("\n".join([f"listener {port} 127.0.0.1", "allow_anonymous true", *lines, ""]))
-    process = await asyncio.create_subprocess_exec(
-        MOSQUITTO, "-c", str(config), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
-    )
-    try:
-
-        def listening() -> bool:
-            with socket.socket() as sock:
-                return sock.connect_ex(("127.0.0.1", port)) == 0
-
-        await until(listening)
-        yield
-    finally:
-        process.terminate()
-        await process.wait()
 
 
 class Local:
@@ -96,7 +75,7 @@ async def running(bus: EventBus, *others: Any) -> AsyncIterator[None]:
 def test_a_device_without_a_mapper_works_over_mqtt(folder: Path) -> None:
     async def scenario() -> None:
         port = free_port()
-        async with broker(folder, port), contextlib.AsyncExitStack() as stack:
+        async with broker(port, folder=folder), contextlib.AsyncExitStack() as stack:
             uplink = MemoryUplink()
 
             async def on_message(topic: str, payload: bytes) -> None:
@@ -169,7 +148,7 @@ def test_the_broker_may_restart_and_qos_1_is_not_lost(folder: Path) -> None:
         keep = ("persistence true", f"persistence_location {folder}/")
         bus = EventBus(url=f"tcp://127.0.0.1:{port}", node_name="edge-1", on_message=on_message)
         topic = "$hw/events/device/plant/pump/twin/update"
-        async with broker(folder, port, *keep):
+        async with broker(port, *keep, folder=folder):
             async with running(bus):
                 await bus.connected.wait()
             # edgecore is away; a device reports
@@ -178,10 +157,10 @@ def test_the_broker_may_restart_and_qos_1_is_not_lost(folder: Path) -> None:
             local.close()
         again = EventBus(url=f"tcp://127.0.0.1:{port}", node_name="edge-1", on_message=on_message)
         async with running(again):
-            async with broker(folder, port, *keep):
+            async with broker(port, *keep, folder=folder):
                 await until(lambda: b"while away" in got)
             await until(lambda: not again.connected.is_set())
-            async with broker(folder, port, *keep):
+            async with broker(port, *keep, folder=folder):
                 await again.connected.wait()
                 local = Local(port)
                 local.say(topic, b"after the restart")
@@ -206,7 +185,7 @@ def test_retained_requests_floods_and_giants_do_no_harm(
             await gate.wait()
             got.append(topic)
 
-        async with broker(folder, port):
+        async with broker(port, folder=folder):
             local = Local(port)
             local.say("$hw/events/device/a/b/twin/update", b"old command", retain=True)
             bus = EventBus(url=f"tcp://127.0.0.1:{port}", node_name="edge-1", on_message=on_message)

@@ -3,16 +3,13 @@
 import asyncio
 import contextlib
 import json
-import os
 import random
-import shutil
-import socket
-import tempfile
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import pytest
 
+from tests.support import mosquitto
+from tests.support.mosquitto import broker
 from tests.support.ports import free_port
 
 pytest.importorskip("paho.mqtt.client")
@@ -24,36 +21,7 @@ from mappers.framework.spec import DeviceSpec
 from mappers.mqtt.driver import Mqtt
 from tests.integration.mappers.support import Collected, opened, polled, prop, until
 
-MOSQUITTO = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
-pytestmark = pytest.mark.skipif(not os.access(MOSQUITTO, os.X_OK), reason="mosquitto is not installed")
-
-
-def _configuration(folder: Path, port: int) -> Path:
-    folder.chmod(0o755)  # mosquitto gives up root
-    config = folder / "mosquitto.conf"
-    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
-    config.chmod(0o644)
-    return config
-
-
-@contextlib.asynccontextmanager
-async def broker(port: int) -> AsyncIterator[None]:
-    with tempfile.TemporaryDirectory(prefix="skm") as folder:
-        config = _configuration(Path(folder), port)
-        process = await asyncio.create_subprocess_exec(
-            MOSQUITTO, "-c", str(config), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
-        )
-        try:
-
-            def listening() -> bool:
-                with socket.socket() as sock:
-                    return sock.connect_ex(("127.0.0.1", port)) == 0
-
-            await until(listening)
-            yield
-        finally:
-            process.terminate()
-            await process.wait()
+pytestmark = pytest.mark.skipif(not mosquitto.IS_HERE, reason="mosquitto is not installed")
 
 
 @contextlib.asynccontextmanager

@@ -6,10 +6,10 @@ import asyncio
 import gc
 from typing import Any
 
-import looptime
 import pytest
 
 from cloudcore import memory
+from tests.support import virtualtime
 
 
 def test_it_tidies_once_after_a_storm_and_not_within(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,10 +35,8 @@ def test_it_tidies_once_after_a_storm_and_not_within(monkeypatch: pytest.MonkeyP
         task.cancel()
         await asyncio.wait([task])
 
-    loop_class = type("Loop", (looptime.LoopTimeEventLoop, asyncio.SelectorEventLoop), {})
     try:
-        with asyncio.Runner(loop_factory=loop_class) as runner:
-            runner.run(test())
+        virtualtime.run(test())
     finally:
         gc.unfreeze()
 
@@ -67,10 +65,8 @@ def test_blocks_are_kept_while_something_is_piped(monkeypatch: pytest.MonkeyPatc
         task.cancel()
         await asyncio.wait([task])
 
-    loop_class = type("Loop", (looptime.LoopTimeEventLoop, asyncio.SelectorEventLoop), {})
     try:
-        with asyncio.Runner(loop_factory=loop_class) as runner:
-            runner.run(test())
+        virtualtime.run(test())
     finally:
         gc.unfreeze()
 

@@ -2,10 +2,9 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
 
-import looptime
-
 from beehive.errors import Unavailable
 from devicetwin.notes import Notes
+from tests.support import virtualtime
 from tests.unit.devicetwin.fakes import ManualClock, until
 
 
@@ -37,10 +36,7 @@ def play(scenario: Callable[[Notes, Work], Awaitable[None]]) -> Work:
             finally:
                 task.cancel()
 
-    loop_class = type("Loop", (looptime.LoopTimeEventLoop, asyncio.SelectorEventLoop), {})
-    with asyncio.Runner(loop_factory=loop_class) as runner:
-        runner.get_loop().setup_looptime()  # type: ignore[attr-defined]
-        runner.run(main())
+    virtualtime.run(main())
     return work
 
 

@@ -6,7 +6,6 @@ import asyncio
 import json
 from typing import Any
 
-import looptime
 import pytest
 
 from beehive.apis.devices import Twin, TwinProperty, decode_device
@@ -15,6 +14,7 @@ from cloudcore.devicecontroller.reports import StatusChange
 from cloudcore.devicecontroller.writer import StatusWriter
 from cloudcore.errors import Status, from_status
 from cloudcore.objects import DEVICE, DEVICESTATUS, Kind, Object, read
+from tests.support import virtualtime
 
 
 def test_a_fault_in_one_status_is_finished_with_and_the_others_are_written(
@@ -126,7 +126,4 @@ def test_what_the_api_cannot_take_now_is_tried_again_with_what_came_since(
         assert len(api.tries) == 4
         assert api.tries[1] - api.tries[0] >= 30.0  # as it asked for
 
-    loop_class = type("Loop", (looptime.LoopTimeEventLoop, asyncio.SelectorEventLoop), {})
-    with asyncio.Runner(loop_factory=loop_class) as runner:
-        runner.get_loop().setup_looptime()  # type: ignore[attr-defined]
-        runner.run(story())
+    virtualtime.run(story())

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-import looptime
 import pytest
 
 from edgecore.edged.starts import Starts, parallel
-
-
-def on_virtual_time(work: object) -> None:
-    loop_class = type("Loop", (looptime.LoopTimeEventLoop, asyncio.SelectorEventLoop), {})
-    with asyncio.Runner(loop_factory=loop_class) as runner:
-        runner.get_loop().setup_looptime()  # type: ignore[attr-defined]
-        runner.run(work)  # type: ignore[arg-type]
+from tests.support import virtualtime
 
 
 def test_no_more_than_the_places_at_once() -> None:
@@ -36,7 +29,7 @@ def test_no_more_than_the_places_at_once() -> None:
         assert most == 3
         assert asyncio.get_running_loop().time() == pytest.approx(4)
 
-    on_virtual_time(story())
+    virtualtime.run(story())
 
 
 def test_those_that_hang_do_not_hold_back_the_others() -> None:
@@ -58,7 +51,7 @@ def test_those_that_hang_do_not_hold_back_the_others() -> None:
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(hang(starts), 1)
 
-    on_virtual_time(story())
+    virtualtime.run(story())
 
 
 def test_one_that_is_cancelled_while_it_waits_takes_nothing_away() -> None:
@@ -74,7 +67,7 @@ def test_one_that_is_cancelled_while_it_waits_takes_nothing_away() -> None:
         async with asyncio.timeout(0.1), starts.place():
             pass
 
-    on_virtual_time(story())
+    virtualtime.run(story())
 
 
 def test_what_suits_the_machine() -> None:

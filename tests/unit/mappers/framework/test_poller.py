@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-import looptime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +20,7 @@ from mappers.framework.driver import Driver, DriverError, Property, Settings, Va
 from mappers.framework.errors import DeviceError
 from mappers.framework.poller import MAX_HANGING, Poller, Sample, take_due
 from mappers.framework.spec import DeviceSpec
+from tests.support import virtualtime
 
 
 class Fake(Driver):
@@ -108,10 +108,7 @@ def play(
             finally:
                 task.cancel()
 
-    loop_class = type("Loop", (looptime.LoopTimeEventLoop, asyncio.SelectorEventLoop), {})
-    with asyncio.Runner(loop_factory=loop_class) as runner:
-        runner.get_loop().setup_looptime()  # type: ignore[attr-defined]
-        runner.run(main())
+    virtualtime.run(main())
     return reports
 
 
