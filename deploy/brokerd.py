@@ -22,6 +22,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from deploy import listening
+
 HERE, EVERYWHERE = "local.conf", "mosquitto.conf"
 """The configurations in the folder: for this machine only, and with the listener for others if there is one."""
 AGAIN_S = 30.0
@@ -48,17 +50,12 @@ def lan_of(text: bytes) -> tuple[str, int] | None:
 
 def why_not(address: str, port: int) -> str:
     """Why this cannot be listened on now; empty if it can."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((address, port))
-            probe.listen(1)
-    except OSError as error:
-        if error.errno == errno.EADDRNOTAVAIL:
-            return "this machine has no such address yet"
-        return os.strerror(error.errno) if error.errno else str(error)
-    return ""
+    error = listening.refusal(address, port)
+    if error is None:
+        return ""
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address yet"
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 class Runner:

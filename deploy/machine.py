@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from deploy import listening
 from deploy.errors import TrialError
 
 # A user's PATH often lacks the sbin folders, where Debian puts runc, mosquitto and iptables.
@@ -106,31 +107,19 @@ def interface_exists(name: str) -> bool:
 
 def port_is_free(port: int) -> bool:
     """Whether 127.0.0.1:port can be listened on now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-            probe.listen(1)
-        except OSError:
-            return False
-    return True
+    return listening.refusal("127.0.0.1", port) is None
 
 
 def can_listen(address: str, port: int) -> str | None:
     """None when a port of that address can be listened on now, else why not.   address: of IPv4 or IPv6."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((address, port))
-            probe.listen(1)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            return f"port {port} is in use by {listener_of(port)}"
-        if error.errno == errno.EADDRNOTAVAIL:
-            return "this machine has no such address"
-        return os.strerror(error.errno) if error.errno else str(error)
-    return None
+    error = listening.refusal(address, port)
+    if error is None:
+        return None
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} is in use by {listener_of(port)}"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address"
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def port_answers(port: int, *, host: str = "127.0.0.1") -> bool:
