@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from beehive import clock, codec, session, succession
+from beehive.backoff import Backoff
 from beehive.codec import MAX_JOIN_BYTES
 from beehive.errors import ConfigError, NotFound, ProtocolError, Refused, SkerryError, Unavailable
 from beehive.message import Failure, Group, JoinAnswer, JoinRequest, Message, Op, RenewRequest, Source, new
@@ -32,8 +33,9 @@ log = logging.getLogger(__name__)
 JOIN_S = 30.0
 """How long the cloud may take to answer a request for a certificate."""
 
-RENEW_RETRY_S = 300.0
-"""Pause after a renewal that failed: there is at least a tenth of the lifetime left for more tries."""
+RENEW_AGAIN_S, RENEW_RETRY_S = 10.0, 300.0
+"""First and longest pause after a renewal that failed.  A board may be online for a minute a day: what kept the cloud from
+signing is over soon, as a rule, and the minute must not be slept away."""
 
 MAX_SLEEP_S = 3600.0
 """The wall clock may be set while we wait, so look at it again now and then."""
@@ -411,6 +413,8 @@ class Renewal:
         self._renewed = renewed
         self._look = asyncio.Event()
         self._had_no_link = False
+        self._overdue = False
+        self._pauses = Backoff(base_s=RENEW_AGAIN_S, cap_s=RENEW_RETRY_S)
 
     def followed(self) -> None:
         """A newer authority is trusted now."""
@@ -419,6 +423,7 @@ class Renewal:
     def linked(self) -> None:
         """There is a link; what failed for want of one is tried again."""
         if self._had_no_link:
+            self._pauses.reset()
             self._look.set()
 
     async def run(self) -> None:
@@ -428,23 +433,28 @@ class Renewal:
             try:
                 self._look.clear()
                 held, chain, now = self._files.identity(), self._files.trusted(), clock.wall().timestamp()
-                due = held.renew_at(self._rng)
+                # what was due and failed stays due: another draw could put it off for weeks
+                due = now if self._overdue else held.renew_at(self._rng)
                 behind = is_behind(held, chain)
                 if behind:
                     due = min(due, now + self._rng.uniform(0.0, trust.spread_s(chain, now)))
                     retry_s = trust.retry_s(chain, now)
                 if not await self._wait(due):
                     continue
+                self._overdue = True
                 identity = await self.renew()
                 if behind and is_behind(identity, chain):
                     raise Unavailable("the cloud signed it with an authority that is being replaced")
+                self._overdue = False
+                self._pauses.reset()
                 if behind and self._renewed is not None:
                     self._renewed()
             except (SkerryError, OSError) as error:
                 # a disk that fails to be read, or no memory for the child, must not end the daemon again and again
                 log.warning("Cannot renew the node's certificate, trying again: %s", error)
                 self._had_no_link = isinstance(error, Unavailable)
-                await self._wait(clock.wall().timestamp() + retry_s * self._rng.uniform(0.75, 1.25))
+                pause_s = min(self._pauses.next_s(self._rng), retry_s * self._rng.uniform(0.75, 1.25))
+                await self._wait(clock.wall().timestamp() + pause_s)
                 self._had_no_link = False
 
     async def _wait(self, due: float) -> bool:
