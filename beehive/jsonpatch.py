@@ -6,10 +6,14 @@ Source: RFC 6902; the recordings in tests/vectors/apiserver."""
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 MAX_OPERATIONS = 10_000
 """As in the API server: a patch of more operations is refused."""
+
+
+_INDEX = re.compile(r"-?[0-9]{1,9}")
 
 
 class PatchError(ValueError):
@@ -79,8 +83,8 @@ def _pointer(path: Any) -> list[str]:
 def _index(items: list[Any], part: str, *, end: bool) -> int:
     if part == "-" and end:
         return len(items)
-    if not part.lstrip("-").isdigit():
-        raise PatchFailed(f"bad index {part!r}")
+    if not _INDEX.fullmatch(part):
+        raise PatchFailed(f"bad index {part[:64]!r}")
     index = int(part)
     if not 0 <= index < len(items) + end:
         raise PatchFailed(f"index {part} out of bounds")

@@ -175,13 +175,8 @@ class Api:
         self, request: web.Request, kind: Kind, namespace: str, name: str, form: Form
     ) -> web.StreamResponse:
         store = self._resources.store
-        query_version = request.query.get("resourceVersion", "")
-        if query_version and not query_version.isdigit():
-            raise bad_request(
-                f'invalid resource version: resourceVersion: Invalid value: "{query_version}": strconv.ParseUint: '
-                f'parsing "{query_version}": invalid syntax'
-            )
-        listing.check_revision(store, int(query_version) if query_version else None)
+        revision = listing.revision_of(request.query.get("resourceVersion", ""), watch=False)
+        listing.check_revision(store, revision)
         record = store.get(kind.key, namespace, name)
         if record is None:
             raise not_found(kind.plural, kind.group, name)

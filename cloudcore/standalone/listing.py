@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -76,7 +77,7 @@ def parse_query(kind: Kind, target: Target, query: Mapping[str, str], *, watch: 
     if target.name:
         fields = selectors.FieldSelector((*fields.terms, ("metadata.name", target.name, True)))
     limit = whole_number(query, "limit") or 0
-    revision = _revision(query.get("resourceVersion", ""), watch=watch)
+    revision = revision_of(query.get("resourceVersion", ""), watch=watch)
     match = query.get("resourceVersionMatch", "")
     if match and not watch:
         if "resourceVersion" not in query or query["resourceVersion"] == "":
@@ -114,13 +115,15 @@ def _list_options(field: str, text: str) -> ApiError:
     return invalid("ListOptions", "meta.k8s.io", "", [forbidden_field(field, text)])
 
 
-def _revision(text: str, *, watch: bool) -> int | None:
+_REVISION = re.compile(r"[0-9]{1,18}")
+
+
+def revision_of(text: str, *, watch: bool) -> int | None:
+    """A resourceVersion as a client gives it; None for none.  Raises ApiError."""
     if not text:
         return None
-    if not text.isdigit():
-        detail = (
-            f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
-        )
+    if not _REVISION.fullmatch(text):
+        detail = f'resourceVersion: Invalid value: "{text[:64]}": strconv.ParseUint: parsing "{text[:64]}": invalid syntax'
         if watch:
             raise ApiError(500, "", detail)
         raise bad_request(f"invalid resource version: {detail}")

@@ -5,6 +5,7 @@ Source: Kubernetes, meta/v1 GetOptions, ListOptions, CreateOptions, UpdateOption
 from __future__ import annotations
 
 import base64
+import re
 from typing import Any
 
 import msgspec
@@ -25,13 +26,15 @@ PATCH_TYPES = frozenset(
 _LIST = ("labelSelector", "fieldSelector", "resourceVersion", "resourceVersionMatch", "continue")
 _WRITE = ("fieldManager", "fieldValidation")
 
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
+
 
 def read_integer(query: Query, name: str) -> int | None:
     """Raises ApiError 400."""
     text = query.get(name, "")
     if not text:
         return None
-    if not (text.isascii() and text.lstrip("-").isdigit() and len(text) < 19):
+    if not _INTEGER.fullmatch(text):
         raise status.bad_request(f'strconv.ParseInt: parsing "{text[:64]}": invalid syntax')
     return int(text)
 

@@ -42,6 +42,13 @@ def test_json_patches_that_do_not_fit(step: dict[str, Any]) -> None:
         json_patch({"a": 1, "list": []}, [step])
 
 
+@pytest.mark.parametrize("index", ["--1", "-1", "²", "9" * 5000, "1_0", "+1", " 1", "x", "", "-"])
+def test_an_index_that_is_none_does_not_fit(index: str) -> None:
+    with pytest.raises(PatchFailed) as caught:
+        json_patch([1, 2], [{"op": "remove", "path": f"/{index}"}])
+    assert len(str(caught.value)) < 200
+
+
 def test_a_json_patch_must_be_a_list() -> None:
     bodies: list[Any] = [{}, [1], "x", None]
     for body in bodies:
