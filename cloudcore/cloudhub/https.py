@@ -24,10 +24,11 @@ from beehive import clock, resource
 from beehive.errors import Conflict, Refused, Unavailable
 from cloudcore.errors import ApiError, ApiExists, ApiNotFound
 from cloudcore.identity import kubeedge_token, pki, revocation
-from cloudcore.identity.authority import NODE_USER, SYSTEM_NAMESPACE, Authority, secret_body
+from cloudcore.identity.authority import SYSTEM_NAMESPACE, Authority, secret_body
 from cloudcore.identity.join import Limiter
 from cloudcore.identity.revocation import Revocations
 from cloudcore.identity.revocation import shown as shown_certificate
+from cloudcore.identity.subjects import NODE_USER
 from cloudcore.kube import Kube
 from cloudcore.objects import NODE, SECRET
 

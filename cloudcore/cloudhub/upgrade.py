@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from http import HTTPStatus
 from typing import Any
 
 from beehive import codec, resource, session, stocktunnel, tunnel
 from beehive.succession import PATH as SUCCESSION_PATH
-from cloudcore.cloudstream.peers import HUB_PATH
-from cloudcore.identity.authority import HUB_GROUP, HUB_USER, NODE_GROUP, NODE_USER
+from cloudcore.identity.subjects import HUB_GROUP, HUB_USER, NODE_GROUP, NODE_USER
+
+HUB_PATH = "/hub"
+"""Where one cloudcore asks another for streams."""
 
 
 class Purpose(Enum):
@@ -49,7 +50,7 @@ _PATHS = {
 class Refusal:
     """An HTTP status, and a sentence for whoever reads the edge's log."""
 
-    status: HTTPStatus
+    status: int
     text: str
 
 
@@ -70,18 +71,18 @@ def hub_refusal(certificate: Mapping[str, Any] | None) -> Refusal | None:
     """Whether another cloudcore comes.   certificate: the verified one, as ssl.getpeercert has it."""
     if _subject(certificate) == (HUB_USER, [HUB_GROUP]):
         return None
-    return Refusal(HTTPStatus.FORBIDDEN, "a certificate of another cloudcore is needed here")
+    return Refusal(403, "a certificate of another cloudcore is needed here")
 
 
 def node_of(certificate: Mapping[str, Any] | None) -> str | Refusal:
     """The node that the verified certificate, as ssl.getpeercert has it, is made for."""
     found = _subject(certificate)
     if found is None:
-        return Refusal(HTTPStatus.UNAUTHORIZED, "a node certificate is needed here; join first")
+        return Refusal(401, "a node certificate is needed here; join first")
     name, groups = found
     node = name.removeprefix(NODE_USER)
     if groups != [NODE_GROUP] or not name.startswith(NODE_USER) or not resource.is_name(node):
-        return Refusal(HTTPStatus.FORBIDDEN, "the certificate is not a node's")
+        return Refusal(403, "the certificate is not a node's")
     return node
 
 
@@ -89,21 +90,19 @@ def claim_refusal(purpose: Purpose, claimed: str, name: str) -> Refusal | None:
     """A header never says who somebody is, but one that says otherwise is a fault.  name: the certificate's."""
     if claimed == name:
         return None
-    return Refusal(
-        HTTPStatus.FORBIDDEN, f"the header {name_header(purpose)} is not the name in the certificate"
-    )
+    return Refusal(403, f"the header {name_header(purpose)} is not the name in the certificate")
 
 
 def use_refusal(purpose: Purpose, use: str, *, served: bool, linked: bool) -> Refusal | None:
     """use: the header ConnectionUse.   served: whether this is switched on.   linked: whether the node has its link."""
     if not served:
-        return Refusal(HTTPStatus.NOT_FOUND, "streams are switched off")
+        return Refusal(404, "streams are switched off")
     wanted = {Purpose.TUNNEL: "str", Purpose.LINK: "msg"}.get(purpose)
     if wanted is not None and use != wanted:
-        return Refusal(HTTPStatus.BAD_REQUEST, f"the header ConnectionUse must be {wanted}")
+        return Refusal(400, f"the header ConnectionUse must be {wanted}")
     # what a node may do is decided when its link is made
     if purpose in (Purpose.TUNNEL, Purpose.STOCK_TUNNEL) and not linked:
-        return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "make the link first")
+        return Refusal(503, "make the link first")
     return None
 
 

@@ -23,13 +23,13 @@ import msgspec
 from beehive import clock, resource, tunnel
 from beehive.errors import ProtocolError, SkerryError, Unavailable
 from beehive.tunnelpeer import BinaryConnection, Peer, Stream, StreamReset
+from cloudcore.cloudhub.upgrade import HUB_PATH
 from cloudcore.cloudstream.pipe import Opening, Pipe
 from cloudcore.cloudstream.tunnels import Tunnels
 from cloudcore.objects import HUB_ANNOTATION, Object, annotation
 
 log = logging.getLogger(__name__)
 
-HUB_PATH = "/hub"
 _PREFIX = "/nodes/"
 DIAL_S = 5.0
 RETRY_S = 5.0

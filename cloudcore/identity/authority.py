@@ -22,6 +22,7 @@ from beehive.succession import Chain, Trust, read, read_chain
 from cloudcore.errors import ApiExists, ApiNotFound
 from cloudcore.identity import pki, succession
 from cloudcore.identity.addresses import split_names
+from cloudcore.identity.subjects import HUB_GROUP, HUB_USER, NODE_GROUP, NODE_USER
 from cloudcore.identity.succession import Held
 from cloudcore.kube import Kube
 from cloudcore.objects import NAMESPACE, SECRET, Object
@@ -38,10 +39,6 @@ SERVER_RENEW = timedelta(days=90)
 MAX_NAMES = 100
 TRIES = 20
 TAKEN_S = 0.1
-NODE_GROUP = "system:nodes"
-NODE_USER = "system:node:"
-HUB_USER, HUB_GROUP = "skerry:cloudcore", "skerry:cloudcores"
-"""Who a cloudcore is to another one.  No node can have it: what it is called is the signer's word."""
 HUB_LIFETIME = timedelta(days=1)
 """Of the certificate that a cloudcore shows another; each connection has a new one."""
 

@@ -21,7 +21,8 @@ from beehive import session, tunnel
 from beehive.errors import Unavailable
 from beehive.tunnelpeer import Peer
 from cloudcore.identity import pki
-from cloudcore.identity.authority import HUB_USER, ensure_authority
+from cloudcore.identity.authority import ensure_authority
+from cloudcore.identity.subjects import HUB_USER
 from cloudcore.objects import HUB_ANNOTATION, NODE, POD, annotation
 from edgecore.edgehub.websocket import dial_stock_tunnel
 from edgecore.edgestream.ports import Served

@@ -10,9 +10,8 @@ import pytest
 from beehive import session, stocktunnel
 from beehive.succession import PATH as SUCCESSION_PATH
 from cloudcore.cloudhub import upgrade
-from cloudcore.cloudhub.upgrade import Purpose, Refusal
-from cloudcore.cloudstream.peers import HUB_PATH
-from cloudcore.identity.authority import HUB_GROUP, HUB_USER, NODE_GROUP, NODE_USER
+from cloudcore.cloudhub.upgrade import HUB_PATH, Purpose, Refusal
+from cloudcore.identity.subjects import HUB_GROUP, HUB_USER, NODE_GROUP, NODE_USER
 
 
 def certificate(*names: str, groups: tuple[str, ...] = (NODE_GROUP,)) -> dict[str, Any]:
