@@ -95,12 +95,13 @@ class Access:
             name=target.name,
         )
         if not self._authorizer.allowed(user, asked):
+            what = target.plural + (f"/{target.subresource}" if target.subresource else "")
             where = f' in the namespace "{target.namespace}"' if target.namespace else " at the cluster scope"
             raise forbidden(
                 target.plural,
                 target.group,
                 target.name,
-                f'User "{user.name}" cannot {target.verb} resource "{asked.full_resource}" in API group '
+                f'User "{user.name}" cannot {target.verb} resource "{what}" in API group '
                 f'"{target.group}"{where}{": " + why if (why := self._authorizer.reason(user)) else ""}',
             )
 

@@ -5,34 +5,23 @@ Source: kubernetes, plugin/pkg/auth/authorizer/rbac and pkg/registry/rbac/valida
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
+
+from beehive import rbac
 from cloudcore.standalone import nodeauthz
 from cloudcore.standalone.authn import AUTHENTICATED, MASTERS, User
 from cloudcore.standalone.store import Store
 
 Json = dict[str, Any]
+T = TypeVar("T")
 GROUP = "rbac.authorization.k8s.io"
 OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/version"})
 """Everybody may read these, with or without a name."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What is to be decided.  `path` is set instead of the rest for requests that are not about resources."""
-
-    verb: str
-    group: str = ""
-    resource: str = ""
-    subresource: str = ""
-    namespace: str = ""
-    name: str = ""
-    path: str = ""
-
-    @property
-    def full_resource(self) -> str:
-        return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
+Request = rbac.Attributes
 
 
 class Authorizer:
@@ -87,44 +76,24 @@ class Authorizer:
 
 
 def _names(subjects: Iterable[Json], user: User, namespace: str) -> bool:
-    for subject in subjects:
-        kind, name = subject.get("kind"), subject.get("name")
-        if kind == "User" and (name == user.name or name == "*"):
-            return True
-        if kind == "Group" and name in user.groups:
-            return True
-        if kind == "ServiceAccount":
-            home = subject.get("namespace") or namespace
-            if user.name == f"system:serviceaccount:{home}:{name}":
-                return True
-    return False
+    """Whether a binding is for this user.  One that cannot be read is for nobody."""
+    who = rbac.User(name=user.name, groups=user.groups)
+    return any(
+        rbac.binds((found,), who, namespace) for item in subjects if (found := _read(item, rbac.Subject))
+    )
 
 
 def _permits(rule: Json, request: Request) -> bool:
-    if not _any(rule.get("verbs"), request.verb):
-        return False
-    if request.path:
-        return any(
-            item == "*" or item == request.path or (item.endswith("*") and request.path.startswith(item[:-1]))
-            for item in rule.get("nonResourceURLs") or ()
-        )
-    if not _any(rule.get("apiGroups"), request.group):
-        return False
-    resources = rule.get("resources") or ()
-    if not (
-        "*" in resources
-        or request.full_resource in resources
-        or (request.subresource and f"*/{request.subresource}" in resources)
-        or (request.subresource and f"{request.resource}/*" in resources)
-    ):
-        return False
-    names = rule.get("resourceNames") or ()
-    return not names or request.name in names
+    """Whether a rule grants this.  One that cannot be read grants nothing."""
+    found = _read(rule, rbac.Rule)
+    return found is not None and rbac.allows(found, request)
 
 
-def _any(allowed: Iterable[str] | None, wanted: str) -> bool:
-    values = tuple(allowed or ())
-    return "*" in values or wanted in values
+def _read(item: Json, shape: type[T]) -> T | None:
+    try:
+        return msgspec.convert(item, shape)
+    except msgspec.ValidationError:
+        return None
 
 
 _READ = ["get", "list", "watch"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cloudcore.standalone import selectors
+from cloudcore.standalone import authz, selectors
 from cloudcore.standalone.authn import AUTHENTICATED, MASTERS, User
 from cloudcore.standalone.authz import GROUP, Authorizer, Request, default_roles
 from cloudcore.standalone.store import Store
@@ -113,3 +113,48 @@ def test_a_node_gets_nothing_else_whatever_is_bound_to_it(tmp_path: Path) -> Non
 def test_a_half_identity_or_a_mixed_one_gets_nothing_more(tmp_path: Path, user: User) -> None:
     asked = (get("nodes", "n1", ""), get("pods", "mine"), get("secrets", "secret-of-mine"))
     assert allowed(tmp_path, user, *asked) == [False] * 3
+
+
+@pytest.mark.parametrize(
+    ("rule", "request_", "good"),
+    [
+        ({"resources": ["pods"]}, {"resource": "pods"}, True),
+        ({"resources": ["pods"]}, {"resource": "pods", "subresource": "log"}, False),
+        ({"resources": ["pods/log"]}, {"resource": "pods", "subresource": "log"}, True),
+        ({"resources": ["*/log"]}, {"resource": "pods", "subresource": "log"}, True),
+        ({"resources": ["*"]}, {"resource": "pods", "subresource": "log"}, True),
+        # no form of Kubernetes': who writes it there is given nothing, and so here
+        ({"resources": ["pods/*"]}, {"resource": "pods", "subresource": "exec"}, False),
+        ({"resources": ["pods"], "apiGroups": ["apps"]}, {"resource": "pods"}, False),
+        ({"resources": ["pods"], "verbs": ["list"]}, {"resource": "pods"}, False),
+        ({"resources": ["pods"], "resourceNames": ["a"]}, {"resource": "pods", "name": "a"}, True),
+        ({"resources": ["pods"], "resourceNames": ["a"]}, {"resource": "pods", "name": "b"}, False),
+        ({"resources": ["pods"], "resourceNames": ["a"]}, {"resource": "pods"}, False),
+        ({"nonResourceURLs": ["/metrics/*"]}, {"path": "/metrics/slis"}, True),
+        ({"nonResourceURLs": ["/metrics"]}, {"path": "/metrics/slis"}, False),
+        ({"resources": "pods"}, {"resource": "pods"}, False),
+    ],
+)
+def test_a_rule_grants_what_it_says(rule: Any, request_: dict[str, str], good: bool) -> None:
+    whole = {"verbs": ["get"], "apiGroups": [""], **rule}
+    assert authz._permits(whole, Request(verb="get", **request_)) is good
+
+
+@pytest.mark.parametrize(
+    ("subject", "good"),
+    [
+        ({"kind": "User", "name": "system:serviceaccount:ns:robot"}, True),
+        ({"kind": "ServiceAccount", "name": "robot"}, True),
+        ({"kind": "ServiceAccount", "name": "robot", "namespace": "ns"}, True),
+        ({"kind": "ServiceAccount", "name": "robot", "namespace": "other"}, False),
+        ({"kind": "Group", "name": AUTHENTICATED}, True),
+        ({"kind": "Group", "name": "others"}, False),
+        # a name like any other, as in Kubernetes
+        ({"kind": "User", "name": "*"}, False),
+        ({"kind": "User"}, False),
+        ({}, False),
+    ],
+)
+def test_a_binding_is_for_whom_it_names(subject: dict[str, str], good: bool) -> None:
+    robot = User(name="system:serviceaccount:ns:robot", groups=(AUTHENTICATED,))
+    assert authz._names([subject], robot, "ns") is good
