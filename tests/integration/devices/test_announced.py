@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -24,14 +23,16 @@ from edgecore.eventbus.mqtt import EventBus
 from mappers.framework.poller import Poller
 from mappers.framework.spec import from_objects
 from mappers.mqtt.driver import Mqtt
-from tests.integration.devices.test_eventbus import MOSQUITTO, Local, broker, folder
+from tests.integration.devices.test_eventbus import Local, folder
 from tests.integration.mappers.support import Collected, polled
+from tests.support import mosquitto
+from tests.support.mosquitto import broker
 from tests.support.ports import free_port
 from tests.unit.devicetwin.fakes import until
 from tests.unit.edgecore.discovery.announcements import ESPHOME, TASMOTA
 
 __all__ = ["folder"]
-pytestmark = pytest.mark.skipif(not os.access(MOSQUITTO, os.X_OK), reason="mosquitto is not installed")
+pytestmark = pytest.mark.skipif(not mosquitto.IS_HERE, reason="mosquitto is not installed")
 
 RULE = {
     "apiVersion": hardware.API_VERSION,
@@ -90,7 +91,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_heard_while_a_rule_wants_it(folder: Path) -> None:
     async def scenario() -> None:
         port = free_port()
-        async with broker(folder, port), running(Node(port)) as node:
+        async with broker(port, folder=folder), running(Node(port)) as node:
             local = Local(port)
             local.client.subscribe("homeassistant/status", qos=1)
             try:
@@ -126,14 +127,14 @@ def test_a_broker_that_was_restarted_says_it_again(folder: Path) -> None:
         node = Node(port)
         node.rules = [RULE]
         async with running(node):
-            async with broker(folder, port):
+            async with broker(port, folder=folder):
                 local = Local(port)
                 local.say("homeassistant/sensor/a/t/config", {"stat_t": "a"}, retain=True)
                 await until(lambda: node.names == ["a"])
                 local.close()
             await until(lambda: not node.bus.connected.is_set())
             assert node.names == ["a"]  # a broker that is away takes nothing back
-            async with broker(folder, port):
+            async with broker(port, folder=folder):
                 local = Local(port)
                 local.say("homeassistant/sensor/b/t/config", {"stat_t": "b"}, retain=True)
                 await until(lambda: node.names == ["a", "b"])
@@ -145,7 +146,7 @@ def test_a_broker_that_was_restarted_says_it_again(folder: Path) -> None:
 def test_an_announced_device_is_read_and_set_and_goes_and_comes_back(folder: Path) -> None:
     async def scenario() -> None:
         port = free_port()
-        async with broker(folder, port), running(Node(port)) as node:
+        async with broker(port, folder=folder), running(Node(port)) as node:
             local = Local(port)
             local.client.subscribe("tasmota/#", qos=1)
             try:

@@ -20,7 +20,8 @@ from mappers.framework.push import Http, Influx, Mqtt, Target
 from mappers.framework.pusher import Pusher
 from mappers.framework.spec import DeviceSpec
 from tests.integration.mappers.support import Collected, polled, until
-from tests.integration.mappers.test_mqtt import MOSQUITTO, broker
+from tests.support import mosquitto
+from tests.support.mosquitto import broker
 from tests.support.ports import free_port
 
 
@@ -139,7 +140,7 @@ def test_points_go_in_batches_with_the_token(tmp_path: Path, monkeypatch: pytest
     asyncio.run(scenario())
 
 
-@pytest.mark.skipif(not Path(MOSQUITTO).exists(), reason="mosquitto is not installed")
+@pytest.mark.skipif(not mosquitto.IS_HERE, reason="mosquitto is not installed")
 def test_readings_reach_a_broker_and_a_dead_one_stalls_nobody(tmp_path: Path) -> None:
     async def scenario() -> None:
         port, dead = free_port(), free_port()
