@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+
+import msgspec
 
 
-@dataclass(slots=True)
-class Backoff:
+class Backoff(msgspec.Struct):
     """Exponential delays with full jitter in their upper half.
 
     base_s, cap_s: first and longest delay.  The nth delay lies in [d/2, d] with d = min(cap, base * 2**n): never zero, so

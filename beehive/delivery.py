@@ -16,8 +16,9 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import deque
-from dataclasses import dataclass, field
 from enum import IntEnum
+
+import msgspec
 
 from beehive.message import Message
 
@@ -40,8 +41,7 @@ class Priority(IntEnum):
     BULK = 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
+class Item(msgspec.Struct, frozen=True, kw_only=True):
     """One thing to deliver.
 
     key: the object's UID, or what reports coalesce by.   version: only grows per key; compared, never shown.
@@ -59,8 +59,7 @@ class Item:
     paced: bool = False
 
 
-@dataclass(slots=True)
-class _Slot:
+class _Slot(msgspec.Struct):
     waiting: Item | None = None
     flying: Item | None = None
     not_before: float = 0.0
@@ -75,8 +74,7 @@ class _Slot:
     flying_back: bool = False
 
 
-@dataclass(slots=True)
-class Counters:
+class Counters(msgspec.Struct):
     """For metrics; they only grow."""
 
     offered: int = 0
@@ -88,8 +86,7 @@ class Counters:
     declined: int = 0
 
 
-@dataclass(slots=True)
-class Delivery:
+class Delivery(msgspec.Struct):
     """The outgoing side of one peer.  Not safe for threads."""
 
     marks: bool = False
@@ -97,16 +94,18 @@ class Delivery:
     pace_s: float = 0.0
     window: int = WINDOW
     resend_s: float = RESEND_S
-    counters: Counters = field(default_factory=Counters)
-    _slots: dict[str, _Slot] = field(default_factory=dict)
-    _flying: dict[str, str] = field(default_factory=dict)  # message id → key
-    _ready: list[tuple[int, int, str]] = field(default_factory=list)  # heap of (priority, order, key)
-    _later: list[tuple[float, int, str]] = field(default_factory=list)  # retries: heap of (time, order, key)
-    _sent: deque[tuple[float, str]] = field(
+    counters: Counters = msgspec.field(default_factory=Counters)
+    _slots: dict[str, _Slot] = msgspec.field(default_factory=dict)
+    _flying: dict[str, str] = msgspec.field(default_factory=dict)  # message id → key
+    _ready: list[tuple[int, int, str]] = msgspec.field(default_factory=list)  # heap of (priority, order, key)
+    _later: list[tuple[float, int, str]] = msgspec.field(
+        default_factory=list
+    )  # retries: heap of (time, order, key)
+    _sent: deque[tuple[float, str]] = msgspec.field(
         default_factory=deque
     )  # (when due again, message id), oldest first
-    _paces: dict[str, float] = field(default_factory=dict)  # key of paced ones → not before
-    _order: itertools.count[int] = field(default_factory=itertools.count)
+    _paces: dict[str, float] = msgspec.field(default_factory=dict)  # key of paced ones → not before
+    _order: itertools.count[int] = msgspec.field(default_factory=itertools.count)
 
     def know(self, key: str, version: int) -> None:
         """The peer is known to hold `version` of `key` (from its inventory)."""

@@ -11,8 +11,9 @@ Sources: KubeEdge's message dispatcher (hub) and message handler (edge) for rout
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from enum import Enum, auto
+
+import msgspec
 
 from beehive.errors import ProtocolError
 from beehive.message import Digest, Failure, Group, Inventory, Message, Op, Source, new
@@ -60,77 +61,66 @@ class State(Enum):
 # Commands: what the shell has to do.
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(msgspec.Struct, frozen=True):
     """Write this frame."""
 
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class Forward:
+class Forward(msgspec.Struct, frozen=True):
     """Hand this frame to the part named by `to`."""
 
     to: str
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class Acked:
+class Acked(msgspec.Struct, frozen=True):
     """The peer committed these frames."""
 
     ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     """The peer could not use this frame; `text` says why."""
 
     id: str
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Declined:
+class Declined(msgspec.Struct, frozen=True):
     """The peer will never be able to use this frame; `text` says why."""
 
     id: str
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(msgspec.Struct, frozen=True):
     """Compare what the edge holds with what it should hold; deliver the difference."""
 
     inventory: Inventory
 
 
-@dataclass(frozen=True, slots=True)
-class Compare:
+class Compare(msgspec.Struct, frozen=True):
     """Compare what the edge says it holds, in short, with what it acknowledged."""
 
     digest: Digest
 
 
-@dataclass(frozen=True, slots=True)
-class Tell:
+class Tell(msgspec.Struct, frozen=True):
     """Say once more what we hold."""
 
 
-@dataclass(frozen=True, slots=True)
-class Alive:
+class Alive(msgspec.Struct, frozen=True):
     """The node said it is alive."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(msgspec.Struct, frozen=True):
     """This frame answers the request with id `message.parent`."""
 
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(msgspec.Struct, frozen=True):
     """Close the socket with this code.  `reason` is for the log of both ends."""
 
     code: int
@@ -187,8 +177,7 @@ def downstream_part(message: Message) -> str | None:
     return None
 
 
-@dataclass(slots=True)
-class HubSession:
+class HubSession(msgspec.Struct):
     """The hub's end of one connection of one node.
 
     ours: the edge announced our protocol.   number: this session's fencing number."""
@@ -297,8 +286,7 @@ class HubSession:
         return self.last_heard + (SILENCE_S if self.ours else STOCK_SILENCE_S)
 
 
-@dataclass(slots=True)
-class EdgeSession:
+class EdgeSession(msgspec.Struct):
     """The edge's end.  ours: the hub answered with our protocol header."""
 
     node: str

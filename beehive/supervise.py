@@ -1,4 +1,4 @@
-"""The frame that every daemon runs in: parts in one TaskGroup, an ordered stop, signals.
+"""The frame that every daemon runs in: parts in one TaskGroup, an ordered stop, signals.  Parts may follow while others run.
 
 A part is an object with a `name` and `async def run()` that never returns by itself; a return is a fault and ends the
 daemon, as does an exception, so that whoever started the daemon restarts it whole.  The first SIGTERM or SIGINT stops the parts
@@ -17,9 +17,10 @@ import os
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from types import FrameType
 from typing import Any
+
+import msgspec
 
 from beehive.errors import SkerryError
 from beehive.watchdog import HANGS, Watchdog, stacks
@@ -39,8 +40,7 @@ EXIT_S = 20.0
 """How long what is left may take once all parts have ended: threads that are still at work, files to close."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class Part(msgspec.Struct, frozen=True, kw_only=True):
     """One named, endless activity.  `stop_s`: how long its clean-up after cancellation may take."""
 
     name: str
@@ -55,13 +55,16 @@ class PartEnded(RuntimeError):
 async def supervise(
     parts: Sequence[Part],
     *,
+    then: Callable[[], Awaitable[Sequence[Part]]] | None = None,
     stop: asyncio.Event | None = None,
     signals: bool = True,
     deaf_s: float = DEAF_S,
 ) -> None:
     """Run `parts` until `stop` is set or a signal comes.  Raises what a failing part raised.
 
-    Stopping cancels the parts from the last to the first and waits for each in turn.   deaf_s: see DEAF_S."""
+    then: makes more parts while these run; what it raises is a fault, too.   deaf_s: see DEAF_S.
+    Stopping cancels the parts from the last to the first and waits for each in turn."""
+    running = list(parts)
     stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
     listening = _Signals(stop, deaf_s) if signals else None
@@ -72,13 +75,23 @@ async def supervise(
     ending = _Ending(lambda: ", ".join(task.get_name() for task in tasks if not task.done()))
     try:
         async with asyncio.TaskGroup() as group:
-            tasks += [group.create_task(_guard(part, stop, ending), name=part.name) for part in parts]
+            tasks += [group.create_task(_guard(part, stop, ending), name=part.name) for part in running]
+
+            async def follow(make: Callable[[], Awaitable[Sequence[Part]]]) -> None:
+                more = await _made(make, ending)
+                running.extend(more)
+                tasks.extend(group.create_task(_guard(part, stop, ending), name=part.name) for part in more)
+
+            following = group.create_task(follow(then), name="parts that follow") if then else None
             try:
                 await stop.wait()
             finally:
                 # also when our caller is cancelled: from here on a cancelled part is no fault
-                ending.begin(FAULT_S + (sum(part.stop_s for part in parts) if stop.is_set() else 0.0))
-            for task, part in zip(reversed(tasks), reversed(parts), strict=True):
+                ending.begin(FAULT_S + (sum(part.stop_s for part in running) if stop.is_set() else 0.0))
+            if following is not None:
+                following.cancel()
+                await asyncio.wait([following], timeout=STOP_S)
+            for task, part in zip(reversed(tasks), reversed(running), strict=True):
                 task.cancel()
                 done, _ = await asyncio.wait([task], timeout=part.stop_s)
                 if not done:
@@ -151,6 +164,21 @@ class _Ending:
         os._exit(HANGS)
 
 
+async def _made(make: Callable[[], Awaitable[Sequence[Part]]], ending: _Ending) -> Sequence[Part]:
+    """The parts that follow."""
+    try:
+        return await make()
+    except Exception as error:
+        ending.begin(FAULT_S)
+        log.error("The other parts cannot be started: %s", error, exc_info=_shown(error))
+        raise
+
+
+def _shown(error: Exception) -> Exception | None:
+    """For the log: one of ours says all in its sentence; what else is raised is a bug, and where it was raised matters."""
+    return None if isinstance(error, SkerryError) and not log.isEnabledFor(logging.DEBUG) else error
+
+
 async def _guard(part: Part, stop: asyncio.Event, ending: _Ending) -> None:
     """Run one part.  `ending`: the group is going down because another part failed."""
     try:
@@ -164,9 +192,7 @@ async def _guard(part: Part, stop: asyncio.Event, ending: _Ending) -> None:
         raise PartEnded(f"part {part.name} was cancelled from within") from None
     except Exception as error:
         ending.begin(FAULT_S)
-        # one of ours says all in its sentence; what else is raised is a bug, and where it was raised matters
-        told = isinstance(error, SkerryError) and not log.isEnabledFor(logging.DEBUG)
-        log.error("Part %s failed: %s", part.name, error, exc_info=None if told else error)
+        log.error("Part %s failed: %s", part.name, error, exc_info=_shown(error))
         raise
     if not stop.is_set():
         ending.begin(FAULT_S)

@@ -22,8 +22,9 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +48,7 @@ MAX_TASKS = 256
 _LAST_WORDS_S = 5.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Vital:
+class Vital(msgspec.Struct, frozen=True, kw_only=True):
     """Something that must go on.  Both functions are called from another thread and must not block.
 
     pulse: a value that changes with each step; None while there is nothing to do.   limit_s: how long one step may take.
@@ -62,32 +62,28 @@ class Vital:
     excused: Callable[[], bool] = lambda: False
 
 
-@dataclass(frozen=True, slots=True)
-class Stands:
+class Stands(msgspec.Struct, frozen=True):
     """Told once for each time that it stands still."""
 
     vital: Vital
     for_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Goes:
+class Goes(msgspec.Struct, frozen=True):
     """It stood still, was told, and goes on."""
 
     vital: Vital
     stood_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Over:
+class Over(msgspec.Struct, frozen=True):
     """It has stood still for its whole limit."""
 
     vital: Vital
     for_s: float
 
 
-@dataclass(slots=True)
-class _Seen:
+class _Seen(msgspec.Struct):
     pulse: object = None
     looks: int = 0
     told: bool = False

@@ -505,7 +505,7 @@ def _status(chosen: argparse.Namespace) -> int:
 
 def _status_at_rest(chosen: argparse.Namespace, config: EdgeConfig, error: str) -> int:
     """What the files say while no daemon does.  Raises: SkerryError."""
-    from dataclasses import asdict
+    from msgspec.structs import asdict
 
     from edgecore import questions, tables
     from edgecore.edgehub.certificate import Files

@@ -11,7 +11,6 @@ import ipaddress
 import re
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +23,6 @@ from edgecore.edged.config import SHUTDOWN_CRITICAL_S, SHUTDOWN_S, EdgedConfig
 from edgecore.edged.evict import Thresholds
 from edgecore.edged.imagegc import Limits
 from edgecore.edged.shutdown import Period, periods
-from edgecore.metaserver import writes
 
 API_VERSION = "edgecore.config.kubeedge.io/v1alpha2"
 KIND = "EdgeCore"
@@ -38,8 +36,7 @@ MAX_SOCKET_PATH = 107
 Text = str | int | float | bool | None
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(msgspec.Struct, frozen=True):
     """kind: str, int, bool, list (of strings), map (of strings), duration or any.   default: what an absent key means.
     why: one line for whoever reads the file.   ignored: KubeEdge's, without effect here.
     only: the values that can be honoured, if not all can."""
@@ -300,8 +297,7 @@ _OPEN = {path for path, key in KEYS.items() if key.kind in ("map", "any")}
 _GROUPS = {path.rsplit(".", n)[0] for path in KEYS for n in range(1, path.count(".") + 1)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MqttConfig:
+class MqttConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The node's broker.  `tls`: CA, certificate and key files, by the names that eventbus gives them."""
 
     url: str
@@ -310,8 +306,7 @@ class MqttConfig:
     tls: dict[str, Path] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MetaServerConfig:
+class MetaServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The local Kubernetes API.  host: an IP address.   audiences: for whom tokens may be made beside the issuer.
     offline_writes: kinds that may be written while the cloud is away."""
 
@@ -321,8 +316,7 @@ class MetaServerConfig:
     offline_writes: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EdgeConfig:
+class EdgeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Everything edgecore is told.  A part that is None is switched off.
 
     clouds: `host:port` each, in the order in which to try them; empty: what join noted.
@@ -665,12 +659,16 @@ def _metaserver(values: dict[str, Any], faults: list[str]) -> MetaServerConfig |
     if not 0 < number < 65536:
         faults.append(f"{server}.dummyServer: {text!r} is not an IP address with a port")
     named = frozenset(values[f"{server}.offlineWrites"])
+    never: frozenset[str] = frozenset()
+    if named:
+        # few name any, and pods of a machine that was switched on wait for what is loaded here
+        from edgecore.metaserver.writes import NEVER as never
     for kind in sorted(named):
         if not _KIND.fullmatch(kind):
             faults.append(
                 f"{server}.offlineWrites: {kind!r} is not a kind such as configmaps or devices.devices.kubeedge.io"
             )
-        elif kind in writes.NEVER:
+        elif kind in never:
             faults.append(f"{server}.offlineWrites: {kind} cannot be written without the cloud")
     return MetaServerConfig(
         host=host,

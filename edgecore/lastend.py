@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 log = logging.getLogger(__name__)
 
@@ -18,8 +19,7 @@ NAME = "edgecore.run"
 MAX_BYTES = 4096
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Began:
+class Began(msgspec.Struct, frozen=True, kw_only=True):
     """boot: the kernel's name for it.   killed: processes that were killed for want of memory since then."""
 
     boot: str

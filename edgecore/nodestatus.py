@@ -16,7 +16,7 @@ from beehive.backoff import Backoff
 from beehive.errors import Conflict, NotFound, Refused, SkerryError, Unavailable
 from beehive.message import Op
 from edgecore import metrics
-from edgecore.edgehub.link import Session
+from edgecore.edgehub.session import Session
 from edgecore.metamanager import node
 from edgecore.metamanager.answers import AlreadyExists
 from edgecore.metamanager.manager import MetaManager

@@ -21,19 +21,31 @@ class Reports(Protocol):
     async def event(self, event: bytes) -> None: ...
 
 
+Reported = Callable[[str, str, str], Awaitable[None]]
+"""Told of namespace, name and UID of a pod with another status.  Raises: Unavailable."""
+
+
+async def _to_nobody(namespace: str, name: str, uid: str) -> None:
+    """There is no local API yet, so nobody can watch it."""
+
+
 class ShownReports:
-    """The same reports.   reported, over: of the local API's mirror."""
+    """The same reports.   reported, over: of the local API's mirror, which may come later (`show`)."""
 
     def __init__(
         self,
         reports: Reports,
         *,
-        reported: Callable[[str, str, str], Awaitable[None]],
-        over: Callable[[str], None],
+        reported: Reported = _to_nobody,
+        over: Callable[[str], None] = lambda uid: None,
     ) -> None:
         self._reports = reports
         self._reported = reported
         self._over = over
+
+    def show(self, reported: Reported, over: Callable[[str], None]) -> None:
+        """From now on."""
+        self._reported, self._over = reported, over
 
     async def pod_status(self, namespace: str, name: str, uid: str, status: bytes) -> None:
         await self._reports.pod_status(namespace, name, uid, status)

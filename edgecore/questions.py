@@ -10,7 +10,7 @@ import msgspec
 from beehive import clock
 from beehive.errors import NotFound, ProtocolError
 from edgecore.edged.manager import RunningPod
-from edgecore.edgehub.certificate import Identity
+from edgecore.edgehub.identity import Identity
 from edgecore.edgehub.link import Link
 from edgecore.local import Question
 from edgecore.metamanager import refusals

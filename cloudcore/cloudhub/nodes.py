@@ -10,7 +10,8 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+
+from msgspec.structs import fields, replace
 
 from beehive import clock
 from beehive.delivery import Counters, Delivery, Item

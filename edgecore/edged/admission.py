@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -34,24 +33,22 @@ _COUNTED = ("cpu", "memory", "ephemeral-storage")
 _ARCH = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """refused: why the pod may not run.  preempt: UIDs of pods that must end first, when it may."""
 
     refused: Outcome | None = None
     preempt: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Room:
+class Room(msgspec.Struct, frozen=True, kw_only=True):
     """allocatable: nano-units by resource name.  pressures: the conditions that are on (MemoryPressure, ...).
     labels: the node's as the cloud has them; empty while that is not known.  strict_groups: whether its runtime can keep the
     image's groups away from containers."""
 
-    allocatable: Mapping[str, int] = field(default_factory=dict)
+    allocatable: Mapping[str, int] = msgspec.field(default_factory=dict)
     max_pods: int = 110
     pressures: frozenset[str] = frozenset()
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     strict_groups: bool = False
 
 

@@ -7,15 +7,14 @@ Source: client-go flowcontrol/backoff.go and kuberuntime_manager.go doBackOff.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 INITIAL_S = 10.0
 MAX_S = 300.0
 RESET_S = 600.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delay:
+class Delay(msgspec.Struct, frozen=True, kw_only=True):
     """delay_s applies to failures since updated_at (Unix seconds)."""
 
     delay_s: float

@@ -11,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from edgecore.edged import quantity
 from edgecore.edged.pod import Pod
@@ -25,8 +26,7 @@ MIN_QUOTA_US = 1000
 _CONTROLLERS = ("cpu", "memory", "pids")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Values:
+class Values(msgspec.Struct, frozen=True, kw_only=True):
     """What one cgroup is limited to; None means not limited, or left as it is."""
 
     shares: int | None = None

@@ -9,7 +9,8 @@ device is given to one pod at a time."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from edgecore.edged.errors import Held
 from edgecore.edged.pod import Container, Pod
@@ -19,8 +20,7 @@ FOLDER = "/dev/skerry"
 NOT_READY = "DeviceNotReady"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostDevice:
+class HostDevice(msgspec.Struct, frozen=True, kw_only=True):
     """A device node of this machine."""
 
     path: str
@@ -35,6 +35,16 @@ Find = Callable[[str, str], HostDevice | str]
 def none(namespace: str, name: str) -> HostDevice | str:
     """A `Find` for a node without devices."""
     return f"there is no device {namespace}/{name} here: the part for devices is off"
+
+
+class NotYet:
+    """Hardware while nobody has looked at it."""
+
+    def device(self, namespace: str, name: str) -> HostDevice | str:
+        return f"it is not known yet whether device {namespace}/{name} is plugged in"
+
+    def plugged_in(self) -> dict[str, int]:
+        return {}
 
 
 def claimed(container: Container) -> list[str]:

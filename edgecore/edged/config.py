@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from edgecore.edged.evict import Thresholds
 from edgecore.edged.imagegc import Limits
@@ -13,8 +14,7 @@ SHUTDOWN_S, SHUTDOWN_CRITICAL_S = 20, 5
 """Within the 30 s that edgecore's unit has to stop."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EdgedConfig:
+class EdgedConfig(msgspec.Struct, frozen=True, kw_only=True):
     """One field a line: unit in its name, default, and why.
 
     runtime_endpoint, image_endpoint: unix sockets of the CRI; an empty image_endpoint means the same one.
@@ -62,8 +62,8 @@ class EdgedConfig:
     pod_pids_limit: int = 4096
     log_max_bytes: int = 10 * 1024 * 1024
     log_max_files: int = 5
-    image_gc: Limits = field(default_factory=Limits)
-    evict: Thresholds | None = field(default_factory=Thresholds)
+    image_gc: Limits = msgspec.field(default_factory=Limits)
+    evict: Thresholds | None = msgspec.field(default_factory=Thresholds)
     pull_min_free_percent: float = 5.0
     pull_stall_s: float = 120.0
     shutdown: tuple[Period, ...] = periods(SHUTDOWN_S, SHUTDOWN_CRITICAL_S)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -30,8 +29,7 @@ KIND = "kubernetes.io~csi"
 DATA = "vol_data.json"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """One volume for one pod.
 
     spec_name: of the volume in the pod, or of the PersistentVolume.  handle: the driver's name for it.
@@ -49,7 +47,7 @@ class Wanted:
     fs_type: str = ""
     mount_flags: tuple[str, ...] = ()
     modes: tuple[str, ...] = ()
-    attributes: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, str] = msgspec.field(default_factory=dict)
     publish_secret: tuple[str, str] | None = None
     stage_secret: tuple[str, str] | None = None
     expand_secret: tuple[str, str] | None = None
@@ -119,15 +117,14 @@ def attachment_name(wanted: Wanted, node_name: str) -> str:
     return "csi-" + hashlib.sha256(text.encode()).hexdigest()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeInfo:
+class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What a driver says of this machine.
 
     node_id: its name for it; most: how many of its volumes may be here, 0 for any number; topology: where it is."""
 
     node_id: str
     most: int = 0
-    topology: Mapping[str, str] = field(default_factory=dict)
+    topology: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 def node_fault(node_id: str, topology: Mapping[str, str]) -> str:
@@ -179,8 +176,7 @@ class Data(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     own: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
+class Published(msgspec.Struct, frozen=True, kw_only=True):
     """Where a volume is for a pod.  own: whether the pod's group is to be given what is in it."""
 
     path: str

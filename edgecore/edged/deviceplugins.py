@@ -13,9 +13,10 @@ import asyncio
 import logging
 import stat
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+import msgspec
 
 from beehive import dmi
 from beehive.errors import NotFound, Refused, SkerryError, Unavailable
@@ -70,8 +71,7 @@ _PLUGIN = _methods(pb, VERSION, "DevicePlugin")
 _LISTER = _methods(resources_pb, "v1", "PodResourcesLister")
 
 
-@dataclass(slots=True)
-class _Plugin:
+class _Plugin(msgspec.Struct):
     endpoint: str
     client: dmi.Client
     options: pb.DevicePluginOptions

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -24,16 +23,14 @@ Grants = dict[str, dict[str, dict[str, tuple[str, ...]]]]
 """Pod UID -> container -> resource -> device ids."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Device:
+class Device(msgspec.Struct, frozen=True, kw_only=True):
     """numa: nodes of the machine that it is near to."""
 
     healthy: bool
     numa: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """What a container may get of one resource.
 
     has: given to it before; then nothing else is chosen.  first: those that this pod's init containers had.
@@ -71,15 +68,14 @@ def wanted(container: Container) -> dict[str, int]:
     return {name: count for name, count in found.items() if count > 0}
 
 
-@dataclass(slots=True)
-class Book:
+class Book(msgspec.Struct):
     """All devices of this machine and who has them.
 
     resources: as their plugins said last; a plugin that is away leaves its devices unhealthy.
     """
 
-    resources: dict[str, dict[str, Device]] = field(default_factory=dict)
-    grants: Grants = field(default_factory=dict)
+    resources: dict[str, dict[str, Device]] = msgspec.field(default_factory=dict)
+    grants: Grants = msgspec.field(default_factory=dict)
 
     def learn(self, resource: str, devices: Mapping[str, Device]) -> None:
         """What a plugin says now."""

@@ -13,9 +13,10 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+
+import msgspec
 
 from edgecore.edged import evict, spec, tree, volumes
 from edgecore.edged.config import EdgedConfig
@@ -30,16 +31,15 @@ REGULAR_S = 60.0
 LEAST_S, SHARE = 5.0, 0.05
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counted:
+class Counted(msgspec.Struct, frozen=True, kw_only=True):
     """One counting of a pod.  at, took_s: monotonic seconds; free: bytes that its disks had left; sizes: bytes by path;
     inodes: of its volumes, by path."""
 
     at: float
     took_s: float = 0.0
     free: int = 0
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    inodes: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, int] = msgspec.field(default_factory=dict)
+    inodes: Mapping[str, int] = msgspec.field(default_factory=dict)
 
 
 def due(last: Counted | None, *, now: float, free: int, left: int | None) -> bool:

@@ -9,7 +9,8 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from edgecore.edged import quantity
 from edgecore.edged.errors import Held
@@ -23,8 +24,7 @@ _ENV_NAME = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*\Z")
 _SUBSCRIPT = re.compile(r"metadata\.(labels|annotations)\['([^']{1,320})'\]\Z")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What the environment may tell a container of where it runs.
 
     allocatable: nano-units by resource name, used where a limit is asked for that is not set.
@@ -34,16 +34,15 @@ class Facts:
     node_name: str = ""
     host_ips: tuple[str, ...] = ()
     pod_ips: tuple[str, ...] = ()
-    allocatable: Mapping[str, int] = field(default_factory=dict)
-    service: Mapping[str, str] = field(default_factory=dict)
+    allocatable: Mapping[str, int] = msgspec.field(default_factory=dict)
+    service: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class References:
+class References(msgspec.Struct, frozen=True, kw_only=True):
     """The configmaps and secrets that a pod names, by name; a missing one is None or absent.  Values are bytes."""
 
-    config_maps: Mapping[str, Mapping[str, bytes] | None] = field(default_factory=dict)
-    secrets: Mapping[str, Mapping[str, bytes] | None] = field(default_factory=dict)
+    config_maps: Mapping[str, Mapping[str, bytes] | None] = msgspec.field(default_factory=dict)
+    secrets: Mapping[str, Mapping[str, bytes] | None] = msgspec.field(default_factory=dict)
 
 
 class Binary(bytes):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import msgspec
 
@@ -19,8 +18,7 @@ MAX_MESSAGE = 1024
 MAX_KEYS = 256
 
 
-@dataclass(slots=True)
-class _Seen:
+class _Seen(msgspec.Struct):
     name: str
     first: float
     sent: float

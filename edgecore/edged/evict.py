@@ -6,7 +6,8 @@ Source: kubelet, eviction/helpers.go (rank functions, messages), eviction/evicti
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from edgecore.edged import quantity
 from edgecore.edged.admission import critical
@@ -17,8 +18,7 @@ from edgecore.edged.status import Outcome
 MI = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Thresholds:
+class Thresholds(msgspec.Struct, frozen=True, kw_only=True):
     """The kubelet's evictionHard on Linux; what is left when a condition turns on.  0 switches a signal off.
 
     transition_s: a condition stays on this long after its signal was last seen, so that it does not flap.
@@ -32,8 +32,7 @@ class Thresholds:
     transition_s: float = 300.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signals:
+class Signals(msgspec.Struct, frozen=True, kw_only=True):
     """What is there and what is left; totals of 0 mean unknown and never count as short."""
 
     memory_bytes: int = 0
@@ -48,8 +47,7 @@ class Signals:
     pids_free: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shortage:
+class Shortage(msgspec.Struct, frozen=True, kw_only=True):
     """One signal below its threshold.  missing: how much must become free, in bytes or pieces."""
 
     condition: str
@@ -59,19 +57,18 @@ class Shortage:
     missing: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """What one pod uses, in bytes.
 
     volumes: of each emptyDir on disk, and volume_inodes how many it holds; memory, logs, layers (what it wrote into its own
     file system): of each container.   node_files: what the node wrote for it.
     """
 
-    memory: Mapping[str, int] = field(default_factory=dict)
-    volumes: Mapping[str, int] = field(default_factory=dict)
-    volume_inodes: Mapping[str, int] = field(default_factory=dict)
-    logs: Mapping[str, int] = field(default_factory=dict)
-    layers: Mapping[str, int] = field(default_factory=dict)
+    memory: Mapping[str, int] = msgspec.field(default_factory=dict)
+    volumes: Mapping[str, int] = msgspec.field(default_factory=dict)
+    volume_inodes: Mapping[str, int] = msgspec.field(default_factory=dict)
+    logs: Mapping[str, int] = msgspec.field(default_factory=dict)
+    layers: Mapping[str, int] = msgspec.field(default_factory=dict)
     node_files: int = 0
 
     @property
@@ -193,8 +190,7 @@ def limited(pod: Pod) -> bool:
     return any("ephemeral-storage" in c.resources.limits for c in pod.all_containers())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Limit:
+class _Limit(msgspec.Struct, frozen=True, kw_only=True):
     """One limit of the disk that a pod may use, and what is said when it is passed."""
 
     most: int

@@ -9,13 +9,13 @@ Source: kubelet, images/image_gc_manager.go.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from edgecore.edged.runtime import Image
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Disk:
+class Disk(msgspec.Struct, frozen=True, kw_only=True):
     """A file system, in bytes and inodes."""
 
     path: str = ""
@@ -29,8 +29,7 @@ class Disk:
         return 100.0 - 100.0 * self.bytes_free / self.bytes_total if self.bytes_total else 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Collecting begins above high_percent of the disk in use and ends below low_percent.
 
     An image that was seen for less than min_age_s is left: a pod may be about to use it.

@@ -12,9 +12,10 @@ import asyncio
 import logging
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from edgecore.edged import tree
 from edgecore.edged.errors import CriError
@@ -22,8 +23,7 @@ from edgecore.edged.errors import CriError
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogFile:
+class LogFile(msgspec.Struct, frozen=True, kw_only=True):
     """The log of one running container.  current: the file that is written to.
 
     folder: absolute, or below the root of all logs.
@@ -34,8 +34,7 @@ class LogFile:
     current: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rotation:
+class Rotation(msgspec.Struct, frozen=True, kw_only=True):
     """remove: names, oldest first.  rename_to: what the current file becomes; empty when it stays."""
 
     remove: tuple[str, ...] = ()

@@ -12,7 +12,6 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -45,6 +44,7 @@ from edgecore.edged.nodeside import NodeSide
 from edgecore.edged.pod import Container, ObjectMeta, Pod, PodSpec, PodStatus
 from edgecore.edged.podcontext import Shared
 from edgecore.edged.podread import decode_key, decode_pod, decode_uid
+from edgecore.edged.podreading import Listed
 from edgecore.edged.ports import Clock, NoPlugins, NoStorage, Objects, Reports, State, SystemClock
 from edgecore.edged.room import Room
 from edgecore.edged.runtime import (
@@ -77,10 +77,11 @@ WORKER_RETRY_S = 30.0
 STANDS_S, TELL_S = 600.0, 60.0
 # How often the folder of static pods is looked at, and what the API shows of them.
 STATIC_S, MIRROR_S = 5.0, 10.0
+# How long the first look at the runtime is waited for, so that pods need not look for themselves.
+FIRST_LIST_S = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunningPod:
+class RunningPod(msgspec.Struct, frozen=True, kw_only=True):
     """A line for the local command line."""
 
     namespace: str
@@ -146,11 +147,14 @@ class Edged:
         self._absent: dict[str, int] = {}
         self._strays: dict[str, int] = {}
         self._changed = asyncio.Event()
+        # set once what is wanted was known and every pod of it had a worker
+        self._compared = asyncio.Event()
         self._labels: dict[str, str] = {}
         self._listing = pleg.Listing()
         self._sandboxes: list[SandboxInfo] = []
         self._containers: list[ContainerInfo] = []
         self._listed = False
+        self._looked = asyncio.Event()
         # the number of the look that is under way
         self._relisting: int | None = None
         self._comparing: int | None = None
@@ -237,15 +241,20 @@ class Edged:
             plugins=self._plugins or NoPlugins(),
             storage=self._csi or NoStorage(),
             service_env=self._service_env,
-            find_device=self._devices.device if self._devices is not None else claims.none,
+            find_device=self._find_device,
         )
         self._config.root_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._config.log_dir.mkdir(parents=True, exist_ok=True)
         await asyncio.to_thread(self._ends.open)
-        await self._node.started()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._relist_for_ever(), name="relist")
+                static_before = await asyncio.to_thread(self._static.signature) if self._static else ()
+                await self._node.started()
+                # one look at everything is less than one for each pod; a runtime that hangs is not waited for
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(FIRST_LIST_S):
+                        await self._looked.wait()
                 group.create_task(self._wanted_for_ever(group), name="wanted pods")
                 group.create_task(self.housekeeper.run(), name="housekeeping")
                 group.create_task(
@@ -256,13 +265,23 @@ class Edged:
                 if self._plugins is not None:
                     group.create_task(self._plugins.run(), name="device plugins")
                 if self._static is not None:
-                    group.create_task(self._watch_static(self._static), name="static pods")
+                    group.create_task(self._watch_static(self._static, static_before), name="static pods")
                 if self._mirroring is not None:
                     group.create_task(self._mirror_for_ever(self._mirroring), name="mirror pods")
         finally:
             self._workers.clear()
             if self._own_cri:
                 self._cri.close()
+
+    async def settled(self) -> None:
+        """Wait until each pod that was wanted at the start has had its turn: it runs, or something holds it back."""
+        await self._compared.wait()
+        for worker in list(self._workers.values()):
+            await worker.settled()
+
+    def watch_hardware(self, devices: Devices) -> None:
+        """What pods claim is found here from now on."""
+        self._devices = devices
 
     def notify(self, kind: str, namespace: str, name: str) -> None:
         """Something changed: look again.  From the event loop's thread; does not block; many calls are one look."""
@@ -299,6 +318,10 @@ class Edged:
         left = [f"{w.pod.namespace}/{w.pod.name}" for w in self._workers.values() if not w.rested]
         if left:
             log.warning("The machine goes down and these did not end in time: %s", ", ".join(left)[:256])
+
+    def _find_device(self, namespace: str, name: str) -> claims.HostDevice | str:
+        find = self._devices.device if self._devices is not None else claims.none
+        return find(namespace, name)
 
     async def running_pods(self) -> list[RunningPod]:
         """The pods that have a worker, as last reported; for the local command line."""
@@ -352,6 +375,7 @@ class Edged:
                 self._runtime_back()
                 self._take_listing(sandboxes, containers)
             self._relisting = None
+            self._looked.set()
             await asyncio.sleep(self._config.relist_s)
 
     def _runtime_away(self, text: str) -> None:
@@ -393,6 +417,7 @@ class Edged:
                 if await self._compare(group, await self._wanted_pods()):
                     wait = ABSENCE_S
                 trouble = ""
+                self._compared.set()
             except Incomplete as err:
                 # what is known runs; from what is not known nothing follows
                 if str(err) != trouble:
@@ -401,6 +426,7 @@ class Edged:
                 wait = ABSENCE_S
                 for raw in err.known:
                     await self._want(group, bytes(raw))
+                self._compared.set()
             except Unavailable as err:
                 if str(err) != trouble:
                     log.warning("Cannot read which pods are wanted: %s", err)
@@ -456,9 +482,8 @@ class Edged:
         except SkerryError:
             return {}
 
-    async def _watch_static(self, static: StaticPods) -> None:
-        """Notice that a file of the folder has changed."""
-        before = None
+    async def _watch_static(self, static: StaticPods, before: object) -> None:
+        """Notice that a file of the folder has changed.   before: its signature when it was not read yet."""
         while True:
             now = await asyncio.to_thread(static.signature)
             if now != before:
@@ -603,13 +628,15 @@ class Edged:
             reports = self._mirroring or Unreported()
         # more than one list of the runtime lacks it: one may be empty by mistake
         unseen = self._listings >= AGREEING_READINGS and pod.uid not in self._listing.pods
+        first = pod.uid not in self._spawned
         worker = Worker(
             self._shared,
             pod,
             raw,
             admit=self._room.admit,
             reports=reports,
-            unseen=unseen and pod.uid not in self._spawned,
+            unseen=unseen and first,
+            listed=self._listed_of(pod.uid) if first else None,
         )
         self._spawned.add(pod.uid)
         if self._node.shutting_down:
@@ -620,6 +647,17 @@ class Edged:
         self._workers[pod.uid] = worker
         self._raw[pod.uid] = raw
         group.create_task(self._work(worker), name=f"pod {pod.namespace}/{pod.name}")
+
+    def _listed_of(self, uid: str) -> Listed | None:
+        """What the last look at the runtime has of a pod that had no worker; None where that is worth another look.
+
+        A list may lack something by mistake; but of a machine that was just started nothing runs."""
+        if not self._listed or self._away or not (uid in self._listing.pods or self._node.rebooted):
+            return None
+        return (
+            [s for s in self._sandboxes if s.labels.get(LABEL_POD_UID) == uid],
+            [c for c in self._containers if c.uid == uid],
+        )
 
     async def _work(self, worker: Worker) -> None:
         uid = worker.pod.uid

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -32,8 +31,7 @@ CreatePod = Callable[[str, str, bytes], Awaitable[None]]
 """Namespace, name and JSON of a pod to create at the API.  One that is there already is no fault.  Raises SkerryError."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mirror:
+class Mirror(msgspec.Struct, frozen=True, kw_only=True):
     """One at the API.  of: hash of the static pod that it shows."""
 
     uid: str
@@ -41,13 +39,11 @@ class Mirror:
     deleting: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Create:
+class Create(msgspec.Struct, frozen=True, kw_only=True):
     key: Key
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delete:
+class Delete(msgspec.Struct, frozen=True, kw_only=True):
     key: Key
     uid: str
 

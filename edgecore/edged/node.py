@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+import msgspec
 
 from edgecore.edged import cgroups
 from edgecore.edged.config import EdgedConfig
@@ -44,8 +45,7 @@ _ARCH = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What was read of the machine.  Sizes in bytes.
 
     memory_limits: whether the kernel enforces them; unified: whether its cgroups are of version 2.
@@ -87,8 +87,7 @@ class Facts:
 UNKNOWN_RUNTIME = RuntimeVersion(name="containerd", version="Unknown", api_version="")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuntimeFacts:
+class RuntimeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What the runtime says of itself; error is set when it could not be asked."""
 
     version: RuntimeVersion = UNKNOWN_RUNTIME
@@ -97,11 +96,10 @@ class RuntimeFacts:
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Before:
+class Before(msgspec.Struct, frozen=True, kw_only=True):
     """The conditions that were last reported: type -> (status, lastTransitionTime)."""
 
-    conditions: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    conditions: Mapping[str, tuple[str, str]] = msgspec.field(default_factory=dict)
 
 
 def before(status: Mapping[str, Any]) -> Before:

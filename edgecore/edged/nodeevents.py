@@ -6,8 +6,9 @@ Source: kubelet, events/event.go, nodestatus/setters.go, kubelet_node_status.go 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 # condition -> reason while it is False, and while it is True
 _REASONS = {
@@ -18,8 +19,7 @@ _REASONS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class Told(msgspec.Struct, frozen=True, kw_only=True):
     """kind: Normal or Warning."""
 
     kind: str

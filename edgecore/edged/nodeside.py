@@ -140,21 +140,36 @@ class NodeSide:
 
     async def started(self) -> None:
         """Tell that edged runs, whether the machine was started since it last did, and what its kernel lacks."""
-        await self.tell(nodeevents.STARTING)
         if not self.facts.memory_limits:
             log.warning("%s", node.NO_LIMITS)
+        # all of it in one commit: pods wait for this
+        async with asyncio.TaskGroup() as together:
+            together.create_task(self.tell(nodeevents.STARTING))
+            told = await self._boot()
+            if told is not None:
+                self.rebooted = True
+                together.create_task(self.tell(told))
+
+    async def _boot(self) -> nodeevents.Told | None:
+        """That the machine was started since an agent last ran.  None: it was not, or that cannot be known or noted."""
         now = self.facts.boot_id
         try:
-            if not self.facts.memory_limits:
-                await self._state.save(UNLIMITED, b"1")
-            self._limits_told = await self._state.load(UNLIMITED) is not None
+            limits = await self._state.load(UNLIMITED)
             before = await self._state.load(BOOT_ID)
-            if now and before != now.encode():
-                await self._state.save(BOOT_ID, now.encode())
+        except SkerryError as err:
+            log.debug("Cannot read what the node was told of: %s", err)
+            return None
+        told = nodeevents.rebooted(self._name, (before or b"").decode("ascii", "replace"), now)
+        self._limits_told = limits is not None or not self.facts.memory_limits
+        notes = {}
+        if limits is None and not self.facts.memory_limits:
+            notes[UNLIMITED] = b"1"
+        if now and before != now.encode():
+            notes[BOOT_ID] = now.encode()
+        try:
+            for key, value in notes.items():
+                await self._state.save(key, value)
         except SkerryError as err:
             log.debug("Cannot keep what the node was told of: %s", err)
-            return
-        told = nodeevents.rebooted(self._name, (before or b"").decode("ascii", "replace"), now)
-        if told is not None:
-            self.rebooted = True
-            await self.tell(told)
+            return None
+        return told

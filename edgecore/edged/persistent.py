@@ -6,10 +6,10 @@ Source: kubelet, volume/util/util.go; pkg/kubelet/volumemanager/populator (a cla
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from edgecore.edged import quantity
 from edgecore.edged.csi import Wanted
@@ -21,8 +21,7 @@ RESIZE_PENDING = "FileSystemResizePending"
 _S = TypeVar("_S", bound=msgspec.Struct)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """Where a claim's data is on this machine.
 
     create: the folder is made when it is missing.  own: whether a pod's fsGroup becomes its group; deep: and that of all that

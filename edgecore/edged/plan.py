@@ -10,36 +10,33 @@ Source: kubelet, kuberuntime_manager.go (computePodActions, doBackOff), kuberunt
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
+
+import msgspec
 
 from edgecore.edged import adopt, backoff, restarts
 from edgecore.edged.pod import Container, Pod
 from edgecore.edged.runtime import ContainerState, ContainerStatus, PodRuntime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CreateSandbox:
+class CreateSandbox(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StopSandbox:
+class StopSandbox(msgspec.Struct, frozen=True, kw_only=True):
     """Stop a sandbox that cannot be used, after killing what runs in it."""
 
     sandbox_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartContainer:
+class StartContainer(msgspec.Struct, frozen=True, kw_only=True):
     """restart_count: also the container's attempt, so that no two of a name share one."""
 
     name: str
     restart_count: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KillContainer:
+class KillContainer(msgspec.Struct, frozen=True, kw_only=True):
     """grace_s: None means the pod's own.  again: another one is started in its place, with whatever it ends."""
 
     container_id: str
@@ -50,15 +47,13 @@ class KillContainer:
     again: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RemoveContainer:
+class RemoveContainer(msgspec.Struct, frozen=True, kw_only=True):
     """Remove one that was created and never started: an agent died between the two calls."""
 
     container_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RestartAll:
+class RestartAll(msgspec.Struct, frozen=True, kw_only=True):
     """End and remove every container but the ephemeral ones, in the sandbox that stays; then they start as in a new pod.
 
     name: of the container whose end says so; empty: an agent before us began with it."""
@@ -77,20 +72,18 @@ _SIGNALS = (128 + 9, 128 + 15)
 Action = CreateSandbox | StopSandbox | StartContainer | KillContainer | RemoveContainer | RestartAll
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """actions: in order.  waiting: container -> (reason, message) for those held back.
 
     wake_in_s: when to plan again though nothing changed; None means at the next event.
     """
 
     actions: tuple[Action, ...] = ()
-    waiting: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    waiting: Mapping[str, tuple[str, str]] = msgspec.field(default_factory=dict)
     wake_in_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
+class Health(msgspec.Struct, frozen=True, kw_only=True):
     """What the probes say, by container id.  Absent means no verdict against the container."""
 
     failed_liveness: frozenset[str] = frozenset()
@@ -98,8 +91,7 @@ class Health:
     started: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Memory:
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
     """What the worker remembers of a pod's containers, by name; outlives the containers and the agent.
 
     restarts: the highest restart count reported.  delays: back-off.  finished: exit code of containers that were last
@@ -107,9 +99,9 @@ class Memory:
     replaced: ids of containers that were ended to start others in their place.
     """
 
-    restarts: Mapping[str, int] = field(default_factory=dict)
-    delays: Mapping[str, backoff.Delay] = field(default_factory=dict)
-    finished: Mapping[str, int] = field(default_factory=dict)
+    restarts: Mapping[str, int] = msgspec.field(default_factory=dict)
+    delays: Mapping[str, backoff.Delay] = msgspec.field(default_factory=dict)
+    finished: Mapping[str, int] = msgspec.field(default_factory=dict)
     restart_all: str = ""
     replaced: frozenset[str] = frozenset()
 

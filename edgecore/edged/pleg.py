@@ -7,16 +7,16 @@ Source: kubelet, pleg/generic.go, which turns (old state, new state) of each con
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from edgecore.edged.runtime import LABEL_POD_UID, ContainerInfo, PodRuntime, SandboxInfo
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
+class Listing(msgspec.Struct, frozen=True, kw_only=True):
     """States by pod UID and object id; sandboxes count as objects too."""
 
-    pods: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    pods: Mapping[str, Mapping[str, str]] = msgspec.field(default_factory=dict)
 
 
 def listing(sandboxes: Iterable[SandboxInfo], containers: Iterable[ContainerInfo]) -> Listing:

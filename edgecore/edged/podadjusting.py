@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from edgecore.edged import claims, resize
 from edgecore.edged.errors import CriError

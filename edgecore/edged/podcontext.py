@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
+
+import msgspec
+from msgspec.structs import replace
 
 from beehive.errors import SkerryError
 from edgecore.edged import backoff, cgroups, claims, env, events, images, resize, spec, volumes
@@ -22,7 +24,7 @@ from edgecore.edged.pod import Container, Pod, ResourceRequirements
 from edgecore.edged.podworker import Life, PodWorker
 from edgecore.edged.ports import Clock, NoPlugins, NoStorage, Objects, Plugins, Reports, State, Storage
 from edgecore.edged.runtime import PodRuntime, Resources
-from edgecore.edged.starts import Starts
+from edgecore.edged.starts import PREPARING, PREPARING_PATIENCE_S, Starts
 from edgecore.edged.status import Outcome
 
 log = logging.getLogger(__name__)
@@ -49,8 +51,7 @@ class NodeFacts(Protocol):
     def allocatable(self) -> Mapping[str, int]: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shared:
+class Shared(msgspec.Struct, frozen=True, kw_only=True):
     """What all workers use."""
 
     config: EdgedConfig
@@ -64,15 +65,17 @@ class Shared:
     images: images.Images
     starts: Starts
     ends: Ends
-    plugins: Plugins = field(default_factory=NoPlugins)
-    storage: Storage = field(default_factory=NoStorage)
+    # whose turn it is to be made ready for its sandbox
+    turns: Starts = msgspec.field(default_factory=lambda: Starts(PREPARING, PREPARING_PATIENCE_S))
+    plugins: Plugins = msgspec.field(default_factory=NoPlugins)
+    storage: Storage = msgspec.field(default_factory=NoStorage)
     permit: Callable[[Pod], Outcome | None] = lambda _: None
     # why a pod that runs cannot have what it asks for now, if so
     short: Callable[[Pod], str] = lambda _: ""
     hold_path: Callable[[Pod, str], str] = lambda _pod, _path: ""
     # whether the machine was started since an agent last ran: then nothing of before it lives
     rebooted: Callable[[], bool] = lambda: False
-    service_env: Mapping[str, str] = field(default_factory=dict)
+    service_env: Mapping[str, str] = msgspec.field(default_factory=dict)
     find_device: claims.Find = claims.none
 
 

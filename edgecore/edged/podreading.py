@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Set
-from dataclasses import replace
+from collections.abc import Sequence, Set
+
+from msgspec.structs import replace
 
 from edgecore.edged import adopt, restarts, tree
 from edgecore.edged.errors import CriError, NotFound
 from edgecore.edged.podcontext import PodContext
-from edgecore.edged.runtime import ContainerInfo, ContainerState, ContainerStatus, PodRuntime, SandboxStatus
+from edgecore.edged.runtime import (
+    ContainerInfo,
+    ContainerState,
+    ContainerStatus,
+    PodRuntime,
+    SandboxInfo,
+    SandboxStatus,
+)
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +32,10 @@ DOUBT_S = 0.25
 FIRST_DOUBT_S = 0.14
 # The kubelet's limits on a termination message.
 MESSAGE_BYTES, MESSAGE_LOG_BYTES, MESSAGE_LOG_LINES = 4096, 2048, 80
+
+
+Listed = tuple[Sequence[SandboxInfo], Sequence[ContainerInfo]]
+"""What the runtime's lists have of one pod."""
 
 
 class Doubt:
@@ -58,11 +70,12 @@ class PodReader:
         self._container_cache: dict[tuple[str, ContainerState], ContainerStatus] = {}
         self._sandbox_cache: dict[tuple[str, bool], SandboxStatus] = {}
 
-    async def read(self) -> bool:
-        """Read the runtime; False when the reading is not believed yet."""
+    async def read(self, listed: Listed | None = None) -> bool:
+        """Read the runtime; False when the reading is not believed yet.   listed: need not be asked for again."""
         cri, uid = self._s.cri, self._ctx.pod.uid
-        sandbox_list = await cri.list_sandboxes(uid=uid)
-        container_list = await cri.list_containers(uid=uid)
+        if listed is None:
+            listed = await cri.list_sandboxes(uid=uid), await cri.list_containers(uid=uid)
+        sandbox_list, container_list = listed
         sandboxes = []
         for s in sorted(sandbox_list, key=lambda s: (s.attempt, s.created_at), reverse=True):
             cached = self._sandbox_cache.get((s.id, s.ready))

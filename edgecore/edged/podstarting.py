@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -64,8 +64,10 @@ class PodStarter:
         # why there is no sandbox, if that was tried
         self.sandbox_error: str | None = None
 
-    async def create_sandbox(self, attempt: int) -> None:
-        """The pod's place in the runtime: its network, and what holds its cgroup.  Raises CriError."""
+    async def create_sandbox(self, attempt: int, prepared: Callable[[], None] = lambda: None) -> None:
+        """The pod's place in the runtime: its network, and what holds its cgroup.  Raises CriError.
+
+        prepared: told once it is the runtime's turn."""
         handler = await self._runtime_handler()
         try:
             config = self._sandbox_config(attempt)
@@ -81,6 +83,7 @@ class PodStarter:
         await asyncio.to_thread(self._make_log_dirs)
         await asyncio.to_thread(self._ctx.limit)
         self.sandbox_error = None
+        prepared()
         async with asyncio.TaskGroup() as both:
             both.create_task(self._reporter.report())
             made = both.create_task(self._run_sandbox(config, handler))

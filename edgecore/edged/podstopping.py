@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from edgecore.edged import backoff, cgroups, prober, record, restarts, spec, tree
 from edgecore.edged.errors import CriError

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from beehive.errors import SkerryError
 from edgecore.edged import closure, csi, env, persistent, record, servicelinks, spec, tree, volumes

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -26,22 +25,20 @@ Grant = Mapping[str, ResourceRequirements]
 _NOTHING = ResourceRequirements()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pending:
+class Pending(msgspec.Struct, frozen=True, kw_only=True):
     """Why a pod does not have what it asks for: INFEASIBLE (the node never has so much) or DEFERRED (others have it now)."""
 
     reason: str
     message: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """Where the resize of a pod is.
 
     running: containers that run with something else than they were granted.   error: why one of them could not be changed."""
 
     pending: Pending | None = None
-    running: frozenset[str] = field(default_factory=frozenset)
+    running: frozenset[str] = msgspec.field(default_factory=frozenset)
     error: str = ""
 
     @property

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 # Labels and annotations as a kubelet sets them, so that tools that look for a kubelet's containers find ours, and so
 # that a restarted agent knows whose they are.
@@ -37,15 +38,13 @@ class ContainerState(enum.Enum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuntimeVersion:
+class RuntimeVersion(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     version: str
     api_version: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuntimeConditions:
+class RuntimeConditions(msgspec.Struct, frozen=True, kw_only=True):
     """strict_groups: whether it can keep the image's own groups away from a container."""
 
     runtime_ready: bool
@@ -55,16 +54,14 @@ class RuntimeConditions:
     strict_groups: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuntimeSetup:
+class RuntimeSetup(msgspec.Struct, frozen=True, kw_only=True):
     """How the runtime is set up, where it says so.  root_dir: where it keeps what it downloads."""
 
     sandbox_image: str = ""
     root_dir: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Namespaces:
+class Namespaces(msgspec.Struct, frozen=True, kw_only=True):
     host_network: bool = False
     host_pid: bool = False
     host_ipc: bool = False
@@ -73,31 +70,27 @@ class Namespaces:
     target_id: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SecurityProfile:
+class SecurityProfile(msgspec.Struct, frozen=True, kw_only=True):
     """kind: RuntimeDefault, Unconfined or Localhost; localhost_ref: an absolute path, or an AppArmor name."""
 
     kind: str
     localhost_ref: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dns:
+class Dns(msgspec.Struct, frozen=True, kw_only=True):
     servers: tuple[str, ...] = ()
     searches: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PortMapping:
+class PortMapping(msgspec.Struct, frozen=True, kw_only=True):
     container_port: int
     host_port: int
     protocol: str = "TCP"
     host_ip: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SandboxConfig:
+class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     namespace: str
     uid: str
@@ -106,10 +99,10 @@ class SandboxConfig:
     log_directory: str = ""
     dns: Dns | None = None
     ports: tuple[PortMapping, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
+    annotations: Mapping[str, str] = msgspec.field(default_factory=dict)
     cgroup_parent: str = ""
-    sysctls: Mapping[str, str] = field(default_factory=dict)
+    sysctls: Mapping[str, str] = msgspec.field(default_factory=dict)
     namespaces: Namespaces = Namespaces()
     run_as_user: int | None = None
     run_as_group: int | None = None
@@ -119,8 +112,7 @@ class SandboxConfig:
     seccomp: SecurityProfile | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mount:
+class Mount(msgspec.Struct, frozen=True, kw_only=True):
     """image: id of the image whose files are mounted in place of a path of this machine; image_path: what of them."""
 
     container_path: str
@@ -131,8 +123,7 @@ class Mount:
     image_path: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceMap:
+class DeviceMap(msgspec.Struct, frozen=True, kw_only=True):
     """A device node of this machine in a container.  permissions: of m (mknod), r, w."""
 
     container_path: str
@@ -140,19 +131,17 @@ class DeviceMap:
     permissions: str = "mrw"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
+class Given(msgspec.Struct, frozen=True, kw_only=True):
     """What a container gets with its devices.  cdi: names for the runtime's Container Device Interface."""
 
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = msgspec.field(default_factory=dict)
     mounts: tuple[Mount, ...] = ()
     devices: tuple[DeviceMap, ...] = ()
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = msgspec.field(default_factory=dict)
     cdi: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resources:
+class Resources(msgspec.Struct, frozen=True, kw_only=True):
     """0 means not limited, as in CRI.  unified: further files of a cgroup of version 2, which older ones refuse."""
 
     cpu_period_us: int = 0
@@ -160,11 +149,10 @@ class Resources:
     cpu_shares: int = 0
     memory_limit_bytes: int = 0
     oom_score_adj: int = 0
-    unified: Mapping[str, str] = field(default_factory=dict)
+    unified: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContainerConfig:
+class ContainerConfig(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     attempt: int
     image: str
@@ -176,8 +164,8 @@ class ContainerConfig:
     mounts: tuple[Mount, ...] = ()
     devices: tuple[DeviceMap, ...] = ()
     cdi: tuple[str, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
+    annotations: Mapping[str, str] = msgspec.field(default_factory=dict)
     log_path: str = ""
     stdin: bool = False
     stdin_once: bool = False
@@ -202,8 +190,7 @@ class ContainerConfig:
     apparmor: SecurityProfile | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SandboxInfo:
+class SandboxInfo(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the runtime's list of sandboxes."""
 
     id: str
@@ -213,18 +200,16 @@ class SandboxInfo:
     attempt: int
     ready: bool
     created_at: float
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SandboxStatus(SandboxInfo):
-    annotations: Mapping[str, str] = field(default_factory=dict)
+class SandboxStatus(SandboxInfo, frozen=True, kw_only=True):
+    annotations: Mapping[str, str] = msgspec.field(default_factory=dict)
     ips: tuple[str, ...] = ()
     host_network: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContainerInfo:
+class ContainerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the runtime's list of containers."""
 
     id: str
@@ -235,7 +220,7 @@ class ContainerInfo:
     created_at: float
     image: str = ""
     image_ref: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     @property
     def uid(self) -> str:
@@ -243,8 +228,7 @@ class ContainerInfo:
         return self.labels.get(LABEL_POD_UID, "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContainerStatus:
+class ContainerStatus(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     name: str
     attempt: int
@@ -257,8 +241,8 @@ class ContainerStatus:
     image_ref: str = ""
     reason: str = ""
     message: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
+    annotations: Mapping[str, str] = msgspec.field(default_factory=dict)
     log_path: str = ""
     mounts: tuple[Mount, ...] = ()
     # not in CRI's ContainerStatus; the worker fills them in, the names of its image for strangers only
@@ -276,8 +260,7 @@ class ContainerStatus:
         return self.annotations.get(ANNOTATION_HASH, "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PodRuntime:
+class PodRuntime(msgspec.Struct, frozen=True, kw_only=True):
     """All that the runtime has of one pod UID.
 
     sandboxes and containers: newest first; containers of every sandbox, dead ones included.
@@ -306,15 +289,13 @@ class PodRuntime:
         return tuple(c for c in self.containers if c.state in alive)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExecResult:
+class ExecResult(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int
     stdout: bytes
     stderr: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryDetail:
+class MemoryDetail(msgspec.Struct, frozen=True, kw_only=True):
     """Of memory, beside the working set.  usage_bytes: with all caches; page_faults: ever, major_page_faults those that
     read from the disk."""
 
@@ -324,8 +305,7 @@ class MemoryDetail:
     major_page_faults: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContainerUsage:
+class ContainerUsage(msgspec.Struct, frozen=True, kw_only=True):
     """memory_bytes: the working set; disk_bytes, inodes: of what it wrote into its own file system."""
 
     id: str
@@ -339,8 +319,7 @@ class ContainerUsage:
     memory: MemoryDetail = MemoryDetail()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InterfaceUsage:
+class InterfaceUsage(msgspec.Struct, frozen=True, kw_only=True):
     """Counters of a network interface since it is there."""
 
     name: str
@@ -350,8 +329,7 @@ class InterfaceUsage:
     tx_errors: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SandboxUsage:
+class SandboxUsage(msgspec.Struct, frozen=True, kw_only=True):
     """interfaces: the default one first; none when the pod has the machine's network.  timestamp: Unix seconds."""
 
     timestamp: float
@@ -359,16 +337,14 @@ class SandboxUsage:
     processes: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageUser:
+class ImageUser(msgspec.Struct, frozen=True, kw_only=True):
     """The user an image runs as: a number, a name, or neither (root)."""
 
     uid: int | None = None
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Image:
+class Image(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     tags: tuple[str, ...] = ()
     digests: tuple[str, ...] = ()
@@ -377,13 +353,16 @@ class Image:
     pinned: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageAuth:
+class ImageAuth(msgspec.Struct, frozen=True, kw_only=True):
     """Credentials for one registry."""
 
     username: str = ""
-    password: str = field(default="", repr=False)
-    auth: str = field(default="", repr=False)
-    identity_token: str = field(default="", repr=False)
-    registry_token: str = field(default="", repr=False)
+    password: str = ""
+    auth: str = ""
+    identity_token: str = ""
+    registry_token: str = ""
     server: str = ""
+
+    def __repr__(self) -> str:
+        """Without what is secret."""
+        return f"ImageAuth(username={self.username!r}, server={self.server!r})"

@@ -12,7 +12,8 @@ Source: kubelet, nodeshutdown/nodeshutdown_manager.go (groupByPriority, migrateC
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from edgecore.edged import restarts
 from edgecore.edged.admission import CRITICAL_PRIORITY
@@ -27,16 +28,14 @@ TERMINATED = Outcome(
 NODE_MESSAGE = "node is shutting down"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Period:
+class Period(msgspec.Struct, frozen=True, kw_only=True):
     """Pods of this priority and above, up to the next period's, have so long together."""
 
     priority: int
     seconds: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class Group(msgspec.Struct, frozen=True, kw_only=True):
     """Pods that end together.  seconds: after that the next group's turn comes, whatever still runs."""
 
     seconds: int

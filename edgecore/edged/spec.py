@@ -6,10 +6,10 @@ Source: kubelet, kuberuntime_sandbox.go, kuberuntime_container_linux.go, securit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import PurePosixPath
 
 import msgspec
+from msgspec.structs import replace
 
 from edgecore.edged import adopt, claims, quantity, resize
 from edgecore.edged.claims import HostDevice

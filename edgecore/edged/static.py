@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,7 @@ class StaticError(EdgedError):
     """The folder, or a file in it, cannot be read now."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Found(msgspec.Struct, frozen=True, kw_only=True):
     """pods: each as JSON.  trouble: what could not be read; then there may be more pods than these."""
 
     pods: tuple[bytes, ...] = ()
@@ -88,13 +86,12 @@ def _yaml(text: bytes) -> Any:
         raise StaticError(f"it is not YAML: {str(err)[:256]}") from err
 
 
-@dataclass(slots=True)
-class StaticPods:
+class StaticPods(msgspec.Struct):
     """The folder, read again whenever asked.  Blocking."""
 
     folder: Path
     node_name: str
-    _last: dict[str, bytes] = field(default_factory=dict)
+    _last: dict[str, bytes] = msgspec.field(default_factory=dict)
 
     def signature(self) -> tuple[tuple[str, int, int], ...]:
         """Changes when a file does."""

@@ -6,9 +6,9 @@ Source: kubelet_pods.go (getPhase, convertToAPIContainerStatuses), status/genera
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
@@ -41,8 +41,7 @@ _DISRUPTIONS = ("Evicted", "Preempting", "Terminated")
 LOST_MESSAGE = "The container could not be located when the pod was terminated"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdicts:
+class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
     """What the probes say, by container id.  A container without such a probe is in neither set.
 
     not_ready: its readiness probe has not succeeded (last).  not_started: its startup probe has not succeeded yet.
@@ -52,8 +51,7 @@ class Verdicts:
     not_started: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How a pod was ended by the node rather than by its containers: DeadlineExceeded, Evicted, ..."""
 
     phase: str
@@ -61,8 +59,7 @@ class Outcome:
     message: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class View:
+class View(msgspec.Struct, frozen=True, kw_only=True):
     """All that a status is made from besides the pod and the runtime.
 
     restart_all: where a restart of all containers is, as in restarts.
@@ -73,15 +70,15 @@ class View:
     """
 
     now: float
-    previous: PodStatus = field(default_factory=PodStatus)
-    waiting: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    verdicts: Verdicts = field(default_factory=Verdicts)
-    messages: Mapping[str, str] = field(default_factory=dict)
+    previous: PodStatus = msgspec.field(default_factory=PodStatus)
+    waiting: Mapping[str, tuple[str, str]] = msgspec.field(default_factory=dict)
+    verdicts: Verdicts = msgspec.field(default_factory=Verdicts)
+    messages: Mapping[str, str] = msgspec.field(default_factory=dict)
     host_ips: tuple[str, ...] = ()
     outcome: Outcome | None = None
     terminated: bool = False
-    resizing: resize.Progress = field(default_factory=resize.Progress)
-    granted: resize.Grant = field(default_factory=dict)
+    resizing: resize.Progress = msgspec.field(default_factory=resize.Progress)
+    granted: resize.Grant = msgspec.field(default_factory=dict)
     held: bool = False
     restart_all: str = ""
     missing: tuple[str, ...] = ()

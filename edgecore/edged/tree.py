@@ -13,8 +13,9 @@ import re
 import stat
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +26,7 @@ DATA = "..data"
 DATA_NEW = "..data_tmp"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class File:
+class File(msgspec.Struct, frozen=True, kw_only=True):
     data: bytes
     mode: int
     gid: int | None = None

@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+
+import msgspec
 
 from edgecore.edged import quantity, tree
 from edgecore.edged.env import Facts, References, field_value, resource_value
@@ -43,28 +44,26 @@ _KINDS = {
 MAX_VOLUME_BYTES = 16 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenKey:
+class TokenKey(msgspec.Struct, frozen=True, kw_only=True):
     """One service account token that a pod needs."""
 
     audience: str
     expiration_s: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sources:
+class Sources(msgspec.Struct, frozen=True, kw_only=True):
     """What volumes are made from: the objects a pod refers to, its tokens, and facts about where it runs.
 
     claims: by name, where the data is or why it cannot be used.  csi: by volume, why it is not there, or nothing.
     held: by volume, what a hostPath leads to, where only that may be used.
     """
 
-    refs: References = field(default_factory=References)
-    tokens: Mapping[TokenKey, str] = field(default_factory=dict)
-    claims: Mapping[str, Claim | str] = field(default_factory=dict)
-    csi: Mapping[str, str] = field(default_factory=dict)
-    held: Mapping[str, str] = field(default_factory=dict)
-    facts: Facts = field(default_factory=Facts)
+    refs: References = msgspec.field(default_factory=References)
+    tokens: Mapping[TokenKey, str] = msgspec.field(default_factory=dict)
+    claims: Mapping[str, Claim | str] = msgspec.field(default_factory=dict)
+    csi: Mapping[str, str] = msgspec.field(default_factory=dict)
+    held: Mapping[str, str] = msgspec.field(default_factory=dict)
+    facts: Facts = msgspec.field(default_factory=Facts)
 
 
 def kind_of(volume: Volume) -> str:

@@ -20,7 +20,7 @@ from edgecore.edged.pod import Pod, PodStatus
 from edgecore.edged.podadjusting import PodAdjuster
 from edgecore.edged.podcontext import PodContext, Shared
 from edgecore.edged.podprobing import PodProbes
-from edgecore.edged.podreading import DOUBT_S, FIRST_DOUBT_S, PodReader
+from edgecore.edged.podreading import DOUBT_S, FIRST_DOUBT_S, Listed, PodReader
 from edgecore.edged.podreporting import PodReporter
 from edgecore.edged.podstarting import PodStarter
 from edgecore.edged.podstopping import PodStopper
@@ -53,9 +53,11 @@ class Worker:
         admit: Callable[[Worker], Outcome | None] = lambda _: None,
         reports: Reports | None = None,
         unseen: bool = False,
+        listed: Listed | None = None,
     ) -> None:
         """admit: why it may not run, if so; asked once.  reports: others than everybody's, for a pod that the cloud does not
-        know.  unseen: the runtime's lists have nothing of it, and no worker before this one made anything."""
+        know.  unseen: the runtime's lists have nothing of it, and no worker before this one made anything.
+        listed: what the runtime has of it, if that was just read."""
         self._s = shared
         self._may_run = admit
         self._ctx = PodContext(shared, pod, raw, reports=reports)
@@ -71,7 +73,9 @@ class Worker:
         self._failures = 0
         # nothing of it has ever been here, so there is nothing to read before its first sandbox
         self._unseen = unseen
+        self._listed = listed
         self._rested = asyncio.Event()
+        self._settled = asyncio.Event()
         self.admitted = False
 
     # -- what others may call
@@ -192,6 +196,10 @@ class Worker:
         """Wait for that."""
         await self._rested.wait()
 
+    async def settled(self) -> None:
+        """Wait for the end of its first pass: what can be started of it has been."""
+        await self._settled.wait()
+
     def poke(self) -> None:
         """Look again."""
         self._ctx.poke()
@@ -241,6 +249,7 @@ class Worker:
                 while True:
                     self._ctx.poked.clear()
                     wait = await self._pass(group)
+                    self._settled.set()
                     if self.ended:
                         self._rested.set()
                     if self._ctx.machine.life is Life.FINISHED:
@@ -251,6 +260,7 @@ class Worker:
                     except TimeoutError:
                         pass
             finally:
+                self._settled.set()
                 self._probing.close()
 
     async def _pass(self, group: asyncio.TaskGroup) -> float | None:
@@ -273,7 +283,8 @@ class Worker:
 
     async def _step(self, group: asyncio.TaskGroup) -> float | None:
         unseen, self._unseen = self._unseen and not self._reporter.known, False
-        if not unseen and not await self._reader.read():
+        listed, self._listed = self._listed, None
+        if not unseen and not await self._reader.read(listed):
             if not self._ctx.runtime.sandboxes:
                 return DOUBT_S if self._failures else FIRST_DOUBT_S
             return DOUBT_S if self._failures else self._ctx.config.relist_s
@@ -357,14 +368,20 @@ class Worker:
             ]
             if not actions:
                 break
-            if not await self._volumes.bring():
-                # tried again after a while: if that went well in this pass, nobody would plan for it
-                waits = True
-                break
-            for action in actions:
-                if not self._ctx.active:
+            prepared = nothing
+            if any(isinstance(a, plan.CreateSandbox) for a in actions):
+                prepared = await self._s.turns.take()
+            try:
+                if not await self._volumes.bring():
+                    # tried again after a while: if that went well in this pass, nobody would plan for it
+                    waits = True
                     break
-                await self._perform(action, group)
+                for action in actions:
+                    if not self._ctx.active:
+                        break
+                    await self._perform(action, group, prepared)
+            finally:
+                prepared()
         else:
             return 0.0
         if self._volumes.due and not waits:
@@ -375,9 +392,11 @@ class Worker:
             return 0.0
         return self._next(decided)
 
-    async def _perform(self, action: plan.Action, group: asyncio.TaskGroup) -> None:
+    async def _perform(
+        self, action: plan.Action, group: asyncio.TaskGroup, prepared: Callable[[], None]
+    ) -> None:
         if isinstance(action, plan.CreateSandbox):
-            await self._starter.create_sandbox(action.attempt)
+            await self._starter.create_sandbox(action.attempt, prepared)
         elif isinstance(action, plan.StopSandbox):
             await self._stopper.kill_all(self._ctx.machine.grace_s)
             await self._s.cri.stop_sandbox(action.sandbox_id)
@@ -428,6 +447,10 @@ class Worker:
         waits.append(self._ctx.machine.deadline_in_s(self._reporter.now_by_start()))
         due = [w for w in waits if w is not None]
         return max(0.05, min(due)) if due else None
+
+
+def nothing() -> None:
+    """There is nobody to tell."""
 
 
 def _expected(error: Exception) -> SkerryError | OSError | None:

@@ -18,7 +18,6 @@ import random
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from beehive import clock, codec, session, succession
@@ -26,6 +25,7 @@ from beehive.backoff import Backoff
 from beehive.errors import ProtocolError, Refused, SkerryError, Unavailable
 from beehive.message import Inventory, Message, Op
 from edgecore.edgehub import netlink
+from edgecore.edgehub.session import Session
 from edgecore.edgehub.websocket import OVER, UNTRUSTED, Closed, Socket, Unreachable, dial, knock
 
 log = logging.getLogger(__name__)
@@ -114,17 +114,6 @@ class Authorities(Protocol):
     def may_lapse_wrongly(self) -> bool:
         """Whether one is not trusted only by this machine's clock."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """The one that is live.  ours: the hub speaks our protocol.   number: fences late frames of older sessions.
-    pace_s: the hub writes what one device reports this often at most."""
-
-    address: str
-    ours: bool
-    number: int
-    pace_s: float = 0.0
 
 
 class Link:

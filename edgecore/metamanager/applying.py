@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from beehive.errors import ProtocolError, SkerryError, Unavailable
 from beehive.message import Message
@@ -31,8 +32,7 @@ STORE_PART = "metamanager"
 """What the link calls us: what is for this part is stored."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """What became of one frame of a batch."""
 
     message: Message

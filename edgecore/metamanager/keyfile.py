@@ -13,8 +13,9 @@ import logging
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +23,7 @@ CREDENTIAL = "skerry-store-key"
 MIN_BYTES, MAX_BYTES = 32, 4096
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreKey:
+class StoreKey(msgspec.Struct, frozen=True, kw_only=True):
     """secret: what to make a key of.   source: where it is from, for people.   fault: why it is not the one that was wanted."""
 
     secret: bytes

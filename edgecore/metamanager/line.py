@@ -8,7 +8,7 @@ from typing import Protocol
 
 from beehive.errors import SkerryError, Unavailable
 from beehive.message import Failure, Group, Message, Op, Source, new, reply
-from edgecore.edgehub.link import Session
+from edgecore.edgehub.session import Session
 
 log = logging.getLogger(__name__)
 

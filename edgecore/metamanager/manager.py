@@ -17,7 +17,7 @@ import msgspec
 from beehive import clock, resource
 from beehive.errors import Conflict, NotFound, SkerryError, Unavailable
 from beehive.message import Group, Inventory, Message, Op, Source, new
-from edgecore.edgehub.link import Session
+from edgecore.edgehub.session import Session
 from edgecore.errors import Incomplete
 from edgecore.metamanager import answers, ondemand, outbox, refusals, reports
 from edgecore.metamanager.agreement import Agreement

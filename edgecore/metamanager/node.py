@@ -7,7 +7,6 @@ Source: kubelet, kubelet_node_status.go and nodelease; protocol notes on the hub
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -34,12 +33,11 @@ _MACHINE_LABELS = (
 """Facts of the machine, by which pods are placed: nobody knows them better."""
 
 
-@dataclass(slots=True)
-class Reporter:
+class Reporter(msgspec.Struct):
     """Decides whether a status is news.  report_s: how often one is sent that is not."""
 
     report_s: float
-    _told: Mapping[str, Any] = field(default_factory=dict)
+    _told: Mapping[str, Any] = msgspec.field(default_factory=dict)
     _at: float = 0.0
 
     def forget(self) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from edgecore.errors import StoreError
 from edgecore.metamanager.tables import COMPLETE, LAST
@@ -39,8 +40,7 @@ def notes(path: Path, prefix: str) -> dict[str, bytes]:
         raise StoreError(f"cannot read {path}: {error}") from error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AtRest:
+class AtRest(msgspec.Struct, frozen=True, kw_only=True):
     """What a store says while no daemon runs.   waiting, bytes: reports to go up.   complete: nothing is missing."""
 
     objects: int

@@ -13,8 +13,9 @@ what the node sees (`Durability.NEVER`) are not written; readings, which come by
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from enum import Enum, auto
+
+import msgspec
 
 from beehive import codec
 from beehive.delivery import Delivery, Item, Priority
@@ -45,8 +46,7 @@ class Durability(Enum):
     """Made again after a restart."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
+class Kind(msgspec.Struct, frozen=True, kw_only=True):
     """How one kind of report is treated.
 
     rank: which go first when room ends: the highest.   max_age_ms, max_count: 0 means without a bound of its own.
@@ -86,8 +86,7 @@ _PACED = ("/twin/edge_updated", "/state/update")
 KINDS = {kind.name: kind for kind in (NODE, POD, POD_GONE, TWIN, EVENT, DATA)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """max_bytes: all reports together, 16 MiB: a day of statuses of a full node, and small beside any card.
     max_count: entries, since each costs memory whatever its size."""
 
@@ -95,8 +94,7 @@ class Limits:
     max_count: int = 10_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(msgspec.Struct, frozen=True, kw_only=True):
     """One thing to say to the cloud.   at_ms: when it came, by the wall; since_ms: by the clock that does not jump."""
 
     seq: int
@@ -108,8 +106,7 @@ class Report:
     size: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unsaved:
+class Unsaved(msgspec.Struct, frozen=True, kw_only=True):
     """What the table lacks (`puts`) and what it has too much (`drops`, by seq)."""
 
     puts: tuple[Pending, ...] = ()
@@ -119,21 +116,20 @@ class Unsaved:
         return bool(self.puts or self.drops)
 
 
-@dataclass(slots=True)
-class Outbox:
+class Outbox(msgspec.Struct):
     """Not safe for threads.  `now_ms` and `now` are of a clock that does not jump, `at_ms` is of the wall: a board's clock may
     go from 1970 to today while reports wait, and they are not old by that."""
 
-    limits: Limits = field(default_factory=Limits)
-    delivery: Delivery = field(default_factory=Delivery)
-    dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
+    limits: Limits = msgspec.field(default_factory=Limits)
+    delivery: Delivery = msgspec.field(default_factory=Delivery)
+    dropped: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)
     """(kind, reason) → how many reports were given up: full, old, too-big, refused."""
     bytes_held: int = 0
-    _reports: dict[str, Report] = field(default_factory=dict)  # by key, oldest put first
-    _counts: Counter[str] = field(default_factory=Counter)
-    _saved: dict[str, int] = field(default_factory=dict)  # key → seq in the table
-    _saved_ms: dict[str, int] = field(default_factory=dict)  # key → when that was written
-    _touched: dict[str, None] = field(default_factory=dict)  # keys whose table row may differ
+    _reports: dict[str, Report] = msgspec.field(default_factory=dict)  # by key, oldest put first
+    _counts: Counter[str] = msgspec.field(default_factory=Counter)
+    _saved: dict[str, int] = msgspec.field(default_factory=dict)  # key → seq in the table
+    _saved_ms: dict[str, int] = msgspec.field(default_factory=dict)  # key → when that was written
+    _touched: dict[str, None] = msgspec.field(default_factory=dict)  # keys whose table row may differ
     _next_seq: int = 1
 
     def restore(self, found: list[Pending], now_ms: int = 0, *, at_ms: int = 0) -> None:

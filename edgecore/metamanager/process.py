@@ -10,8 +10,6 @@ run inside the store's transaction, so that two frames for one object cannot pas
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
 
 from beehive import resource
@@ -43,8 +41,7 @@ class Object(msgspec.Struct, frozen=True, kw_only=True):
     metadata: Meta = Meta()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class Change(msgspec.Struct, frozen=True, kw_only=True):
     """What happened to one object, for the parts of this node.  `uid` is of the object that came or went."""
 
     resource: Resource
@@ -52,8 +49,7 @@ class Change:
     gone: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What to store and whom to tell.  An empty one still means: acknowledge, for the peer has nothing better."""
 
     put: Row | None = None

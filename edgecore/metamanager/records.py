@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+
+import msgspec
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One object from the cloud.  `key` is its path on the wire; `value` its JSON as it came; version -1: never known."""
 
     key: str
@@ -28,8 +28,7 @@ class Row:
         return zlib.crc32(self.value, zlib.crc32(self.head.encode()))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pending:
+class Pending(msgspec.Struct, frozen=True, kw_only=True):
     """One frame that the cloud has not acknowledged.  `seq` orders them; `key` is what newer ones replace it by."""
 
     seq: int

@@ -27,9 +27,10 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+
+import msgspec
 
 from beehive.errors import Unavailable
 from beehive.watchdog import Vital
@@ -59,23 +60,21 @@ STANDS_S = 300.0
 are none."""
 
 
-@dataclass(slots=True)
-class Counters:
+class Counters(msgspec.Struct):
     """For status and benches; they only grow."""
 
     commits: int = 0
     works: int = 0
     failures: int = 0
     damaged_rows: int = 0
-    written: Counter[str] = field(default_factory=Counter)
+    written: Counter[str] = msgspec.field(default_factory=Counter)
     """Bytes that were given to be stored, by what they are: a type of object, a part's notes, a kind of report.  The disk
     takes a few pages for each commit beside them."""
     locked: int = 0
     """Rows that were sealed with a key that is not here; not counted as damage, for nothing is concluded from their absence."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
+class _Job(msgspec.Struct, frozen=True):
     work: Callable[[Any], Any]
     done: Future[Any]
 

@@ -10,8 +10,9 @@ import contextlib
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from edgecore.metamanager import sealing
 from edgecore.metamanager.records import Pending, Row, note_checksum

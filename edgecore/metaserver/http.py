@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -116,14 +117,22 @@ class Server:
         return self._clients.total()
 
     async def serve_tcp(
-        self, host: str, port: int, context: ssl.SSLContext, *, ready: Callable[[int], None] | None = None
+        self,
+        host: str,
+        port: int,
+        context: ssl.SSLContext,
+        *,
+        ready: Callable[[int], None] | None = None,
+        listening: socket.socket | None = None,
     ) -> None:
-        """`ready` is told the port once clients can connect.  Raises OSError: the address cannot be used."""
+        """`ready` is told the port once clients can connect.   listening: a socket that is bound there already.
+        Raises OSError: the address cannot be used."""
         async with _connections() as group:
             server = await asyncio.start_server(
                 lambda reader, writer: self._accept(group, reader, writer, local=False),
-                host,
-                port,
+                host if listening is None else None,
+                port if listening is None else None,
+                sock=listening,
                 ssl=context,
                 ssl_handshake_timeout=HANDSHAKE_S,
                 limit=READ,

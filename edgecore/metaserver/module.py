@@ -5,6 +5,7 @@ It never brings the daemon down: an address that is taken or a certificate that 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from pathlib import Path
 from beehive import clock
 from beehive.errors import SkerryError, Unavailable
 from beehive.message import Message
-from edgecore.metaserver import addresses, inject
 from edgecore.metaserver.access import Access
 from edgecore.metaserver.api import Api
 from edgecore.metaserver.http import Server
@@ -21,15 +21,13 @@ from edgecore.metaserver.mirror import Mirror
 from edgecore.metaserver.offline import OfflineWrites
 from edgecore.metaserver.ports import Cloud, Store
 from edgecore.metaserver.remote import Remote
-from edgecore.metaserver.serving import Serving, ServingFiles
+from edgecore.metaserver.trust import Trust
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 10.0
 RENEW_LOOK_S = 300.0
 """Two small files are read; a clock that was set meanwhile may have ended the certificate."""
-EPOCH = 1_767_225_600.0
-"""2026-01-01: no clock that stands before this is set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +47,18 @@ class MetaServerOptions:
 class MetaServer:
     """`run` is a supervised part; `pushed` is metamanager's handler "metaserver"."""
 
-    def __init__(self, options: MetaServerOptions, *, node: str, store: Store, cloud: Cloud) -> None:
+    def __init__(
+        self,
+        options: MetaServerOptions,
+        *,
+        node: str,
+        store: Store,
+        cloud: Cloud,
+        trust: Trust | None = None,
+    ) -> None:
+        """trust: what pods were told, if they were told before."""
         self._options = options
-        self._files = ServingFiles(options.pki, node)
-        self._serving: Serving | None = None
+        self.trust = trust or Trust(options.host, options.port, pki=options.pki, node=node)
         self.mirror = Mirror(store)
         self.remote = Remote(cloud, self.mirror, node, monotonic=clock.monotonic)
         self.access = Access(
@@ -85,26 +91,6 @@ class MetaServer:
         """Where it listens, once it does."""
         self.ready = asyncio.Event()
         """Set while clients can connect by TLS."""
-
-    @property
-    def env(self) -> dict[str, str]:
-        """For every container of the node."""
-        return inject.service_env(self._options.host, self._options.port)
-
-    def ca(self) -> bytes:
-        """The authority that pods are to trust (PEM); empty until there is one."""
-        return self._serving.ca if self._serving is not None else b""
-
-    async def prepare(self) -> None:
-        """Before pods are started: make sure that there is a certificate, so that they are told of it.  Raises nothing."""
-        try:
-            # one that is to be renewed soon will do: that takes time, and pods wait for nobody
-            wanted = {self._options.host, "127.0.0.1"}
-            self._serving = await self._files.current(wanted, _now()) or await self._files.ensure(
-                wanted, _now()
-            )
-        except SkerryError as error:
-            log.error("Pods cannot trust the local API yet: %s", error)
 
     async def pushed(self, message: Message) -> None:
         await self.remote.pushed(message)
@@ -160,11 +146,13 @@ class MetaServer:
         await self.server.serve_unix(self._options.socket)
 
     async def _serve_tcp(self) -> None:
-        host, port = self._options.host, self._options.port
-        if addresses.is_link_local(host) and not addresses.is_here(host):
-            addresses.add(host)
-        self._serving = await self._files.ensure({host, "127.0.0.1"}, _now())
-        context = self._serving.context()
+        host, port, trust = self._options.host, self._options.port, self.trust
+        # of a socket that clients wait at already this is the owner from here on
+        with contextlib.closing(trust):
+            trust.claim_address()
+            serving = await trust.ensure()
+            context = serving.context()
+            listening = trust.take_listening()
 
         def ready(bound: int) -> None:
             self.port = bound
@@ -174,24 +162,20 @@ class MetaServer:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(
-                    self.server.serve_tcp(host, port, context, ready=ready), name="metaserver-https"
+                    self.server.serve_tcp(host, port, context, ready=ready, listening=listening),
+                    name="metaserver-https",
                 )
                 while True:
                     await asyncio.sleep(RENEW_LOOK_S)
-                    fresh = await self._files.ensure({host, "127.0.0.1"}, _now())
-                    if fresh != self._serving:
-                        self._serving = fresh
+                    fresh = await trust.ensure()
+                    if fresh != serving:
+                        serving = fresh
                         context.load_cert_chain(fresh.path)
         except BaseExceptionGroup as failures:
             # the server's failure is the cause; the renewal only sleeps
             raise failures.exceptions[0] from failures
         finally:
             # an address where we never listened may be another daemon's
-            if self.ready.is_set() and addresses.is_link_local(host):
-                addresses.remove(host)
+            if self.ready.is_set():
+                trust.leave_address()
             self.ready.clear()
-
-
-def _now() -> float:
-    # pods look at the certificate with the machine's clock, right or wrong
-    return max(EPOCH, clock.machine().timestamp())

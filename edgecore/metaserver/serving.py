@@ -18,8 +18,9 @@ import os
 import ssl
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from beehive.errors import SkerryError
 
@@ -45,8 +46,7 @@ class CertificateError(SkerryError):
     reason = "CertificateFailed"
 
 
-@dataclass(frozen=True, slots=True)
-class Serving:
+class Serving(msgspec.Struct, frozen=True):
     """Files to serve with, the authority's certificate (PEM) for whoever is to trust them, and the end in Unix seconds."""
 
     path: Path

@@ -15,8 +15,9 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from edgecore.edged.cri import Cri
 from edgecore.edged.runtime import ContainerConfig, SandboxConfig

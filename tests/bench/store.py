@@ -2,7 +2,7 @@
 
 The first part runs on the disk of the temporary folder.  The second brings a trial up (root, containerd) with ten pods: what an
 idle edgecore writes and takes, and how long it needs to bring the pods back after everything of them is gone and no cloud is
-there, beside the same calls to the runtime made directly."""
+there (`start`)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ import time
 from pathlib import Path
 
 from beehive.message import Group, Message, Op, Source, new
-from deploy.cri import remove_everything
 from edgecore.edged.cri import Cri
-from edgecore.edged.runtime import ContainerConfig, SandboxConfig
-from edgecore.edgehub.link import Session
+from edgecore.edgehub.session import Session
 from edgecore.metamanager.manager import MetaManager
 from edgecore.metamanager.records import Row
 from edgecore.metamanager.store import Store
 from edgecore.metamanager.tokens import LIFE_USED
+from tests.bench import start
 from tests.bench.__main__ import rollup, show
 from tests.e2e.skerry import eventually, missing
 from tests.faults.stage import Stage
@@ -35,7 +34,6 @@ STORED = 10_000
 IDLE_S = 120.0
 RENEWALS = 30
 STATUSES = 200
-ROUNDS = 3
 WINDOW = 64
 """Frames in flight: what a hub of ours sends before the first acknowledgement."""
 
@@ -137,8 +135,8 @@ async def fill(folder: Path, count: int) -> None:
         )
         for number, kind in ((n, "secret" if n % 4 == 0 else "configmap") for n in range(count))
     ]
-    for start in range(0, count, 1000):
-        part = rows[start : start + 1000]
+    for first in range(0, count, 1000):
+        part = rows[first : first + 1000]
         await store.write(lambda tx, part=part: [tx.put(row) for row in part])
     store.close()
 
@@ -148,6 +146,7 @@ import json, sys, time
 from pathlib import Path
 from edgecore.metamanager.manager import MetaManager
 from edgecore.metamanager.store import Store
+from tests.bench import start
 from tests.bench.__main__ import rollup
 import asyncio, os
 async def main():
@@ -254,22 +253,6 @@ def idle(stage: Stage) -> None:
     show("edgecore with ten pods, private-dirty", memory["Private_Dirty"] / 1024, "MiB")
 
 
-def back(stage: Stage) -> list[float]:
-    """Seconds from the start of edgecore until all ten pods run, offline, after nothing of them was left."""
-    took = []
-    stage.kill("cloudcore")
-    for _ in range(ROUNDS):
-        stage.kill("edgecore")
-        remove_everything(stage.skerry.socket)
-        began = time.monotonic()
-        stage.start("edgecore")
-        eventually(lambda: len(running(stage)) == 10, "ten pods", 60)
-        took.append(time.monotonic() - began)
-    stage.kill("edgecore")
-    remove_everything(stage.skerry.socket)
-    return took
-
-
 def running(stage: Stage) -> list[str]:
     async def look() -> list[str]:
         cri = Cri(str(stage.skerry.socket))
@@ -279,45 +262,6 @@ def running(stage: Stage) -> list[str]:
             cri.close()
 
     return asyncio.run(look())
-
-
-def direct(stage: Stage) -> list[float]:
-    """The same made directly, four at a time."""
-
-    async def one(cri: Cri, slots: asyncio.Semaphore, name: str, folder: Path) -> None:
-        labels = {"io.kubernetes.pod.uid": name}
-        box = SandboxConfig(
-            name=name, namespace="bench", uid=name, attempt=0, log_directory=str(folder), labels=labels
-        )
-        container = ContainerConfig(
-            name="c",
-            attempt=0,
-            image="skerry.local/busybox:1",
-            command=("/bin/sleep", "100000"),
-            log_path="c.log",
-            labels=labels,
-        )
-        async with slots:
-            sandbox = await cri.run_sandbox(box)
-            await cri.start_container(await cri.create_container(sandbox, container, box))
-
-    async def ten(folder: Path) -> float:
-        cri, slots = Cri(str(stage.skerry.socket)), asyncio.Semaphore(4)
-        try:
-            began = time.monotonic()
-            async with asyncio.TaskGroup() as group:
-                for number in range(10):
-                    group.create_task(one(cri, slots, f"bench-{number}", folder))
-            return time.monotonic() - began
-        finally:
-            cri.close()
-
-    took = []
-    for _ in range(ROUNDS):
-        with tempfile.TemporaryDirectory(prefix="skb") as folder:
-            took.append(asyncio.run(ten(Path(folder))))
-            remove_everything(stage.skerry.socket)
-    return took
 
 
 def main() -> int:
@@ -337,10 +281,7 @@ def main() -> int:
         stage.settle()
         time.sleep(15)
         idle(stage)
-        offline, plain = back(stage), direct(stage)
-        show("offline start to ten pods running, median", statistics.median(offline), "s")
-        show("the same made directly, median", statistics.median(plain), "s")
-        show("... as a multiple, best of each", min(offline) / min(plain), "x")
+        start.measure(stage.skerry)
     finally:
         stage.close()
     return 0

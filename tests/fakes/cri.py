@@ -12,8 +12,10 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from edgecore.edged.errors import CriError, NotFound
 from edgecore.edged.runtime import (

@@ -23,7 +23,8 @@ from websockets.http11 import Request, Response
 from beehive import codec, session
 from beehive.message import Failure, JoinAnswer, JoinRequest, Message, Op, RenewRequest, new, reply
 from cloudcore.identity import pki
-from edgecore.edgehub.certificate import Files, Identity, Token
+from edgecore.edgehub.certificate import Files, Token
+from edgecore.edgehub.identity import Identity
 from tests.support.ports import free_port
 
 HOUR = timedelta(hours=1)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from beehive.message import Group, Message, Op, Source, new
-from edgecore.edgehub.link import Session
+from edgecore.edgehub.session import Session
 from edgecore.metamanager import upgrade
 from edgecore.metamanager.manager import MetaManager
 from edgecore.metamanager.records import Pending, Row

@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from cloudcore.identity import pki
 from cloudcore.identity.succession import Held, begin
-from edgecore.edgehub.certificate import Files, Identity
+from edgecore.edgehub.certificate import Files
+from edgecore.edgehub.identity import Identity
 from tests.e2e.skerry import eventually
 from tests.fakes import edge
 from tests.fakes.hub import Authority
@@ -225,7 +226,8 @@ def stage_api_back(stage: Stage, part: str) -> Stage:
 RENEW = """
 import sys
 from pathlib import Path
-from edgecore.edgehub.certificate import Files, Identity
+from edgecore.edgehub.certificate import Files
+from edgecore.edgehub.identity import Identity
 folder, new = Path(sys.argv[1]), Path(sys.argv[2])
 identity = Identity(node="edge-1", clouds=(), not_before=1, not_after=2)
 key, certificate, ca = [(new / name).read_text() for name in ("key", "cert", "ca")]

@@ -30,7 +30,7 @@ FORBIDDEN = (
 
 IMPORTS = f"""
 import json, sys
-import edgecore.cli, edgecore.main, edgecore.config, yaml
+import edgecore.cli, edgecore.main, edgecore.surroundings, edgecore.config, yaml
 print(json.dumps([m for m in {FORBIDDEN!r} if m in sys.modules]))
 print([line for line in open("/proc/self/smaps_rollup") if line.startswith("Pss:")][0].split()[1])
 """

@@ -18,7 +18,8 @@ from beehive.errors import ConfigError, ProtocolError, SkerryError, Unavailable
 from beehive.message import Message, Op
 from edgecore import cli
 from edgecore.edgehub import certificate, keys
-from edgecore.edgehub.certificate import Files, Identity, Renewal, Token
+from edgecore.edgehub.certificate import Files, Renewal, Token
+from edgecore.edgehub.identity import Identity
 from edgecore.errors import JoinRefused
 from tests.fakes.hub import TOKEN_SECRET, Authority, FakeHub
 

@@ -13,7 +13,8 @@ import pytest
 from beehive.errors import NotFound, Refused, Unavailable
 from beehive.message import Inventory, Message, Op, new
 from cloudcore.identity import pki
-from edgecore.edgehub.certificate import Files, Identity
+from edgecore.edgehub.certificate import Files
+from edgecore.edgehub.identity import Identity
 from edgecore.edgehub.link import REACH_CAP_S, Link
 from edgecore.edgehub.websocket import dial
 from edgecore.metamanager.manager import MetaManager

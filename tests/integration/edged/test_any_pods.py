@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import random
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from edgecore.edged.errors import BadPod
 from edgecore.edged.podread import decode_key

@@ -7,11 +7,11 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from edgecore._generated import csi_pb2 as pb
 from edgecore.edged import tree

@@ -9,7 +9,6 @@ import os
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 from grpclib.server import Server
+from msgspec.structs import replace
 
 from edgecore._generated import csi_pb2 as pb
 from edgecore._generated import pluginregistration_pb2 as registration_pb

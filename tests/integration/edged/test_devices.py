@@ -8,7 +8,6 @@ import json
 import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 from grpclib.client import Channel, UnaryUnaryMethod
 from grpclib.const import Cardinality, Handler
 from grpclib.server import Server
+from msgspec.structs import replace
 
 from edgecore._generated import deviceplugin_pb2 as pb
 from edgecore._generated import podresources_pb2 as resources_pb

@@ -7,10 +7,10 @@ import os
 import stat
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from edgecore.edged import tree
 from tests.integration.edged.bench import Bench, container, pod

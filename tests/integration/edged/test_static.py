@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from edgecore.edged.manager import Edged
 from tests.integration.edged.bench import Bench, container, pod

@@ -62,7 +62,7 @@ class Edge:
 
     def kubeconfig(self, token: str | None = None) -> Path:
         ca = self.folder / "pod-ca.crt"
-        ca.write_bytes(self.server.ca())
+        ca.write_bytes(self.server.trust.ca())
         path = self.folder / "kubeconfig"
         path.write_text(
             json.dumps(

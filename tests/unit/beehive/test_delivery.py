@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from beehive.delivery import RESEND_S, Delivery, Item, Priority
 from beehive.message import Message, new

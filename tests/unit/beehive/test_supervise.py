@@ -210,3 +210,65 @@ def test_the_error_of_a_part_comes_out_of_a_daemon_that_ends_by_itself() -> None
     assert closed == [True]
     timers = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
     assert all(timer.finished.is_set() for timer in timers)
+
+
+def _waiting(name: str, log: list[str]) -> Part:
+    async def run() -> None:
+        log.append(f"{name} runs")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            log.append(f"{name} stops")
+
+    return Part(name=name, run=run)
+
+
+def test_parts_that_follow_start_later_and_stop_first() -> None:
+    log: list[str] = []
+
+    async def main() -> None:
+        stop = asyncio.Event()
+
+        async def more() -> list[Part]:
+            log.append("more is made")
+            await asyncio.sleep(0)
+            asyncio.get_running_loop().call_later(0.01, stop.set)
+            return [_waiting("link", log), _waiting("end", log)]
+
+        await supervise([_waiting("store", log), _waiting("pods", log)], then=more, stop=stop, signals=False)
+
+    asyncio.run(main())
+    assert set(log[:3]) == {"store runs", "pods runs", "more is made"}
+    assert log[3:] == ["link runs", "end runs", "end stops", "link stops", "pods stops", "store stops"]
+
+
+def test_a_stop_does_not_wait_for_parts_that_are_still_to_follow() -> None:
+    log: list[str] = []
+
+    async def main() -> None:
+        stop = asyncio.Event()
+
+        async def never() -> list[Part]:
+            stop.set()
+            return await asyncio.Event().wait() and []
+
+        await supervise([_waiting("store", log)], then=never, stop=stop, signals=False)
+
+    asyncio.run(main())
+    assert log == ["store runs", "store stops"]
+
+
+@pytest.mark.parametrize(("error", "traced"), [(Refused("no such port"), False), (KeyError("x"), True)])
+def test_parts_that_cannot_be_made_end_the_daemon(
+    caplog: pytest.LogCaptureFixture, error: Exception, traced: bool
+) -> None:
+    log: list[str] = []
+
+    async def fail() -> list[Part]:
+        raise error
+
+    with pytest.raises(type(error)):
+        asyncio.run(supervise([_waiting("store", log)], then=fail, signals=False))
+    assert log == ["store runs", "store stops"]
+    (told,) = [r for r in caplog.records if "cannot be started" in r.message]
+    assert (told.exc_info is not None) == traced

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from beehive.errors import Unavailable
@@ -65,7 +65,7 @@ def test_links_to_logs_that_went_go_too(node: config.EdgeConfig, tmp_path: Path)
     links.mkdir()
     (links / "p_d_c-1.log").symlink_to(node.edged.log_dir / "d_p_u1" / "c" / "0.log")
     (links / "other.log").symlink_to(tmp_path / "elsewhere.log")
-    linked = dataclasses.replace(node, edged=dataclasses.replace(node.edged, log_links=links))
+    linked = msgspec.structs.replace(node, edged=msgspec.structs.replace(node.edged, log_links=links))
     reset(linked, Runtime)
     assert [path.name for path in links.iterdir()] == ["other.log"]
 

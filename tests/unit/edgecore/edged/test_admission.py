@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from edgecore.edged.admission import Room, decide, labels_of, short
 from edgecore.edged.pod import Pod

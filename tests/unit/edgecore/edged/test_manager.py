@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 
-from edgecore.edged import manager
+from edgecore.edged import claims, manager
 from edgecore.edged.config import EdgedConfig
 from edgecore.edged.manager import Edged
+from edgecore.edged.runtime import LABEL_POD_UID, SandboxInfo
 
 NOBODY: Any = SimpleNamespace()
 
@@ -145,3 +146,65 @@ def test_the_watchdog_sees_looks_that_stand_still_and_none_that_waits(tmp_path: 
                 task.cancel()
 
     asyncio.run(story())
+
+
+def test_one_look_at_the_runtime_serves_all_pods_where_it_can_be_believed(tmp_path: Path) -> None:
+    config = EdgedConfig(root_dir=tmp_path / "pods", log_dir=tmp_path / "logs")
+    edged = Edged(config=config, node_name="edge-1", objects=NOBODY, reports=NOBODY, state=NOBODY, cri=NOBODY)
+    box = SandboxInfo(
+        id="s",
+        name="a",
+        namespace="d",
+        uid="u-1",
+        attempt=0,
+        ready=True,
+        created_at=0,
+        labels={LABEL_POD_UID: "u-1"},
+    )
+    assert edged._listed_of("u-1") is None, "nobody has looked"
+    edged._take_listing([box], [])
+    assert edged._listed_of("u-1") == ([box], [])
+    # it may have been left out by mistake
+    assert edged._listed_of("u-2") is None
+    edged._node.rebooted = True
+    assert edged._listed_of("u-2") == ([], [])
+    edged._runtime_away("it does not answer")
+    assert edged._listed_of("u-1") is None
+
+
+def test_the_start_is_settled_when_each_pod_had_its_turn(tmp_path: Path) -> None:
+    config = EdgedConfig(root_dir=tmp_path / "pods", log_dir=tmp_path / "logs")
+    edged = Edged(config=config, node_name="edge-1", objects=NOBODY, reports=NOBODY, state=NOBODY, cri=NOBODY)
+    turns = [asyncio.Event(), asyncio.Event()]
+    for number, turn in enumerate(turns):
+        edged._workers[f"u-{number}"] = cast("Any", SimpleNamespace(settled=turn.wait))
+
+    async def story() -> None:
+        settled = asyncio.create_task(edged.settled())
+        for step in (edged._compared.set, turns[1].set, turns[0].set):
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert not settled.done()
+            step()
+        async with asyncio.timeout(10):
+            await settled
+
+    asyncio.run(story())
+
+
+def test_hardware_may_be_known_later(tmp_path: Path) -> None:
+    config = EdgedConfig(root_dir=tmp_path / "pods", log_dir=tmp_path / "logs")
+    edged = Edged(
+        config=config,
+        node_name="edge-1",
+        objects=NOBODY,
+        reports=NOBODY,
+        state=NOBODY,
+        cri=NOBODY,
+        devices=claims.NotYet(),
+    )
+    found = claims.HostDevice(path="/dev/ttyUSB0", major=188, minor=0)
+    assert edged._find_device("d", "meter") == "it is not known yet whether device d/meter is plugged in"
+    later: Any = SimpleNamespace(device=lambda *_: found, plugged_in=dict)
+    edged.watch_hardware(later)
+    assert edged._find_device("d", "meter") == found

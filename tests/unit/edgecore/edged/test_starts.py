@@ -73,3 +73,16 @@ def test_one_that_is_cancelled_while_it_waits_takes_nothing_away() -> None:
 def test_what_suits_the_machine() -> None:
     assert parallel(7) == 7
     assert parallel(0) >= 4
+
+
+def test_a_place_that_was_taken_is_left_once_however_often_that_is_said() -> None:
+    async def story() -> None:
+        starts = Starts(1)
+        leave = await starts.take()
+        leave()
+        leave()
+        async with starts.place():
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(starts.take(), 0.1)
+
+    virtualtime.run(story())

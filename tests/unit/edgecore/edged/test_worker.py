@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from msgspec.structs import replace
 
 from beehive.errors import Unavailable
 from edgecore.edged.config import EdgedConfig
@@ -265,3 +266,66 @@ def test_what_was_never_here_is_not_read_before_its_first_sandbox(tmp_path: Path
     assert asyncio.run(lists(unseen=True, row=False)) == 0
     # an agent before this one may have made something
     assert asyncio.run(lists(unseen=True, row=True)) == 1
+
+
+def test_what_was_just_listed_is_not_asked_for_again(tmp_path: Path) -> None:
+    class Counted(_Runtime):
+        lists = 0
+
+        async def list_sandboxes(self, *, uid: str) -> list[SandboxInfo]:
+            self.lists += 1
+            return await super().list_sandboxes(uid=uid)
+
+    def stop(_: object) -> None:
+        raise Unavailable("far enough")
+
+    async def story() -> None:
+        runtime = Counted(ran(make()))
+        shared = _shared(tmp_path, runtime, _Store())
+        worker = Worker(
+            shared, make(), raw(), admit=stop, listed=([], await runtime.list_containers(uid="u"))
+        )
+        await _one_pass(worker)
+        assert runtime.lists == 0
+        assert [c.id for c in worker.runtime.containers] == list(runtime.containers)
+        # that was then
+        await _one_pass(worker)
+        assert runtime.lists == 1
+
+    asyncio.run(story())
+
+
+def test_a_list_that_lacks_what_ran_is_asked_for_again_before_it_is_believed(tmp_path: Path) -> None:
+    pod, store = make(), _Store()
+
+    async def story() -> None:
+        shared = _shared(tmp_path, _Runtime(ran(pod)), store)
+        before = Worker(shared, pod, raw())
+        await before._reader.read()
+        await before._reporter.report()
+        shared.rebooted = lambda: False
+        worker = Worker(shared, pod, raw(), listed=([], []))
+        assert await worker._reporter.remember()
+        await _one_pass(worker)
+        assert not worker.runtime.containers, "nothing was concluded"
+        assert not worker.admitted
+        await _one_pass(worker)
+        assert [c.name for c in worker.runtime.containers] == ["c"]
+
+    asyncio.run(story())
+
+
+def test_a_pod_is_settled_after_its_first_pass_whatever_came_of_it(tmp_path: Path) -> None:
+    def stop(_: object) -> None:
+        raise Unavailable("far enough")
+
+    async def story() -> None:
+        shared = _shared(tmp_path, _Runtime(ran(make())), _Store())
+        worker = Worker(shared, make(), raw(), admit=stop)
+        running = asyncio.create_task(worker.run())
+        async with asyncio.timeout(10):
+            await worker.settled()
+        assert not running.done()
+        running.cancel()
+
+    asyncio.run(story())

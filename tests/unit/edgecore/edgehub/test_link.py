@@ -13,7 +13,8 @@ from beehive import codec, session
 from beehive.errors import Refused, SkerryError, Unavailable
 from beehive.message import Group, Inventory, Message, Op, Source, new
 from edgecore.edgehub import link as module
-from edgecore.edgehub.link import MAX_DIRECT, Link, Session
+from edgecore.edgehub.link import MAX_DIRECT, Link
+from edgecore.edgehub.session import Session
 from edgecore.edgehub.websocket import Closed, Unreachable
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from beehive.errors import Unavailable
 from beehive.message import Group, Message, Op, Source, new
-from edgecore.edgehub.link import Session
+from edgecore.edgehub.session import Session
 from edgecore.metamanager.manager import MetaManager
 from edgecore.metamanager.records import Pending, Row
 from edgecore.metamanager.store import Counters

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from beehive.message import Digest, Op, digest
-from edgecore.edgehub.link import Session
+from edgecore.edgehub.session import Session
 from edgecore.metamanager import agreement
 from edgecore.metamanager.manager import MetaManager
 from tests.unit.edgecore.metamanager.scene import Line, Memory, on, push, settle

@@ -9,7 +9,7 @@ import pytest
 
 from beehive.errors import Refused, Unavailable
 from beehive.message import Failure, Group, Message, Op, Source, new
-from edgecore.edgehub.link import Session
+from edgecore.edgehub.session import Session
 from edgecore.metamanager import refusals
 from edgecore.metamanager.manager import MetaManager
 from edgecore.metamanager.process import Change

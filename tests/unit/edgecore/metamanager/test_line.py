@@ -6,7 +6,7 @@ import pytest
 
 from beehive.errors import Refused, Unavailable
 from beehive.message import Failure, Op
-from edgecore.edgehub.link import Session
+from edgecore.edgehub.session import Session
 from edgecore.metamanager import line as lines
 from tests.unit.edgecore.metamanager.scene import Line, push
 

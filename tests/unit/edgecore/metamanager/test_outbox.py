@@ -1,10 +1,10 @@
 """The outbox: coalescing, bounds, what the disk must know."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from beehive import codec
 from beehive.message import Message, new
