@@ -273,6 +273,7 @@ class DeviceTwin:
                 log.warning("Device %s: %s", id_, problem)
         self.known.blocked[id_] = problems
         self._presence.judge(id_)
+        self._undriven.judge(id_)
         self.dispatch.look(id_)
 
     def _object_deleted(self, id_: str) -> None:

@@ -5,6 +5,7 @@ It is told to the cloud as what is wrong with the whole device, and is over as s
 import logging
 from collections.abc import Callable, Mapping
 
+from devicetwin.assign import ANNOTATION
 from devicetwin.known import Known
 from devicetwin.notes import TWIN, Notes
 
@@ -38,9 +39,17 @@ class Undriven:
                 if self._known.protocol_of(id_) == protocol:
                     self._notes.add(id_, TWIN)
 
+    def judge(self, id_: str) -> None:
+        """The device is new or different: what was said before it came is wrong with it, too."""
+        if self.fault(id_):
+            self._notes.add(id_, TWIN)
+
     def fault(self, id_: str) -> str:
         """Why nothing serves the device; empty when something does, or nobody says."""
-        text = self._faults.get(self._known.protocol_of(id_) or "", "")
+        device = self._known.devices.get(id_)
+        if device is None or device.metadata.annotations.get(ANNOTATION):
+            return ""  # bound to a mapper that somebody else runs: no driver would help
+        text = self._faults.get(device.spec.protocol.protocol_name, "")
         return text if text and not self._is_served(id_) else ""
 
     def problems(self, id_: str, others: Mapping[str, str]) -> Mapping[str, str]:

@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+from devicetwin.assign import ANNOTATION
 from devicetwin.mapperlink import Link, MapperInfo
 from devicetwin.module import DeviceTwin
 from devicetwin.undriven import MAX_FAULTS, MAX_TEXT
@@ -66,5 +67,28 @@ def test_what_is_said_is_bounded(folder: Path) -> None:
         assert twin.devices()[0]["problems"] == {}
         twin.undriven({"vecproto": "y" * 5000, "": "nothing"})
         assert len(twin.devices()[0]["problems"][""]) < MAX_TEXT + 50
+
+    run(folder, scenario)
+
+
+def test_a_device_that_comes_later_is_told_of_as_well(folder: Path) -> None:
+    async def scenario(world: World, twin: DeviceTwin) -> None:
+        twin.undriven(FAULT)
+        await world.put("devicemodel", recorded_object("devicemodel"))
+        await world.put("device", recorded_object("device"))
+        await until(lambda: bool(said(world)))
+        assert "invalid syntax" in said(world)[0]["message"]
+
+    run(folder, scenario)
+
+
+def test_no_driver_helps_a_device_that_is_bound_to_somebody_elses_mapper(folder: Path) -> None:
+    async def scenario(world: World, twin: DeviceTwin) -> None:
+        bound = recorded_object("device")
+        bound["metadata"].setdefault("annotations", {})[ANNOTATION] = "theirs"
+        await world.put("devicemodel", recorded_object("devicemodel"))
+        await world.put("device", bound)
+        twin.undriven(FAULT)
+        assert twin.devices()[0]["problems"] == {}
 
     run(folder, scenario)
