@@ -37,6 +37,7 @@ class PodAdjuster:
 
     async def resize(self) -> None:
         """Give running containers the resources that they should have by now, as far as there is room."""
+        told = resize.last_told(self._reporter.status)
         await self._grant()
         left, error = set(), ""
         pod = self._ctx.granted
@@ -52,7 +53,7 @@ class PodAdjuster:
             has = self._ctx.resized.get(status.id) or resize.decode(
                 status.annotations.get(ANNOTATION_RESOURCES, "")
             )
-            way = resize.decide(container, has, resize.applied(wanted))
+            way = resize.decide(container, has, resize.applied(wanted), told.get(container.name))
             if way is resize.Way.RESTART:
                 self._ctx.resize = replace(self._ctx.resize, running=frozenset({container.name}))
                 await self._reporter.report()

@@ -73,6 +73,14 @@ def encode(a: Applied) -> str:
     return msgspec.json.encode(a).decode()
 
 
+def last_told(status: PodStatus) -> dict[str, ResourceRequirements]:
+    """What a status says that containers have, by their names."""
+    return {
+        s.name: s.resources if isinstance(s.resources, ResourceRequirements) else _NOTHING
+        for s in (*status.init_container_statuses, *status.container_statuses)
+    }
+
+
 def decode(text: str) -> Applied | None:
     """None for a container of an agent that did not write it down: nothing is changed on it."""
     try:
@@ -143,10 +151,17 @@ def beyond(pod: Pod, allocatable: Mapping[str, int]) -> str:
     return ""
 
 
-def decide(container: Container, has: Applied | None, wanted: Applied) -> Way:
-    """How to bring a running container from what it has to what is wanted."""
+def decide(
+    container: Container, has: Applied | None, wanted: Applied, told: ResourceRequirements | None = None
+) -> Way:
+    """How to bring a running container from what it has to what is wanted.
+
+    told: what its status said last that it has.  Where that is what it is to have, nobody resized it: an agent before this one
+    read the same pod in another way, and a container is not started again for that."""
     if has is None or has == wanted:
         return Way.NOTHING
+    if told is not None and _amounts(told) == _amounts(container.resources):
+        return Way.UPDATE
     policies: Mapping[str, str] = {p.resource_name: p.restart_policy for p in container.resize_policy}
     cpu = (has.cpu_quota_us, has.cpu_shares) != (wanted.cpu_quota_us, wanted.cpu_shares)
     memory = has.memory_limit_bytes != wanted.memory_limit_bytes

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from edgecore.edged import cgroups
+from edgecore.edged import cgroups, spec
 from edgecore.edged.runtime import ContainerState
 from tests.integration.edged.bench import CGROUP_ROOT, Bench, container, pod
 from tests.integration.edged.machine import PAUSE, Containerd
@@ -201,6 +201,27 @@ def test_resources_change_in_place(tmp_path: Path, containerd: Containerd) -> No
             assert str(48 * 2**20) in limits(uid).values()
 
     on_containerd(tmp_path, containerd, story)
+
+
+def test_no_container_starts_again_when_an_agent_takes_what_a_pod_says_as_a_whole_that_did_not_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restart = [{"resourceName": "memory", "restartPolicy": "RestartContainer"}]
+    whole = pod("whole", container(resizePolicy=restart), resources={"limits": {"memory": "64Mi"}})
+
+    async def story(b: Bench) -> None:
+        with monkeypatch.context() as older:
+            older.setattr(spec, "whole_limits", lambda _pod: {})
+            async with b.edged():
+                uid = b.want(whole)
+                await b.running(uid)
+                before = await b.container_id(uid)
+        async with b.edged():
+            await b.until(lambda: "ResizeCompleted" in b.reports.reasons(), "given what its pod may use")
+            assert await b.container_id(uid) == before
+            assert b.container(uid)["restartCount"] == 0
+
+    on_fake(tmp_path, story)
 
 
 def test_a_pod_on_hold_waits_to_be_let_go(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from edgecore.edged.pod import Condition, Container, ContainerStatusJson, PodStatus, ResourceRequirements
@@ -22,6 +23,7 @@ from edgecore.edged.resize import (
     grant,
     granted_before,
     grows,
+    last_told,
     with_grant,
 )
 from edgecore.edged.runtime import Resources
@@ -53,6 +55,28 @@ def container(**policies: str) -> Container:
 )
 def test_decide(has: Applied | None, wanted: Applied, policies: dict[str, str], way: Way) -> None:
     assert decide(container(**policies), has, wanted) is way
+
+
+def test_no_container_starts_again_that_nobody_resized() -> None:
+    c = msgspec.structs.replace(
+        container(memory="RestartContainer"),
+        resources=ResourceRequirements(limits={"memory": "1Mi"}, requests={"cpu": "0.5"}),
+    )
+    same = ResourceRequirements(limits={"memory": "1024Ki"}, requests={"cpu": "500m"})
+    other = ResourceRequirements(limits={"memory": "2Mi"}, requests={"cpu": "500m"})
+    # by another reading of the same pod it is to have something else
+    assert decide(c, Applied(), HAS, same) is Way.UPDATE
+    assert decide(c, Applied(), HAS, other) is Way.RESTART
+    assert decide(c, Applied(), HAS, ResourceRequirements()) is Way.RESTART
+
+
+def test_what_was_told_of_containers() -> None:
+    had = ResourceRequirements(limits={"memory": "1Mi"})
+    status = PodStatus(
+        container_statuses=[ContainerStatusJson(name="a", resources=had), ContainerStatusJson(name="b")],
+        init_container_statuses=[ContainerStatusJson(name="side", resources=had)],
+    )
+    assert last_told(status) == {"a": had, "b": ResourceRequirements(), "side": had}
 
 
 def test_what_is_kept_on_a_container_can_be_read_back() -> None:
