@@ -53,11 +53,48 @@ def give_to_group(folder: Path, gid: int, *, deep: bool, always: bool) -> None:
         if not always and info.st_gid == gid and info.st_mode & 0o2070 == 0o2070:
             return
         if deep:
-            for _, folders, files, fd in os.fwalk(".", topdown=False, dir_fd=top):
-                for name in (*folders, *files):
-                    _give(name, gid, fd)
+            _give_below(top, gid)
         os.fchown(top, -1, gid)
         os.fchmod(top, stat.S_IMODE(info.st_mode) | 0o2770)
+
+
+def _give_below(top: int, gid: int) -> None:
+    """All that is in a folder.  It goes back up by `..`, so that no depth exhausts descriptors or the stack; who finds another
+    folder there than it came from was moved by another pod, and does not go on outside."""
+    here = os.dup(top)
+    try:
+        # of each folder on the way down: what it is, and which folders in it are still to be seen
+        way = [(os.fstat(here), _give_each(here, gid))]
+        while True:
+            left = way[-1][1]
+            if left:
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    deeper = os.open(left.pop(), DIR_FLAGS, dir_fd=here)
+                    os.close(here)
+                    here = deeper
+                    way.append((os.fstat(here), _give_each(here, gid)))
+                continue
+            way.pop()
+            if not way:
+                return
+            above = os.open("..", DIR_FLAGS, dir_fd=here)
+            os.close(here)
+            here = above
+            if not os.path.samestat(os.fstat(here), way[-1][0]):
+                raise OSError("cannot give it to its group: a folder in it was moved meanwhile")
+    finally:
+        os.close(here)
+
+
+def _give_each(folder: int, gid: int) -> list[str]:
+    """What is in one folder; the names of the folders in it."""
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            _give(entry.name, gid, folder)
+            if entry.is_dir(follow_symlinks=False):
+                found.append(entry.name)
+    return found
 
 
 def _give(name: str, gid: int, folder: int) -> None:

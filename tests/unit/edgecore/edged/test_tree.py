@@ -273,3 +273,41 @@ def test_a_group_is_given_all_that_is_in_a_folder(tmp_path: Path) -> None:
     assert seen() == [(7, 0o2775), (7, 0o2770), (7, 0o660), (0, 0o600)]
     tree.give_to_group(top, 8, deep=True, always=False)
     assert seen() == [(8, 0o2775), (8, 0o2770), (8, 0o660), (0, 0o600)]
+
+
+@pytest.mark.root
+def test_no_depth_of_folders_keeps_a_group_from_what_is_in_them(tmp_path: Path) -> None:
+    (tmp_path / "v" / "beside" / "it").mkdir(parents=True)
+    here = os.open(tmp_path / "v", os.O_RDONLY)
+    for _ in range(1500):
+        # deeper than Python recurses, and than there are descriptors
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    before = len(os.listdir("/proc/self/fd"))
+    tree.give_to_group(tmp_path / "v", 7, deep=True, always=True)
+    assert os.fstat(here).st_gid == (tmp_path / "v" / "beside" / "it").stat().st_gid == 7
+    assert len(os.listdir("/proc/self/fd")) == before
+    os.close(here)
+    tree.remove_tree(tmp_path, "v")
+
+
+@pytest.mark.root
+def test_a_folder_that_is_moved_meanwhile_gives_nothing_outside_to_a_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "v" / "a" / "b").mkdir(parents=True)
+    (tmp_path / "v" / "a" / "b" / "last").touch()
+    (tmp_path / "outside" / "private").mkdir(parents=True)
+    chown = os.chown
+
+    def moving(path: str, uid: int, gid: int) -> None:
+        if os.readlink(path).endswith("/last"):
+            (tmp_path / "v" / "a" / "b").rename(tmp_path / "outside" / "b")
+        chown(path, uid, gid)
+
+    monkeypatch.setattr(os, "chown", moving)
+    with pytest.raises(OSError, match="moved meanwhile"):
+        tree.give_to_group(tmp_path / "v", 7, deep=True, always=True)
+    assert (tmp_path / "outside" / "private").stat().st_gid == (tmp_path / "v").stat().st_gid == 0
