@@ -459,7 +459,11 @@ def bind_path(path: str, target: Path, *, make: str = "") -> int:
 
 
 def _leads_to(target: Path, info: os.stat_result) -> bool:
-    has = target.stat()
+    try:
+        has = target.stat()
+    except OSError:
+        # whoever served the file system that is mounted there is gone: it is bound anew to what is there now
+        return False
     return (has.st_dev, has.st_ino) == (info.st_dev, info.st_ino)
 
 

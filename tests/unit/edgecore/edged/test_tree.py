@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import os
 import stat
 import threading
@@ -311,3 +312,25 @@ def test_a_folder_that_is_moved_meanwhile_gives_nothing_outside_to_a_group(
     with pytest.raises(OSError, match="moved meanwhile"):
         tree.give_to_group(tmp_path / "v", 7, deep=True, always=True)
     assert (tmp_path / "outside" / "private").stat().st_gid == (tmp_path / "v").stat().st_gid == 0
+
+
+@pytest.mark.root
+def test_what_is_bound_to_a_file_system_that_nobody_serves_any_more_is_bound_anew(tmp_path: Path) -> None:
+    (tmp_path / "volume" / "sub").mkdir(parents=True)
+    (tmp_path / "volume" / "sub" / "file").touch()
+    target = tmp_path / "target"
+    target.mkdir()
+    served = os.open("/dev/fuse", os.O_RDWR)
+    options = f"fd={served},rootmode=40000,user_id=0,group_id=0"
+    try:
+        mounted = ctypes.CDLL(None).mount(b"x", bytes(target), b"fuse", 0, options.encode())
+    finally:
+        os.close(served)
+    assert mounted == 0
+    try:
+        with pytest.raises(OSError, match="not connected"):
+            target.stat()
+        tree.bind_sub_path(tmp_path / "volume", "sub", target, create=False, renew=True)
+        assert os.listdir(target) == ["file"]
+    finally:
+        tree.unmount_below(target)
