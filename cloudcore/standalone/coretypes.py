@@ -60,16 +60,18 @@ def _struct(model: str, value: dict[str, Any], path: str, unknown: list[str]) ->
         if item is None:
             continue
         if (model, name) in QUANTITIES:
-            clean[name] = _quantities(item)
+            clean[name] = _quantities(kind, item, model, f"{path}{name}")
         else:
             clean[name] = _value(kind, item, model, f"{path}{name}", unknown)
     return clean
 
 
-def _quantities(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: quantity.canonical(amount) for name, amount in value.items()}
-    return quantity.canonical(value)
+def _quantities(kind: str, value: Any, model: str, path: str) -> Any:
+    if not kind.startswith("{}"):
+        return quantity.canonical(value)
+    if not isinstance(value, dict):
+        raise _mismatch(value, model, path, kind)
+    return {name: quantity.canonical(amount) for name, amount in value.items()}
 
 
 def _value(kind: str, value: Any, model: str, path: str, unknown: list[str]) -> Any:

@@ -65,7 +65,21 @@ def negotiate(accept: str) -> Form:
 
 
 class _Loader(yaml.CSafeLoader):
-    """YAML as JSON knows it: without timestamps as objects."""
+    """YAML as JSON knows it: without timestamps as objects, and with texts as the names of fields."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        return {_name(key): value for key, value in super().construct_mapping(node, deep=deep).items()}
+
+
+def _name(key: Any) -> str:
+    """`true: x` and `1: x` as kubectl turns them into JSON.   Source: sigs.k8s.io/yaml, convertToJSONableObject."""
+    if isinstance(key, str):
+        return key
+    if isinstance(key, bool):
+        return "true" if key else "false"
+    if isinstance(key, int | float):
+        return str(key)
+    raise bad_request(f"error decoding YAML: the name of a field is no text: {str(key)[:64]}")
 
 
 _Loader.yaml_implicit_resolvers = {

@@ -81,9 +81,15 @@ def test_fields_that_came_twice_are_named_with_their_place() -> None:
 def test_yaml_is_read_as_json_would_be() -> None:
     body, _ = load_object(b"a: 2026-01-02\nb: 010\n", "application/yaml", "Pod", duplicates=True)
     assert body["a"] == "2026-01-02"
+    body, _ = load_object(
+        b"data: {3: a, true: b, 1.5: c}\n2: x\n", "application/yaml", "Pod", duplicates=True
+    )
+    assert body == {"data": {"3": "a", "true": "b", "1.5": "c"}, "2": "x"}
 
 
-@pytest.mark.parametrize("data", [b"a: &x 1\nb: *x\n", b"a: [", b"\xff", b"a: " + b"[" * 20000])
+@pytest.mark.parametrize(
+    "data", [b"a: &x 1\nb: *x\n", b"a: [", b"\xff", b"a: " + b"[" * 20000, b"~: x", b"[a]: x"]
+)
 def test_yaml_that_is_a_trap_or_none(data: bytes) -> None:
     with pytest.raises(ApiError) as caught:
         load_yaml(data)
