@@ -262,8 +262,9 @@ def set_(kubectl: Kubectl, name: str, property_: str, value: str, namespace: str
         if waited >= timeout:
             state = ((now or {}).get("status") or {}).get("state") or "unknown"
             reading = (devices.twin_of(now, property_).get("reported") or {}).get("value")
+            wrong = "".join(f"\n  {text}" for text in devices.problems(now))
             raise TrialError(
                 f"{name} has not reported {property_} {value} within {timeout:g} s: its state is {state} and it "
-                f"reports {reading or 'nothing'}; the wish stays, and reaches it when it can"
+                f"reports {reading or 'nothing'}; the wish stays, and reaches it when it can{wrong}"
             )
         time.sleep(_POLL_S)

@@ -359,7 +359,7 @@ def describe_candidate(item: Object) -> list[str]:
                 row.get("type") or "STRING",
                 "ReadWrite" if row.get("writable") else "ReadOnly",
                 row.get("unit") or "-",
-                f"{low or ''} to {high or ''}" if low or high else "-",
+                _range(low or "", high or ""),
                 printable(read_at) or "-",  # in full: whoever accepts should know
                 printable(config.get("commandTopic") or "") or "-",
             )
@@ -449,16 +449,30 @@ def describe(found: Found, device: Object, now: float) -> list[str]:
                 row.unit or "-",
                 declared.get("type") or "-",
                 declared.get("accessMode") or "-",
-                " to ".join(limits) if any(limits) else "-",
+                _range(*limits),
                 age(row.read_at, now),
             )
         )
     lines += columns(cells)
-    wrong = [condition for condition in conditions(status) if condition.get("status") == "False"]
-    if wrong:
+    if wrong := problems(status):
         lines += ["", "Problems:"]
-        lines += [f"  {condition.get('reason', '')}: {condition.get('message', '')}" for condition in wrong]
+        lines += [f"  {text}" for text in wrong]
     return lines
+
+
+def problems(status: Object | None) -> list[str]:
+    """What is wrong with a device now, each with its reason."""
+    return [
+        f"{condition.get('reason', '')}: {condition.get('message', '')}"
+        for condition in conditions(status)
+        if condition.get("status") == "False"
+    ]
+
+
+def _range(low: str, high: str) -> str:
+    if low and high:
+        return f"{low} to {high}"
+    return f"from {low}" if low else f"up to {high}" if high else "-"
 
 
 def changes(before: Object | None, after: Object) -> list[str]:
@@ -478,7 +492,17 @@ def changes(before: Object | None, after: Object) -> list[str]:
         for condition in conditions(after)
         if condition.get("status") == "False" and condition.get("message") not in known
     ]
+    wrong = {condition.get("type") for condition in conditions(before) if condition.get("status") == "False"}
+    told += [
+        f"no longer: {_gone(before, condition)}"
+        for condition in conditions(after)
+        if condition.get("status") == "True" and condition.get("type") in wrong
+    ]
     return told
+
+
+def _gone(before: Object | None, now: Mapping[str, str]) -> str:
+    return next(each.get("message", "") for each in conditions(before) if each.get("type") == now.get("type"))
 
 
 def age(at: float | None, now: float) -> str:

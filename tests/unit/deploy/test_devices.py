@@ -86,12 +86,33 @@ def test_what_a_device_says_cannot_command_the_terminal() -> None:
     assert len(line) < 120
 
 
+@pytest.mark.parametrize(
+    ("limits", "text"),
+    [
+        ({}, "-"),
+        ({"minimum": "5"}, "from 5"),
+        ({"maximum": "35"}, "up to 35"),
+        ({"minimum": "5", "maximum": "35"}, "5 to 35"),
+    ],
+)
+def test_the_range_of_a_property(limits: dict[str, str], text: str) -> None:
+    model = {**MODEL, "spec": {"properties": [{"name": "target", "type": "FLOAT", **limits}]}}
+    found = Found.of([thermostat(), model])
+    heading, *lines = [
+        line
+        for line in devices.describe(found, found.device("default", "t"), 0.0)
+        if line.startswith(("PROPERTY", "target"))
+    ]
+    assert lines[0][heading.index("RANGE") : heading.index("AGE")].strip() == text
+
+
 def test_describe_says_what_is_wrong() -> None:
     found = Found.of([thermostat(), MODEL, status("20.5", complaint="target: too hot")])
     text = "\n".join(devices.describe(found, found.device("default", "t"), AT_MS / 1000))
     assert "5 to 35" in text
     assert "OutOfRange: target: too hot" in text
     assert "(not there)" not in text
+    assert devices.problems(found.statuses["default", "t"]) == ["OutOfRange: target: too hot"]
     alone = Found.of([thermostat()])
     assert "m (not there)" in "\n".join(devices.describe(alone, alone.device("default", "t"), 0.0))
 
@@ -175,6 +196,7 @@ def test_changes_are_told_once() -> None:
     after = status("22", "target: too hot", state="offline")
     assert devices.changes(status("21"), after) == ["is offline", "target 22", "target: too hot"]
     assert devices.changes(after, after) == []
+    assert devices.changes(after, status("22", state="offline")) == ["no longer: target: too hot"]
 
 
 def test_a_candidate_in_full() -> None:
