@@ -115,11 +115,17 @@ def summary(followers: Iterable[Follower]) -> str:
     late = [one for one in followers if not one.follows]
     if not late:
         return "Every node follows."
-    ours = [one.name for one in late if one.kind == OURS]
+    away = [one.name for one in late if one.kind == OURS and not one.trusts]
+    renewing = [one.name for one in late if one.kind == OURS and one.trusts]
     stock = [one.name for one in late if one.kind == STOCK]
     parts = []
-    if ours:
-        parts.append(f"{len(ours)} not yet: {_names(ours)}; they follow when they are linked")
+    if away:
+        parts.append(f"{len(away)} not yet: {_names(away)}; they follow when they are linked")
+    if renewing:
+        parts.append(
+            f"{len(renewing)} trust it and have to renew their certificates: {_names(renewing)}; "
+            "they do in the first quarter of the window, within an hour at most"
+        )
     if stock:
         parts.append(
             f"{len(stock)} cannot follow (stock KubeEdge, or never linked to this version): {_names(stock)}; "

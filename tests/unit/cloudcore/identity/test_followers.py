@@ -65,7 +65,8 @@ def test_the_screen_says_who_has_to_join_again() -> None:
     assert f"authority  {HELD.newest}" in shown
     assert f"replaces   {OLD}" in shown
     assert "until 2026-12-01T12:00:00+00:00; cloudcore proves itself by the old one" in shown
-    assert "2 not yet: knows, away; they follow when they are linked" in shown
+    assert "1 not yet: away; they follow when they are linked" in shown
+    assert "1 trust it and have to renew their certificates: knows; they do" in shown
     assert "2 cannot follow" in shown
     assert "stock, before; they have to join again with a new token" in shown
     assert summary([]) == "Every node follows."
