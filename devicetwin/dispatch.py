@@ -19,7 +19,7 @@ from devicetwin.dmi import Dmi
 from devicetwin.dmi_convert import digest, to_device, to_model
 from devicetwin.known import Known
 from devicetwin.mapperlink import Leave, MapperInfo, Tell
-from devicetwin.notes import SAVE, Notes
+from devicetwin.notes import SAVE, TWIN, Notes
 from devicetwin.ports import Clock
 from devicetwin.reports import Reports
 from devicetwin.saving import Saving
@@ -189,6 +189,7 @@ class Dispatch:
             tell = self.tell(info.name, id_) if owner == info.name else None
             if isinstance(tell, Tell):
                 self._known.records[id_] = membership.anew(self._known.records[id_])
+                self._notes.add(id_, TWIN)  # without what was wrong while nothing served it
                 tells.append(tell)
                 self.told(info.name, id_, tell.digest)
         return tells
@@ -204,9 +205,11 @@ class Dispatch:
 
     def alive_changed(self, mapper: str) -> None:
         known = self._known
-        if not self.dmi.links[mapper].alive:
-            for id_ in [i for i, owner in known.owner.items() if owner == mapper]:
-                if id_ in known.records:
+        alive = self.dmi.links[mapper].alive
+        for id_ in [i for i, owner in known.owner.items() if owner == mapper]:
+            if id_ in known.records:
+                self._notes.add(id_, TWIN)  # with what is wrong, or is no more
+                if not alive:
                     record, tell = membership.lost(known.records[id_], self._clock.wall_ms())
                     self._changes.set_state(id_, record, tell=tell)
         self.reassign()

@@ -71,6 +71,9 @@ class DeviceTwin:
         self._clock = clock
         self._group: asyncio.TaskGroup | None = None
         self.loaded = asyncio.Event()
+        self._apart: dict[
+            str, Mapping[str, str]
+        ] = {}  # what was told of a device's problems without its readings
         self.known = known = Known()
         # A wish that was taken over is saved, and the reading that answers it comes in the next moment.
         self.notes = notes = Notes(self._work_off, clock, pace_s=COALESCE_S, quiet=SAVE)
@@ -327,6 +330,7 @@ class DeviceTwin:
             record.twins, update.twin or {}, self.known.rows(id_), self._clock.wall_ms()
         )
         if change.refused:
+            self.known.unsure.discard(id_)
             self.notes.add(id_, TWIN)  # so that the cloud can rebase
         self._changes.adopt(id_, change, tell_cloud=False)
         if change.changed:
@@ -341,15 +345,23 @@ class DeviceTwin:
         if record is None or what & SAVE:
             await self.saving.save(id_)
         if record is None:
+            self._apart.pop(id_, None)
             return
         now = self._clock.wall_ms()
         if what & TWIN:
             # What is wrong with the spec the cloud sees by itself; what was refused here it cannot.
             problems = self._undriven.problems(id_, self.known.bad.get(id_, {}))
-            content = documents.edge_updated(
-                str(uuid4()), now, record.twins, problems, self._anomalies.standing(id_)
-            )
-            await self._send(f"device/{id_}/twin/edge_updated", content, coalesce=f"twin/{id_}")
+            anomalies = self._anomalies.standing(id_)
+            sure = id_ not in self.known.unsure
+            if not sure or self._apart.get(id_, problems) != problems:
+                # Readings that may be older than what the cloud has, or than what still waits to go up, do not take its
+                # place; and what once was told beside them has to follow them.
+                self._apart[id_] = problems
+                content = documents.edge_updated(str(uuid4()), now, {}, problems, anomalies)
+                await self._send(f"device/{id_}/twin/edge_updated", content, coalesce=f"problems/{id_}")
+            if sure:
+                content = documents.edge_updated(str(uuid4()), now, record.twins, problems, anomalies)
+                await self._send(f"device/{id_}/twin/edge_updated", content, coalesce=f"twin/{id_}")
         if what & STATE:
             # KubeEdge's edge sends this one as text that holds JSON.
             text = msgspec.json.encode(documents.state_result(str(uuid4()), now, record).decode())

@@ -1,6 +1,7 @@
 """Devices that nothing serves, and why: what whoever starts mappers on this node says of the drivers that are wanted.
 
-It is told to the cloud as what is wrong with the whole device, and is over as soon as a mapper serves it."""
+Where nobody says, a mapper that has the device and does not answer is what is wrong with it.  It is told to the cloud as what
+is wrong with the whole device, and is over as soon as a mapper serves it."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -47,12 +48,17 @@ class Undriven:
     def fault(self, id_: str) -> str:
         """Why nothing serves the device; empty when something does, or nobody says."""
         device = self._known.devices.get(id_)
-        if device is None or device.metadata.annotations.get(ANNOTATION):
-            return ""  # bound to a mapper that somebody else runs: no driver would help
-        text = self._faults.get(device.spec.protocol.protocol_name, "")
-        return text if text and not self._is_served(id_) else ""
+        if device is None or self._is_served(id_):
+            return ""
+        # one that is bound to a mapper that somebody else runs is not helped by a driver
+        bound = device.metadata.annotations.get(ANNOTATION)
+        text = "" if bound else self._faults.get(device.spec.protocol.protocol_name, "")
+        if text:
+            return f"no mapper runs it: {text}"
+        mapper = self._known.owner.get(id_)
+        return f"its mapper {mapper} does not answer" if mapper else ""
 
     def problems(self, id_: str, others: Mapping[str, str]) -> Mapping[str, str]:
         """What is wrong with a device, this included.   others: by property ("" for the whole)."""
         text = self.fault(id_)
-        return {**others, "": f"no mapper runs it: {text}"} if text else others
+        return {**others, "": text} if text else others
