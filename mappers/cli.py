@@ -256,6 +256,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _run_driver(arguments: argparse.Namespace) -> int:
+    from beehive.supervise import run_daemon
     from mappers.framework.runner import load_driver
 
     driver = load_driver(arguments.file)
@@ -273,7 +274,7 @@ def _run_driver(arguments: argparse.Namespace) -> int:
         settings = replace(settings, name=arguments.name)
     if arguments.protocol:
         settings = replace(settings, protocol=arguments.protocol)
-    asyncio.run(_run_until(driver, settings, while_input=arguments.while_input))
+    run_daemon(_run_until(driver, settings, while_input=arguments.while_input))
     return 0
 
 

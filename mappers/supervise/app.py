@@ -22,6 +22,7 @@ from beehive import clock, local
 from beehive.apis.hardware import MAX_SEEN, MQTT, Rule, Seen, parse_each
 from beehive.errors import ConfigError, SkerryError, Unavailable
 from beehive.supervise import Part, supervise
+from beehive.watchdog import HANGS
 from mappers.supervise import plan
 from mappers.supervise.drivers import DEFAULT_FOLDER, Drivers
 from mappers.supervise.plan import Missing, Need, Slot, Start, Stop
@@ -241,10 +242,16 @@ class Supervisor:
         slot = self.slots[protocol]
         self.slots[protocol] = plan.ended(slot, clock.monotonic())
         if not slot.stopping:
-            self._faults[protocol] = words or f"its mapper ended with {code}"
+            self._faults[protocol] = words or _why(code)
             pause = self.slots[protocol].not_before - clock.monotonic()
             log.warning("Mapper %s ended with %s; next try in %.0f s", name, code, max(pause, 0.0))
         self._plugged.news.set()
+
+
+def _why(code: int | None) -> str:
+    if code == HANGS:
+        return "its mapper stood still and was ended: its driver blocks in an `async def`, the log says where"
+    return f"its mapper ended with {code}"
 
 
 def _last_words(fault: int) -> str:

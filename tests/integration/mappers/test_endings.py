@@ -28,10 +28,23 @@ class Blocks(Driver):
 """
 
 
+IMPATIENT = """
+import sys
+from beehive import supervise
+from beehive.watchdog import Watchdog
+from mappers.cli import main
+
+supervise.Watchdog = lambda: Watchdog(look_s=0.1, tell_s=0.5, loop_limit_s=2.0)
+sys.exit(main())
+"""
+
+
 @contextlib.asynccontextmanager
-async def started(folder: Path, file: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def started(
+    folder: Path, file: str, program: tuple[str, str] = ("-m", "mappers.cli")
+) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "mappers.cli", "run", file, "--dmi-dir", str(folder)),
+        *(sys.executable, *program, "run", file, "--dmi-dir", str(folder)),
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -90,5 +103,10 @@ def test_a_driver_that_blocks_the_loop_does_not_keep_its_mapper_alive(folder: Pa
                     assert process.returncode == code
                     assert (b"its event loop is blocked" in said) == (code == HANGS)
                     assert (b"blocks.py" in said) == (code == HANGS)  # whose fault it is
+            # nobody need tell it to end
+            async with started(folder, str(file), ("-c", IMPATIENT)) as process, asyncio.timeout(60):
+                _, said = await process.communicate()
+                assert process.returncode == HANGS
+                assert b"blocks.py" in said
 
     asyncio.run(scenario())
