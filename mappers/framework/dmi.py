@@ -312,7 +312,8 @@ class EdgeLink:
         self._check(peer)
         if not device.name or not device.namespace:
             raise Refused("the device has no name or no namespace", reason="InvalidValue")
-        if len(self._devices.ids()) >= MAX_DEVICES:
+        known = self._devices.ids()
+        if len(known) >= MAX_DEVICES and f"{device.namespace}/{device.name}" not in known:
             raise Refused(f"there are {MAX_DEVICES} devices", reason="TooManyRequests")
         self._take(device)
 

@@ -73,6 +73,7 @@ class Drivers:
         self._folder = folder
         self._known: dict[Path, tuple[int, str]] = {}  # file -> stamp, protocol
         self._faulty: dict[Path, tuple[int, str, str]] = {}  # file -> stamp, what is wrong, text
+        self._unreadable: set[Path] = set()  # told already
 
     def find(self, protocol: str) -> Found | None:
         """Blocking, but for a few small files only."""
@@ -89,10 +90,13 @@ class Drivers:
     def _read(self, path: Path, stamp: int, old: tuple[int, str] | None) -> tuple[int, str]:
         """A file that is new or has changed.  One that is no Python at the moment counts as it was: what runs goes on.
 
-        Raises: OSError, UnicodeDecodeError."""
-        with path.open(encoding="utf-8") as file:
-            source = file.read(MAX_SOURCE_BYTES)
-        if fault := fault_of(source):
+        Raises: OSError."""
+        try:
+            with path.open(encoding="utf-8") as file:
+                source, fault = file.read(MAX_SOURCE_BYTES), ""
+        except UnicodeDecodeError as error:
+            source, fault = "", f"it is not UTF-8: {error.reason}"
+        if fault := fault or fault_of(source):
             if self._faulty.get(path, (0,))[0] != stamp:
                 goes_on = "; what runs goes on" if old is not None and old[1] else ""
                 log.warning("%s is not used: %s%s", path, fault, goes_on)
@@ -124,16 +128,19 @@ class Drivers:
         except OSError:
             paths = []
         known = {}
+        unreadable: set[Path] = set()
         for path in paths:
             try:
                 stamp = path.stat().st_mtime_ns
                 old = self._known.get(path)
                 if old is None or old[0] != stamp:
                     old = self._read(path, stamp, old)
-            except (OSError, UnicodeDecodeError) as error:
-                log.warning("Cannot read %s: %s", path, error)
+            except OSError as error:
+                if path not in self._unreadable:
+                    log.warning("Cannot read %s: %s", path, error)
+                unreadable.add(path)
                 continue
             known[path] = old
-        self._known = known
+        self._known, self._unreadable = known, unreadable
         self._faulty = {path: fault for path, fault in self._faulty.items() if path in known}
         return known

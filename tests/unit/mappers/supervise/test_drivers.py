@@ -95,3 +95,30 @@ def test_why_there_is_no_driver_names_the_file_that_is_meant(tmp_path: Path, sou
     file.unlink()
     assert drivers.find("knx") is None
     assert drivers.explain("knx") == f"there is no driver for knx: put one into {tmp_path}"
+
+
+def test_a_file_that_is_no_text_is_told_once_and_what_runs_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    drivers = Drivers(tmp_path)
+    file = tmp_path / "a.py"
+    file.write_bytes(b"# \xe9\n")
+    assert drivers.find("knx") is None
+    assert drivers.find("knx") is None
+    assert "a.py (it is not UTF-8" in drivers.explain("knx")
+    assert len(caplog.records) == 1
+    file.write_text('class A(Driver):\n    protocol = "knx"\n')
+    found = drivers.find("knx")
+    assert found is not None
+    file.write_bytes(b"# \xe9\n")
+    os.utime(file, ns=(1, 1))
+    assert drivers.find("knx") == found
+
+
+def test_a_file_that_cannot_be_read_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    drivers = Drivers(tmp_path)
+    (tmp_path / "a.py").mkdir()
+    (tmp_path / "b.py").symlink_to(tmp_path / "nowhere")
+    assert drivers.find("knx") is None
+    assert drivers.find("knx") is None
+    assert len(caplog.records) == 2
