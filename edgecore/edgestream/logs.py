@@ -12,11 +12,12 @@ import stat
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any, TypeVar
 
 from beehive.errors import NotFound, Unavailable
 from edgecore.edgestream.crilog import BLOCK, Options, Printer, tail_start
 
+_T = TypeVar("_T")
 POLL_S = 0.1
 """How often a followed file is looked at: one fstat of an open file."""
 STILL_RUNNING_S = 1.0
@@ -135,10 +136,14 @@ class Held:
         self._files.add(file)
 
     async def read(self, file: IO[bytes], through: IO[bytes]) -> bytes:
-        """A block; it is not closed meanwhile.   through: what reads it, if it is packed."""
+        """A block.   through: what reads it, if it is packed."""
+        return await self.during(file, _read, through)
+
+    async def during(self, file: IO[bytes], work: Callable[..., _T], *args: Any) -> _T:
+        """What a thread does with a file; it is not closed meanwhile."""
         self._busy = file
         try:
-            return await asyncio.to_thread(_read, through)
+            return await asyncio.to_thread(work, *args)
         finally:
             self._busy = None
 
@@ -168,7 +173,7 @@ async def read_log(
         with Held() as held:
             held.add(current)
             # a file that is rotated from here on is the one we hold
-            older, start = await asyncio.to_thread(_where_to_begin, log, current, options)
+            older, start = await held.during(current, _where_to_begin, log, current, options)
             for name, skip in older:
                 async for block in _packed_or_plain(log, name, skip, held):
                     if text := printer.feed(block):
@@ -177,7 +182,7 @@ async def read_log(
                         return
                 printer.next_file()
             if not current.closed:
-                await asyncio.to_thread(current.seek, start)
+                await held.during(current, current.seek, start)
             async for text in _to_the_end(current, printer, held):
                 yield text
             asked = 0.0

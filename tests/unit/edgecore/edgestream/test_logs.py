@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import gzip
 import os
+import time
 from contextlib import aclosing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -188,6 +190,22 @@ def test_a_removed_file_is_let_go_under_a_client_that_does_not_read(
     got = asyncio.run(main())
     assert got[-1] == b"newest\n"
     assert sum(map(len, got)) < 500_000
+
+
+def test_a_file_that_is_removed_while_its_end_is_looked_for_stays_open(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "LET_GO_S", 0.01)
+    (folder / "0.log").write_bytes(record("one") + record("two"))
+    slow = logs.tail_start
+
+    def slowly(*args: Any) -> tuple[int, int]:
+        (folder / "0.log").unlink()
+        time.sleep(0.2)
+        return slow(*args)
+
+    monkeypatch.setattr(logs, "tail_start", slowly)
+    assert read(log_in(folder), Options(tail_lines=1)) == b"two\n"
 
 
 def test_following_a_file_that_is_emptied_in_place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
