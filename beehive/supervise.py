@@ -36,6 +36,9 @@ FAULT_S = 30.0
 DEAF_S = 30.0
 """How long the loop may be blocked once a signal came; then the process ends.  A small board under load is late by seconds."""
 
+LOOKS = 30
+"""In how many looks that is counted: a process that is frozen, or gets no processor, does not look either."""
+
 EXIT_S = 20.0
 """How long what is left may take once all parts have ended: threads that are still at work, files to close."""
 
@@ -245,13 +248,15 @@ class _Signals:
 
     def _mind(self) -> None:
         self._came.acquire()
-        if not self._heard.wait(self._deaf_s):
-            log.critical(
-                "Ending the process: told to stop, and its event loop is blocked for %.0f s; all threads:\n%s",
-                self._deaf_s,
-                stacks(),
-            )
-            os._exit(HANGS)
+        for _ in range(LOOKS):
+            if self._heard.wait(self._deaf_s / LOOKS):
+                return
+        log.critical(
+            "Ending the process: told to stop, and its event loop is blocked for %.0f s; all threads:\n%s",
+            self._deaf_s,
+            stacks(),
+        )
+        os._exit(HANGS)
 
     def _on_signal(self, number: int) -> None:
         """In the loop."""

@@ -199,6 +199,17 @@ def test_a_loop_that_is_only_late_stops_in_order() -> None:
     assert process.returncode == 0, said
 
 
+def test_a_process_that_was_frozen_while_it_was_told_to_stop_is_not_deaf() -> None:
+    process = _deaf("time.sleep(1)", 2.0)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(2.5)
+    process.send_signal(signal.SIGCONT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+
+
 def test_the_error_of_a_part_comes_out_of_a_daemon_that_ends_by_itself() -> None:
     closed = []
 
