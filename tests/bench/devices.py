@@ -21,8 +21,9 @@ from beehive import dmi
 from beehive._generated import dmi_pb2 as pb
 from beehive._generated import methods_pb2
 from edgecore.eventbus.mqtt import EventBus
-from tests.integration.devices import test_eventbus
 from tests.integration.devices.test_thermostat import Edge, mapper, sample
+from tests.support.mosquitto import broker
+from tests.support.ports import free_port
 from tests.unit.devicetwin.fakes import until
 
 SETTLE_S, MEASURE_S, EDITS, CALLS, BATCHES, TRIPS = 5.0, 10.0, 100, 2000, 100, 300
@@ -142,9 +143,8 @@ async def bus() -> None:
     """A request over MQTT and its answer, beside a message that only goes through the broker."""
     with tempfile.TemporaryDirectory(prefix="skb") as name:
         folder = Path(name)
-        await asyncio.to_thread(folder.chmod, 0o777)
-        port = test_eventbus.free_port()
-        async with test_eventbus.broker(folder, port, "set_tcp_nodelay true"):
+        port = free_port()
+        async with broker(port, "set_tcp_nodelay true", folder=folder):
             loop = asyncio.get_running_loop()
             heard: asyncio.Queue[str] = asyncio.Queue()
             client = paho.Client(paho.CallbackAPIVersion.VERSION2)

@@ -224,7 +224,7 @@ def test_others_have_their_turn_between_two_messages(folder: Path) -> None:
                 turns = handled
                 await asyncio.sleep(0)
 
-        async with broker(folder, port):
+        async with broker(port, folder=folder):
             bus = EventBus(url=f"tcp://127.0.0.1:{port}", node_name="edge-1", on_message=on_message)
             async with running(bus):
                 await bus.connected.wait()
