@@ -31,7 +31,6 @@ MERGE_KEYS: dict[tuple[str, str], str] = {
     ("V1ServiceSpec", "ports"): "port",
     ("V1ServiceStatus", "conditions"): "type",
     ("V1ServiceAccount", "secrets"): "name",
-    ("V1ServiceAccount", "imagePullSecrets"): "name",
     ("V1NodeStatus", "conditions"): "type",
     ("V1NodeStatus", "addresses"): "type",
     ("V1NamespaceStatus", "conditions"): "type",

@@ -107,3 +107,11 @@ def test_one_that_is_too_deep_is_refused() -> None:
         strategic_merge({}, {"spec": deep}, "V1Pod")
     with pytest.raises(PatchError, match="levels"):
         strategic_merge({}, {"spec": {"tolerations": [deep]}}, "V1Pod")
+
+
+def test_secrets_of_an_account_merge_and_those_to_pull_with_are_one_value() -> None:
+    old = {"secrets": [{"name": "a"}], "imagePullSecrets": [{"name": "a"}]}
+    patch = {"secrets": [{"name": "b"}], "imagePullSecrets": [{"name": "b"}]}
+    merged = strategic_merge(old, patch, "V1ServiceAccount")
+    assert sorted(item["name"] for item in merged["secrets"]) == ["a", "b"]
+    assert merged["imagePullSecrets"] == [{"name": "b"}]
