@@ -212,9 +212,10 @@ class PodVolumes:
                 there = await self._s.storage.publish(self._ctx.pod, self._ctx.config.root_dir, found)
                 if found.grows_to:
                     await self._expand(name, found)
+                now = self._s.clock.monotonic()
                 if fresh or look or name not in self._sizes_at:
-                    self._sizes_at[name] = self._s.clock.monotonic() + SIZES_S
-                due = self._s.clock.now() + SIZES_S
+                    self._sizes_at[name] = now + SIZES_S
+                due = self._s.clock.now() + max(0.0, self._sizes_at[name] - now)
                 self.refresh_at = due if self.refresh_at is None else min(due, self.refresh_at)
                 return persistent.Claim(path=there.path, own=there.own, deep=True, block=found.block)
             held = await asyncio.to_thread(self._s.hold_path, self._ctx.pod, found.path)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
+import msgspec
 import pytest
 
-from edgecore.edged import volumes
+from edgecore.edged import persistent, volumes
+from edgecore.edged.csi import Published
 from edgecore.edged.errors import VolumeError
 from edgecore.edged.podcontext import PodContext
 from edgecore.edged.podvolumes import PodVolumes
+from tests.unit.edgecore.edged.builders import c, make
 
 
 class Context:
@@ -69,3 +72,47 @@ def test_what_could_not_be_mounted_is_tried_again(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(volumes, "prepare", fail)
     assert bring(monkeypatch, runs=runs) == (runs, True)
+
+
+class Driven(Context):
+    """A pod that runs with a volume of a driver."""
+
+    def __init__(self) -> None:
+        super().__init__(runs=True)
+        self.pod = make(c(), volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}])
+        self.objects = self.storage = self
+        self.at = 0.0
+        self.asked: list[float] = []
+
+    def now(self) -> float:
+        return self.at
+
+    def monotonic(self) -> float:
+        return self.at
+
+    async def fetch(self, kind: str, namespace: str, name: str, *, fresh: bool = False) -> bytes:
+        if fresh:
+            self.asked.append(self.at)
+        if kind == "persistentvolume":
+            source = {"driver": "d.test", "volumeHandle": "h"}
+            whose = {"namespace": "ns", "name": "data", "uid": "u1"}
+            return msgspec.json.encode(
+                {"metadata": {"name": "pv"}, "spec": {"csi": source, "claimRef": whose}}
+            )
+        about = {"namespace": "ns", "name": "data", "uid": "u1"}
+        return msgspec.json.encode(
+            {"metadata": about, "spec": {"volumeName": "pv"}, "status": {"phase": "Bound"}}
+        )
+
+    async def publish(self, *_: object) -> Published:
+        return Published(path="/v", own=False)
+
+
+def test_what_changes_between_two_looks_at_sizes_puts_the_second_off_no_further() -> None:
+    pod = Driven()
+    held = PodVolumes(cast("PodContext", pod))
+    for at in (0.0, 290.0, 300.0, 310.0):
+        pod.at, held.refresh_at = at, None
+        assert isinstance(asyncio.run(held._claim("data")), persistent.Claim)
+        assert held.refresh_at == (600.0 if at >= 300 else 300.0)
+    assert pod.asked == [300.0]
