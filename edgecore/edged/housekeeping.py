@@ -408,10 +408,8 @@ class Housekeeper:
 
     async def guard_loopback(self) -> None:
         """What was done as a pod with host ports was started, in case somebody else wrote the firewall anew."""
-        for w in list(self._house.workers):
-            if w.syncing and w.pod.is_mapped():
-                for address in w.runtime.ips:
-                    await asyncio.to_thread(loopback.shut, address)
+        mapped = [w for w in self._house.workers if w.syncing and w.pod.is_mapped()]
+        await asyncio.to_thread(loopback.shut, [address for w in mapped for address in w.runtime.ips])
 
     async def tidy_loopback(self) -> None:
         """Rules about interfaces of pods that are gone."""

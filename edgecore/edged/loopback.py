@@ -18,6 +18,7 @@ import shlex
 import shutil
 import struct
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -58,22 +59,30 @@ def rule(interface: str) -> list[str]:
     return [*words, "-j", "DROP"]
 
 
-def shut(address: str, *, routes: Path = ROUTES, settings: Path = SETTINGS) -> None:
-    """Drop what a pod with this address sends to 127.0.0.0/8, if the machine would take it.  Blocking."""
+def shut(addresses: Iterable[str], *, routes: Path = ROUTES, settings: Path = SETTINGS) -> None:
+    """Drop what pods with these addresses send to 127.0.0.0/8, where the machine would take it.  Blocking."""
     try:
-        interface = interface_to(address, routes.read_text())
-        setting = settings / interface / "route_localnet"
-        if not interface or setting.read_text().strip() != "1":
-            return
-        problem = _drop(interface)
-        if problem:
-            setting.write_text("0")
-            log.warning(
-                "Host ports answer at other addresses than 127.0.0.1 only, for pods would reach more there: %s",
-                problem[:256],
-            )
+        found = routes.read_text()
     except OSError as err:
         log.warning("Cannot keep pods away from 127.0.0.1: %s", err)
+        return
+    for interface in sorted({interface_to(address, found) for address in addresses} - {""}):
+        try:
+            _shut(interface, settings / interface / "route_localnet")
+        except OSError as err:
+            log.warning("Cannot keep pods behind %s away from 127.0.0.1: %s", interface, err)
+
+
+def _shut(interface: str, setting: Path) -> None:
+    if setting.read_text().strip() != "1":
+        return
+    problem = _drop(interface)
+    if problem:
+        setting.write_text("0")
+        log.warning(
+            "Host ports answer at other addresses than 127.0.0.1 only, for pods would reach more there: %s",
+            problem[:256],
+        )
 
 
 def interfaces(rules: str) -> list[str]:

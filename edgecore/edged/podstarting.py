@@ -100,8 +100,7 @@ class PodStarter:
             await asyncio.to_thread(self._ctx.limit)
         status = await self._s.cri.sandbox_status(str(made.result()))
         if self._ctx.pod.is_mapped():
-            for address in status.ips:
-                await asyncio.to_thread(loopback.shut, address)
+            await asyncio.to_thread(loopback.shut, status.ips)
         self._reader.add_sandbox(status)
 
     async def start(self, container: Container, count: int) -> None:

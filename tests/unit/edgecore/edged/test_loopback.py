@@ -65,15 +65,16 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def shut(machine: Path, address: str) -> list[str]:
+def shut(machine: Path, *addresses: str) -> list[str]:
     """How iptables was called."""
-    loopback.shut(address, routes=machine / "routes", settings=machine)
+    loopback.shut(addresses, routes=machine / "routes", settings=machine)
     called = machine / "called"
     return called.read_text().splitlines() if called.exists() else []
 
 
 def test_where_the_machine_takes_what_pods_send_there_it_is_dropped(machine: Path) -> None:
-    looked, made = shut(machine, "10.88.0.9")
+    # many pods are behind one interface
+    looked, made = shut(machine, "10.88.0.9", "10.88.0.10", "10.88.3.7", "fd00::2")
     assert " -C PREROUTING -i cni0 -d 127.0.0.0/8 " in looked
     assert made.startswith("-w 10 -t raw -I PREROUTING -i cni0 -d 127.0.0.0/8 ")
     assert made.endswith("-j DROP")
@@ -113,3 +114,8 @@ def test_rules_go_with_their_interfaces_and_all_with_the_last_pods(
 def test_where_no_rules_can_be_seen_there_are_none(machine: Path) -> None:
     loopback.tidy(settings=machine, everything=True)
     assert all(" -D " not in line for line in (machine / "called").read_text().splitlines())
+
+
+def test_an_interface_that_goes_meanwhile_leaves_the_others_shut(machine: Path) -> None:
+    (machine / "routes").write_text(ROUTES + "\n" + route("a-gone", "10.90.0.0", 16))
+    assert len(shut(machine, "10.90.0.1", "10.88.0.9")) == 2
