@@ -9,7 +9,7 @@ The type of a twin is the model's: KubeEdge's mappers call everything `string`. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -31,6 +31,7 @@ VALID = "Valid"
 ACCEPTED = "ReadingsAccepted"
 NORMAL = "ReadingsNormal"
 MAX_MESSAGE = 1024
+MAX_REASON = 64
 _NAMED = 8
 """How many problems one condition names."""
 
@@ -73,7 +74,7 @@ def from_twins(update: TwinUpdate, device: Device, model: DeviceModel | None) ->
             f"{problem.property}: {problem.message}" if problem.property else problem.message
             for problem in update.problems
         ]
-        faults = tuple(problem for problem in update.problems if not problem.property)
+        faults = _bounded([problem for problem in update.problems if not problem.property][:_NAMED])
     for name, twin in (update.twin or {}).items():
         if twin is None or name not in names:
             continue
@@ -88,8 +89,17 @@ def from_twins(update: TwinUpdate, device: Device, model: DeviceModel | None) ->
         twins[name] = _typed(found, row.twin_type) if row is not None else found
     anomalies = None
     if update.anomalies is not msgspec.UNSET:
-        anomalies = tuple(each for each in update.anomalies if each.property in names)
+        by_name = {each.property: each for each in update.anomalies if each.property in names}
+        anomalies = _bounded(by_name.values())
     return StatusChange(twins=twins, refused=tuple(refused), anomalies=anomalies, faults=faults)
+
+
+def _bounded(told: Iterable[TwinProblem]) -> tuple[TwinProblem, ...]:
+    """In texts of a size: what a node says of a device stays in memory for as long as it says so."""
+    return tuple(
+        msgspec.structs.replace(each, reason=each.reason[:MAX_REASON], message=each.message[:MAX_MESSAGE])
+        for each in told
+    )
 
 
 def _typed(twin: Twin, type_: str) -> Twin:

@@ -116,3 +116,25 @@ def test_a_device_that_nothing_serves_says_why() -> None:
     assert (condition.status, condition.reason, condition.message) == ("False", "NotServed", problem.message)
     over = from_twins(TwinUpdate(twin={}), DEVICE, MODEL)
     assert change.then(over).faults == ()
+
+
+def test_what_a_node_says_is_wrong_is_bounded_before_it_is_remembered() -> None:
+    name = DEVICE.spec.properties[0].name
+    long = "x" * 100_000
+    change = from_twins(
+        TwinUpdate(
+            twin={},
+            problems=[TwinProblem(property="", reason=long, message=f"{n}{long}") for n in range(50)],
+            anomalies=[TwinProblem(property=name, reason=f"{n}{long}", message=long) for n in range(50)],
+        ),
+        DEVICE,
+        MODEL,
+    )
+    assert change.faults is not None
+    assert change.anomalies is not None
+    assert len(change.faults) == 8
+    assert len(change.anomalies) == 1  # the last word on it
+    assert change.anomalies[0].reason.startswith("49")
+    for each in (*change.faults, *change.anomalies):
+        assert len(each.reason) <= 64
+        assert len(each.message) <= 1024
