@@ -75,10 +75,11 @@ def encode(a: Applied) -> str:
 
 def last_told(status: PodStatus) -> dict[str, ResourceRequirements]:
     """What a status says that containers have, by their names."""
-    return {
-        s.name: s.resources if isinstance(s.resources, ResourceRequirements) else _NOTHING
-        for s in (*status.init_container_statuses, *status.container_statuses)
+    statuses = (*status.init_container_statuses, *status.container_statuses)
+    told = {
+        s.name: s.resources if isinstance(s.resources, ResourceRequirements) else _NOTHING for s in statuses
     }
+    return {name: found for name, found in told.items() if _readable(found)}
 
 
 def decode(text: str) -> Applied | None:
@@ -99,9 +100,18 @@ def granted_before(pod: Pod, status: PodStatus) -> dict[str, ResourceRequirement
     found = grant(pod)
     if any(c.type == PENDING for c in status.conditions):
         for s in (*status.init_container_statuses, *status.container_statuses):
-            if isinstance(s.resources, ResourceRequirements):
+            if isinstance(s.resources, ResourceRequirements) and _readable(s.resources):
                 found[s.name] = s.resources
     return found
+
+
+def _readable(r: ResourceRequirements) -> bool:
+    """Nobody checked a status, which may come from the cloud."""
+    try:
+        _amounts(r)
+    except ValueError:
+        return False
+    return True
 
 
 def with_grant(pod: Pod, given: Grant) -> Pod:

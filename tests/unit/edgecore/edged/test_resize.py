@@ -79,6 +79,18 @@ def test_what_was_told_of_containers() -> None:
     assert last_told(status) == {"a": had, "b": ResourceRequirements(), "side": had}
 
 
+def test_a_status_that_says_odd_amounts_says_nothing() -> None:
+    odd = ContainerStatusJson(name="a", resources=ResourceRequirements(limits={"memory": "much"}))
+    status = PodStatus(
+        container_statuses=[odd], conditions=[Condition(type="PodResizePending", status="True")]
+    )
+    pod = make(c("a", resources={"limits": {"memory": "1Mi"}}))
+    given = granted_before(pod, status)
+    assert given == grant(pod)
+    assert not differs(pod, given)
+    assert last_told(status) == {}
+
+
 def test_what_is_kept_on_a_container_can_be_read_back() -> None:
     made = applied(Resources(cpu_quota_us=1, cpu_shares=2, memory_limit_bytes=3, oom_score_adj=4))
     assert decode(encode(made)) == made
