@@ -172,16 +172,11 @@ class Supervisor:
                             if self._missing.get(protocol) != why:
                                 log.warning("%d devices speak %s: %s", devices, protocol, why)
                 self._missing = missing
-                self._forget()
+                self._faults = plan.standing(self._faults, self._needs, self._processes)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._options.ask_s):
                         await self._plugged.news.wait()
                 self._plugged.news.clear()
-
-    def _forget(self) -> None:
-        """What is served, or needed no more, is in order, whatever was wrong before."""
-        unserved = {need.protocol for need in self._needs if not need.mappers}
-        self._faults = {protocol: text for protocol, text in self._faults.items() if protocol in unserved}
 
     async def _ask(self) -> None:
         """Exchange what is known with edgecore.  One that is away changes nothing."""

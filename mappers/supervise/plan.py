@@ -6,7 +6,7 @@ a little: a device that is edited or plugged elsewhere is away only for moments.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from mappers.supervise.drivers import Found
@@ -71,6 +71,18 @@ def faults(needs: Iterable[Need], said: Mapping[str, str]) -> dict[str, str]:
         for need in needs
         if need.devices > 0 and not need.mappers and need.protocol in said
     }
+
+
+def standing(said: Mapping[str, str], needs: Iterable[Need], running: Collection[str]) -> dict[str, str]:
+    """Of what was found wrong, by protocol, what may still be: not of what is served, or needed no more.
+
+    running: protocols of which our mapper runs.  One that has ended still counts as serving for edgecore, for some seconds."""
+    unserved = {
+        need.protocol
+        for need in needs
+        if not any(need.protocol in running or name != own_name(need.protocol) for name in need.mappers)
+    }
+    return {protocol: text for protocol, text in said.items() if protocol in unserved}
 
 
 def own_name(protocol: str) -> str:

@@ -121,3 +121,17 @@ def test_a_driver_that_was_mended_is_tried_at_once() -> None:
     # it ends as well: the pauses begin anew
     slots = {"modbus": ended(slots["modbus"], 2.0)}
     assert slots["modbus"].failures == 1
+
+
+def test_why_a_mapper_ended_is_known_also_while_edgecore_still_takes_it_for_alive() -> None:
+    said = {"a": "ended with 3", "b": "no driver", "c": "ended with 3", "d": "ended with 3", "e": "no driver"}
+    needs = [
+        Need(
+            protocol="a", devices=1, mappers=(own_name("a"),)
+        ),  # has ended, edgecore looks again in some seconds
+        Need(protocol="b", devices=1),
+        Need(protocol="c", devices=1, mappers=(own_name("c"),)),  # runs again
+        Need(protocol="d", devices=1, mappers=(own_name("d"), "theirs")),
+    ]
+    assert plan.standing(said, needs, {"c"}) == {"a": "ended with 3", "b": "no driver"}
+    assert plan.faults(needs, said) == {"b": "no driver"}
