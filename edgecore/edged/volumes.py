@@ -394,7 +394,13 @@ def _claim(pod: Pod, volume: Volume, sources: Sources, root: Path) -> None:
     context = pod.spec.security_context
     if context.fs_group is not None and claim.own and not volume.persistent_volume_claim.read_only:
         always = first and context.fs_group_change_policy != "OnRootMismatch"
-        tree.give_to_group(target, context.fs_group, deep=claim.deep, always=claim.deep and always)
+        try:
+            tree.give_to_group(target, context.fs_group, deep=claim.deep, always=claim.deep and always)
+        except OSError:
+            if first:
+                # so that all of it is done at the next try, too, where the folder itself was the group's before
+                tree.unmount_below(target)
+            raise
 
 
 def _host_path(volume: Volume) -> None:

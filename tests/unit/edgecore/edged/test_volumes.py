@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgecore.edged import volumes
+from edgecore.edged import tree, volumes
 from edgecore.edged.env import References
 from edgecore.edged.errors import VolumeError
+from edgecore.edged.persistent import Claim
 from edgecore.edged.volumes import Sources, TokenKey
 from tests.unit.edgecore.edged.builders import c, make
 
@@ -82,6 +84,34 @@ def test_projections_and_tokens() -> None:
 def test_an_fs_group_may_read() -> None:
     found = files_of({"secret": {"secretName": "s", "defaultMode": 0o400}}, securityContext={"fsGroup": 7})
     assert found == {"k": (b"\0", 0o440)}
+
+
+@pytest.mark.root
+def test_a_group_that_was_not_given_all_of_a_claim_is_given_it_at_the_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, root = tmp_path / "disk", tmp_path / "pods"
+    (disk / "deep").mkdir(parents=True)
+    os.chown(disk, -1, 7)
+    disk.chmod(0o2775)
+    pod = make(
+        securityContext={"fsGroup": 7},
+        volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}],
+    )
+    sources = Sources(claims={"data": Claim(path=str(disk), deep=True)})
+
+    def moved(*_: object) -> None:
+        raise OSError("moved meanwhile")
+
+    try:
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(tree, "_give_below", moved)
+            with pytest.raises(VolumeError, match="moved meanwhile"):
+                volumes.prepare(pod, sources, root=root, stamp="1")
+        volumes.prepare(pod, sources, root=root, stamp="2")
+        assert (disk / "deep").stat().st_gid == 7
+    finally:
+        tree.unmount_below(root)
 
 
 def test_a_volume_is_bounded() -> None:
