@@ -20,7 +20,7 @@ from mappers.framework.errors import DeviceError
 from mappers.framework.outbox import Outbox
 from mappers.framework.poller import Sample
 from mappers.framework.push import Outgoing
-from mappers.framework.sinks import SINKS, Progress
+from mappers.framework.sinks import NO_METRIC, SINKS, Progress
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,9 @@ class Pusher:
         """Queue a reading for each of its property's targets."""
         for target in prop.pushes:
             out = push.render(target, sample.name, sample.type, sample.value, clock.wall_ms())
+            if not out.body:
+                self._refused(NO_METRIC)
+                continue
             name = hashlib.sha256(f"{out.kind} {out.to}".encode()).hexdigest()[:16]
             queue = self._queue(name)
             if queue is None:

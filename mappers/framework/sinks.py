@@ -16,6 +16,7 @@ from mappers.framework.errors import DeviceError, DriverError
 from mappers.framework.push import Outgoing
 
 TIMEOUT_S = 10.0
+NO_METRIC = "a text is no metric"
 TDENGINE_NO_TABLE = (0x0362, 0x2603, 0x2662)
 """Codes of TDengine 2 and 3: invalid table name, table does not exist."""
 
@@ -85,15 +86,9 @@ async def _points(items: Sequence[Outgoing]) -> None:
     await _ask(items[0].to, "\n".join(item.body for item in items), headers, TIMEOUT_S)
 
 
-async def _metrics(items: Sequence[Outgoing], progress: Progress) -> None:
-    numbers = [item for item in items if item.body]
-    if numbers:
-        await _together(_gauges)(numbers, progress)
-    # last, since `done` counts from the first reading on: what is not sent yet must not be taken for done
-    progress.refused += ["a text is no metric"] * (len(items) - len(numbers))
-
-
-async def _gauges(items: Sequence[Outgoing]) -> None:
+async def _metrics(items: Sequence[Outgoing]) -> None:
+    if not all(item.body for item in items):
+        raise DriverError(NO_METRIC)
     body = push.metrics(item.body for item in items)
     await _ask(items[0].to, body, {"Content-Type": "application/json"}, TIMEOUT_S)
 
@@ -187,7 +182,7 @@ async def _ask(url: str, body: str, headers: dict[str, str], timeout_s: float) -
 SINKS: Mapping[str, Sink] = {
     "http": _one_by_one(_form),
     "influx": _together(_points),
-    "otlp": _metrics,
+    "otlp": _together(_metrics),
     "redis": _members,
     "tdengine": _together(_statement),
     "mysql": _together(_rows),
