@@ -386,8 +386,11 @@ def _exec(chosen: argparse.Namespace) -> int:
 
     if not 0 < chosen.timeout <= MAX_EXEC_S:
         raise ConfigError(f"--timeout: give seconds, {MAX_EXEC_S:.0f} at most")
-    if chosen.tty and not (sys.stdin.isatty() and sys.stdout.isatty()):
+    # a stream that was closed before the start is None
+    if chosen.tty and not (sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty()):
         raise ConfigError("-t needs a terminal: -i alone takes what is piped in")
+    if chosen.stdin and not all((sys.stdin, sys.stdout, sys.stderr)):
+        raise ConfigError("-i needs input and output that are open: give </dev/null for no input")
     how = _exec_terminal if chosen.tty else _exec_piped if chosen.stdin else _exec_alone
     try:
         return how(chosen)

@@ -10,13 +10,13 @@ import asyncio
 import contextlib
 import os
 import socket
-import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from beehive import spdy
 from beehive.errors import Unavailable
 from edgecore.terminal import exit_code
+from edgecore.typedin import TypedIn
 
 UPGRADE = [
     ("Connection", "Upgrade"),
@@ -74,8 +74,7 @@ async def run(connection: socket.socket, early: bytes, source: int, out: int, er
     Raises: SkerryError (it did not start), Unavailable (the runtime went away), ProtocolError."""
     loop = asyncio.get_running_loop()
     streams, sending = Streams(), asyncio.Lock()
-    piped: asyncio.Queue[bytes] = asyncio.Queue()
-    room = threading.Semaphore(MAX_WAITING)
+    piped = TypedIn(source, most=MAX_WAITING, size=READ)
 
     async def send(data: bytes) -> None:
         async with sending:
@@ -86,13 +85,12 @@ async def run(connection: socket.socket, early: bytes, source: int, out: int, er
         with contextlib.suppress(OSError):
             while True:
                 data = await piped.get()
-                room.release()
                 await send(streams.piped_in(data))
                 if not data:
                     return
 
     await send(streams.opening())
-    threading.Thread(target=_read, args=(source, loop, piped, room), name="stdin", daemon=True).start()
+    piped.start()
     async with asyncio.TaskGroup() as group:
         feeding = group.create_task(feed(), name="stdin up")
         try:
@@ -131,21 +129,3 @@ async def _carry(
             view = memoryview(piece)
             while view:
                 view = view[await asyncio.to_thread(os.write, out[name], view) :]
-
-
-def _read(
-    source: int, loop: asyncio.AbstractEventLoop, piped: asyncio.Queue[bytes], room: threading.Semaphore
-) -> None:
-    """In a thread that nobody waits for: a read of a pipe cannot be called back."""
-    while True:
-        try:
-            data = os.read(source, READ)
-        except OSError:
-            data = b""
-        room.acquire()
-        try:
-            loop.call_soon_threadsafe(piped.put_nowait, data)
-        except RuntimeError:
-            return  # the program has ended, and the loop with it
-        if not data:
-            return

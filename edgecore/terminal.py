@@ -14,7 +14,6 @@ import os
 import signal
 import struct
 import termios
-import threading
 import tty
 from collections.abc import Iterator
 from typing import Any
@@ -24,6 +23,7 @@ import msgspec
 from beehive.errors import ProtocolError, SkerryError, Unavailable
 from beehive.message import UNREADABLE
 from beehive.tunnelpeer import BinaryConnection
+from edgecore.typedin import TypedIn
 
 SUBPROTOCOL = "v4.channel.k8s.io"
 STDIN, STDOUT, STDERR, ERROR, RESIZE = range(5)
@@ -81,19 +81,17 @@ async def run(connection: BinaryConnection, keys: int, screen: int) -> int:
     """Carry keys and output until the program ends; its exit code.   keys, screen: file descriptors of a terminal.
 
     Raises: SkerryError (it did not start), Unavailable (the runtime went away), ProtocolError."""
-    typed: asyncio.Queue[bytes] = asyncio.Queue()
-    room = threading.Semaphore(MAX_KEYS)
+    typed = TypedIn(keys, most=MAX_KEYS, size=READ)
     resized = asyncio.Event()
     resized.set()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGWINCH, resized.set)
     try:
         with raw(keys):
-            reading = threading.Thread(target=_read, args=(keys, loop, typed, room), name="keys", daemon=True)
-            reading.start()
+            typed.start()
             async with asyncio.TaskGroup() as group:
                 helpers = [
-                    group.create_task(_send_keys(connection, typed, room), name="keys up"),
+                    group.create_task(_send_keys(connection, typed), name="keys up"),
                     group.create_task(_send_sizes(connection, screen, resized), name="sizes up"),
                 ]
                 said = await _show(connection, screen)
@@ -116,11 +114,8 @@ async def _show(connection: BinaryConnection, screen: int) -> bytes:
             return bytes(data)
 
 
-async def _send_keys(
-    connection: BinaryConnection, typed: asyncio.Queue[bytes], room: threading.Semaphore
-) -> None:
+async def _send_keys(connection: BinaryConnection, typed: TypedIn) -> None:
     while data := await typed.get():
-        room.release()
         with contextlib.suppress(Unavailable):  # whoever reads hears of it, too
             await connection.send(bytes([STDIN]) + data)
 
@@ -141,21 +136,3 @@ def _size(screen: int) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return int(found[0]), int(found[1])
-
-
-def _read(
-    keys: int, loop: asyncio.AbstractEventLoop, typed: asyncio.Queue[bytes], room: threading.Semaphore
-) -> None:
-    """In a thread that nobody waits for: a read of a terminal cannot be called back."""
-    while True:
-        try:
-            data = os.read(keys, READ)
-        except OSError:
-            data = b""
-        room.acquire()
-        try:
-            loop.call_soon_threadsafe(typed.put_nowait, data)
-        except RuntimeError:
-            return  # the program has ended, and the loop with it
-        if not data:
-            return

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgecore.cli import parse
+from edgecore.cli import main, parse
 
 
 def test_what_follows_two_dashes_is_the_programs() -> None:
@@ -23,3 +23,13 @@ def test_a_program_needs_a_pod_and_a_pod_a_program(
         parse(words)
     assert ended.value.code == 2
     assert "exec" in capsys.readouterr().err
+
+
+def test_closed_streams_are_told_instead_of_used(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(["exec", "-i", "web", "--", "sh"]) == 1
+    assert "</dev/null" in capsys.readouterr().err
+    assert main(["exec", "-it", "web", "--", "sh"]) == 1
+    assert "needs a terminal" in capsys.readouterr().err
